@@ -1,0 +1,173 @@
+//! The library's errors: what happened, in types; the words for people are made in `cli`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of everything that can fail in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller can do next about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request itself is wrong: correct it.
+    Usage,
+    /// There is no repository at that place: `init`, or another place.
+    NoRepository,
+    /// No slot opens with this password.
+    WrongPassword,
+    /// A newer program wrote this: upgrade.
+    TooNew,
+    /// Stored bytes are not what was written: `check`.
+    Damaged,
+    /// The named thing does not exist.
+    NotFound,
+    /// The store refused or failed; look at [`StoreErrorKind`].
+    Store,
+    /// A local file or folder refused or failed.
+    Io,
+    /// A command whose output was to be stored failed.
+    Command,
+    /// The user asked to stop.
+    Interrupted,
+    /// A bug in backstay.
+    Internal,
+}
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A request that cannot be carried out as it stands.
+    #[error("{0}")]
+    Usage(String),
+    /// The place holds no repository.
+    #[error("no repository at {location}")]
+    NoRepository {
+        /// The place, without credentials.
+        location: String,
+    },
+    /// `init` found a repository.
+    #[error("a repository exists at {location}")]
+    RepositoryExists {
+        /// The place, without credentials.
+        location: String,
+    },
+    /// No slot opens with the password.
+    #[error("wrong password, or no key of it in this repository")]
+    WrongPassword,
+    /// An object needs something that this version does not know.
+    #[error("{object} needs {needs}, which this version of backstay does not know")]
+    TooNew {
+        /// Which object.
+        object: String,
+        /// The format version or feature it asks for.
+        needs: String,
+    },
+    /// Stored bytes that are not what was written.
+    #[error("{object} is damaged: {what}")]
+    Damaged {
+        /// Which object.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A snapshot, path or key that does not exist.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A local file, folder or pipe failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried: "read", "create folder", ...
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The local index database failed.
+    #[error("local index: {0}")]
+    Index(String),
+    /// A command whose output was to be stored failed.
+    #[error("the command {command} {outcome}")]
+    Command {
+        /// The program's name.
+        command: String,
+        /// "exited with status 1", "was killed by signal 9", ...
+        outcome: String,
+    },
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// Something that cannot happen.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// What the caller can do next.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Usage(_) | Self::RepositoryExists { .. } => ErrorKind::Usage,
+            Self::NoRepository { .. } => ErrorKind::NoRepository,
+            Self::WrongPassword => ErrorKind::WrongPassword,
+            Self::TooNew { .. } => ErrorKind::TooNew,
+            Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Store(_) => ErrorKind::Store,
+            Self::Io { .. } | Self::Index(_) => ErrorKind::Io,
+            Self::Command { .. } => ErrorKind::Command,
+            Self::Interrupted => ErrorKind::Interrupted,
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// For `map_err`: an I/O error with what was tried on which path.
+    pub fn io<P: AsRef<Path> + ?Sized>(action: &'static str, path: &P) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// Stored bytes of `object` are not what was written.
+    pub fn damaged(object: impl ToString, what: impl ToString) -> Self {
+        Self::Damaged { object: object.to_string(), what: what.to_string() }
+    }
+}
+
+/// How a store failed, by what helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// A conditional create met an existing object.
+    AlreadyExists,
+    /// Credentials or permissions do not allow it.
+    Denied,
+    /// No space, or quota reached.
+    Full,
+    /// May succeed when tried again: a timeout, a reset, throttling.
+    Transient,
+    /// The place cannot hold objects at all (a file where a folder should be, a read-only mount).
+    Unusable,
+    /// Anything else.
+    Other,
+}
+
+/// A store's failure: what was tried on which object, and why it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {object} in the store: {reason}")]
+pub struct StoreError {
+    /// By what helps.
+    pub kind: StoreErrorKind,
+    /// "read", "write", "list", "delete".
+    pub action: &'static str,
+    /// The object's name, or a prefix.
+    pub object: String,
+    /// One line, without credentials.
+    pub reason: String,
+}

@@ -1,0 +1,1 @@
+//! Files: reading a source, writing a target.

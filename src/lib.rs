@@ -1,0 +1,23 @@
+//! backstay: a deduplicating, encrypted, content-addressed backup store.
+//!
+//! The layers, lowest first; a module imports only from layers below its own (a test holds this):
+//!
+//! - vocabulary: [`id`], [`extent`], [`entry_name`], [`limits`], [`env`], [`observe`], [`error`]
+//! - pure transforms: [`format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
+//! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
+//! - the repository: [`repo`]
+//! - operations: [`backup`], [`restore`], [`check`], ...
+//! - the shell: [`cli`]
+//!
+//! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
+
+pub mod entry_name;
+pub mod env;
+pub mod error;
+pub mod extent;
+pub mod format;
+pub mod fs;
+pub mod id;
+pub mod limits;
+pub mod observe;
+pub mod store;

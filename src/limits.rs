@@ -1,0 +1,140 @@
+//! Every bound and default, with its unit in its name and its reason beside it.
+//!
+//! Constants that are part of the wire format (magic numbers, header lengths) live beside their
+//! codec in `format/`; what stands here may change without a new format version.
+
+/// One kibibyte.
+pub const KIB: usize = 1 << 10;
+/// One mebibyte.
+pub const MIB: usize = 1 << 20;
+
+// --- names -------------------------------------------------------------------------------------
+
+/// Longest name of a directory entry. Linux stops at 255; some network file systems go to 1,023.
+pub const ENTRY_NAME_MAX_BYTES: usize = 1023;
+/// Longest symlink target. Linux stops at 4,095; others allow more.
+pub const SYMLINK_TARGET_MAX_BYTES: usize = 64 * KIB;
+/// Largest value of one extended attribute (Linux: `XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_MAX_BYTES: usize = 64 * KIB;
+/// Most extended attributes of one entry (Linux: a name list of 64 KiB, three bytes a name at least).
+pub const XATTR_MAX_COUNT: usize = 21_845;
+/// Deepest directory nesting that is read or restored. A tree deeper than this is hostile or broken.
+pub const TREE_DEPTH_MAX: usize = 4096;
+
+// --- chunking ----------------------------------------------------------------------------------
+
+/// Default chunker: smallest chunk but for the last of a stream. See `docs/decisions/0003`.
+pub const CHUNK_MIN_BYTES: u32 = 16 * 1024;
+/// Default chunker: average chunk.
+pub const CHUNK_AVG_BYTES: u32 = 64 * 1024;
+/// Default chunker: largest chunk.
+pub const CHUNK_MAX_BYTES: u32 = 256 * 1024;
+/// No repository may ask for larger chunks: a chunk is held in memory whole.
+pub const CHUNK_HARD_MAX_BYTES: u32 = 8 * 1024 * 1024;
+
+// --- frames and packs --------------------------------------------------------------------------
+
+/// Plaintext bytes after which a data frame is sealed. Larger frames compress better, smaller ones
+/// cost less when one file is read; measured in `docs/benchmarks.md`.
+pub const DATA_FRAME_TARGET_BYTES: usize = 512 * KIB;
+/// Plaintext bytes after which a metadata frame is sealed.
+pub const METADATA_FRAME_TARGET_BYTES: usize = 256 * KIB;
+/// No frame decodes to more than this: the decoder's output cap against hostile packs.
+pub const FRAME_RAW_MAX_BYTES: usize = 16 * MIB;
+/// Most chunks in one frame.
+pub const FRAME_MAX_CHUNKS: usize = 4096;
+/// Most bases one delta frame may name.
+pub const FRAME_MAX_BASES: usize = 64;
+/// Largest prefix the bases of one frame may add up to.
+pub const FRAME_PREFIX_MAX_BYTES: usize = 16 * MIB;
+/// Deepest chain of delta frames that a reader follows.
+pub const DELTA_DEPTH_MAX: u8 = 64;
+/// Stored bytes after which a data pack is closed.
+pub const DATA_PACK_TARGET_BYTES: usize = 24 * MIB;
+/// Stored bytes after which a metadata pack is closed.
+pub const METADATA_PACK_TARGET_BYTES: usize = 4 * MIB;
+/// No pack is larger than this.
+pub const PACK_MAX_BYTES: u64 = 512 * MIB as u64;
+/// Longest pack directory (plaintext) that a reader accepts.
+pub const PACK_DIRECTORY_MAX_BYTES: usize = 64 * MIB;
+/// zstd level of self-contained frames: the fastest level; frames give the ratio.
+pub const ZSTD_LEVEL: i32 = 1;
+/// zstd level of metadata frames: there is little of it, and it is read often.
+pub const ZSTD_METADATA_LEVEL: i32 = 3;
+
+// --- contents and listings ---------------------------------------------------------------------
+
+/// A content with more parts than this stores its list of parts as chunks of its own.
+pub const CONTENT_INLINE_MAX_PARTS: usize = 64;
+/// Deepest nesting of such lists: 64 KiB lists of 33-byte parts reach any size long before.
+pub const CONTENT_MAX_DEPTH: u8 = 8;
+/// Directory entries that are read, compared and stored at a time.
+pub const LISTING_WINDOW_ENTRIES: usize = 4096;
+/// One encoded directory entry is never longer: extended attributes are its largest part.
+pub const LISTING_ENTRY_MAX_BYTES: usize = 16 * MIB;
+
+// --- small sealed objects ----------------------------------------------------------------------
+
+/// Largest plaintext of a config, snapshot manifest, or key slot.
+pub const SEALED_OBJECT_MAX_BYTES: usize = 64 * MIB;
+/// Largest plaintext of an index segment.
+pub const SEGMENT_MAX_BYTES: usize = 256 * MIB;
+/// New chunks after which a running backup publishes an index segment and forgets them in memory.
+pub const SEGMENT_TARGET_CHUNKS: usize = 100_000;
+
+// --- passwords ---------------------------------------------------------------------------------
+
+/// Argon2id memory, never less (64 MiB).
+pub const ARGON2_MIN_MEMORY_KIB: u32 = 64 * 1024;
+/// Argon2id passes, never less.
+pub const ARGON2_MIN_PASSES: u32 = 3;
+/// Argon2id lanes: two threads fill the memory, so unlocking takes half as long.
+pub const ARGON2_LANES: u32 = 2;
+/// Largest Argon2id memory that is read from a slot (4 GiB): a hostile slot must not take all.
+pub const ARGON2_MAX_MEMORY_KIB: u32 = 4 * 1024 * 1024;
+/// Most Argon2id passes that are read from a slot.
+pub const ARGON2_MAX_PASSES: u32 = 64;
+/// Most Argon2id lanes that are read from a slot.
+pub const ARGON2_MAX_LANES: u32 = 16;
+/// Most password slots that are tried.
+pub const KEY_SLOTS_MAX: usize = 256;
+
+// --- index -------------------------------------------------------------------------------------
+
+/// RocksDB block cache: holds the filters and index blocks of the hot levels.
+pub const INDEX_BLOCK_CACHE_BYTES: usize = 16 * MIB;
+/// RocksDB memtable budget over all column families.
+pub const INDEX_WRITE_BUFFER_BYTES: usize = 16 * MIB;
+/// Decoded pack directories kept after a hit, by their number of chunks.
+pub const INDEX_DIRECTORY_CACHE_CHUNKS: usize = 200_000;
+/// How many processes of one machine may use one repository's cached index at once.
+pub const INDEX_SLOTS_MAX: usize = 16;
+
+// --- reading and restoring ---------------------------------------------------------------------
+
+/// Decoded frames kept for neighbours.
+pub const FRAME_CACHE_BYTES: usize = 32 * MIB;
+/// Frames this close together are fetched by one read, gap included.
+pub const READ_COALESCE_GAP_BYTES: u64 = 64 * KIB as u64;
+/// Largest coalesced read.
+pub const READ_COALESCE_MAX_BYTES: u64 = 4 * MIB as u64;
+/// File parts a restore plans at a time; bounds the memory of a plan.
+pub const RESTORE_WINDOW_PARTS: usize = 32_768;
+/// Files a restore plans at a time.
+pub const RESTORE_WINDOW_FILES: usize = 8_192;
+/// Directories a restore keeps open at a time.
+pub const RESTORE_WINDOW_DIRS: usize = 512;
+
+// --- reporting ---------------------------------------------------------------------------------
+
+/// Errors that a snapshot manifest quotes in full; the rest are counted.
+pub const MANIFEST_ERRORS_KEPT: usize = 100;
+
+const _: () = {
+    assert!(CHUNK_MIN_BYTES < CHUNK_AVG_BYTES && CHUNK_AVG_BYTES < CHUNK_MAX_BYTES);
+    assert!(CHUNK_AVG_BYTES.is_power_of_two());
+    assert!(CHUNK_MAX_BYTES <= CHUNK_HARD_MAX_BYTES);
+    assert!(CHUNK_HARD_MAX_BYTES as usize + DATA_FRAME_TARGET_BYTES <= FRAME_RAW_MAX_BYTES);
+    assert!((DATA_PACK_TARGET_BYTES + FRAME_RAW_MAX_BYTES) as u64 <= PACK_MAX_BYTES);
+    assert!(FRAME_PREFIX_MAX_BYTES <= FRAME_RAW_MAX_BYTES);
+};

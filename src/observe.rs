@@ -1,0 +1,99 @@
+//! Progress and warnings on their way out of the library, which itself never prints.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+/// What an operation is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Bringing the local index up to date.
+    LoadingIndex,
+    /// Reading and storing the source.
+    BackingUp,
+    /// Writing files into the target.
+    Restoring,
+    /// Reading restored files again.
+    Verifying,
+    /// Following every snapshot's references.
+    CheckingStructure,
+    /// Opening and hashing stored data.
+    CheckingData,
+    /// Reading pack directories to make a new index.
+    RebuildingIndex,
+}
+
+/// Receives what an operation has to tell while it runs. Methods are called from many threads.
+pub trait Observer: Send + Sync {
+    /// A new phase begins. Totals are zero where they are not known.
+    fn phase(&self, _phase: Phase, _total_items: u64, _total_bytes: u64) {}
+    /// The totals of the running phase have grown by this much.
+    fn grow(&self, _items: u64, _bytes: u64) {}
+    /// So many more items (files, packs) and bytes of the running phase are done.
+    fn advance(&self, _items: u64, _bytes: u64) {}
+    /// The file that is being worked on.
+    fn current(&self, _path: &Path) {}
+    /// One file could not be read, written, or given all its attributes. The run goes on.
+    fn file_error(&self, _path: &Path, _error: &str) {}
+    /// Something the user should know, that is about no single file.
+    fn warning(&self, _message: &str) {}
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// Keeps every error and warning; for tests.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    file_errors: Mutex<Vec<(std::path::PathBuf, String)>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    /// The errors so far, each with its path.
+    pub fn file_errors(&self) -> Vec<(std::path::PathBuf, String)> {
+        self.file_errors.lock().map(|v| v.clone()).unwrap_or_default()
+    }
+
+    /// The warnings so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().map(|v| v.clone()).unwrap_or_default()
+    }
+}
+
+impl Observer for Recorder {
+    fn file_error(&self, path: &Path, error: &str) {
+        if let Ok(mut errors) = self.file_errors.lock() {
+            errors.push((path.to_path_buf(), error.to_owned()));
+        }
+    }
+
+    fn warning(&self, message: &str) {
+        if let Ok(mut warnings) = self.warnings.lock() {
+            warnings.push(message.to_owned());
+        }
+    }
+}
+
+/// Set once by a signal handler; asked by every long loop.
+#[derive(Debug, Default)]
+pub struct StopFlag(std::sync::atomic::AtomicBool);
+
+impl StopFlag {
+    /// A flag that is not set.
+    pub const fn new() -> Self {
+        Self(std::sync::atomic::AtomicBool::new(false))
+    }
+
+    /// Asks everything that looks at this flag to end.
+    pub fn stop(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// True once [`stop`](Self::stop) was called.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
