@@ -5,12 +5,15 @@
 //! - vocabulary: [`id`], [`extent`], [`entry_name`], [`limits`], [`env`], [`observe`], [`error`]
 //! - pure transforms: [`format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
-//! - the repository: [`repo`]
-//! - operations: [`backup`], [`restore`], [`check`], ...
-//! - the shell: [`cli`]
+//! - the repository: `repo`
+//! - operations: `backup`, `restore`, `check`, ...
+//! - the shell: `cli`
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
 
+pub mod chunk;
+pub mod compress;
+pub mod crypto;
 pub mod entry_name;
 pub mod env;
 pub mod error;
@@ -20,4 +23,5 @@ pub mod fs;
 pub mod id;
 pub mod limits;
 pub mod observe;
+pub mod seal;
 pub mod store;

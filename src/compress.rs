@@ -1,0 +1,131 @@
+//! zstd, with a hard cap on what a decoder may give out.
+
+use std::io;
+
+use zstd::bulk;
+use zstd::zstd_safe::DCtx;
+
+use crate::limits::{FRAME_PREFIX_MAX_BYTES, FRAME_RAW_MAX_BYTES};
+
+/// Compressed bytes that do not decode to what they should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it does not decompress")]
+pub struct DecompressError;
+
+/// A reusable compressor at one level.
+pub struct Compressor {
+    context: bulk::Compressor<'static>,
+}
+
+impl Compressor {
+    /// A compressor at this zstd level.
+    pub fn new(level: i32) -> io::Result<Self> {
+        Ok(Self { context: bulk::Compressor::new(level)? })
+    }
+
+    /// `raw` as one zstd frame, or nothing where that would not save at least one part in 32.
+    pub fn compress(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
+        // Room for the tag that sealing appends, so that it never moves the bytes.
+        let cap = raw.len() - raw.len() / 32;
+        let mut out = Vec::with_capacity(cap);
+        // The only failure of this call is a destination that is too small.
+        let len = self.context.compress_to_buffer(raw, &mut out).ok()?;
+        (len <= cap).then_some(out)
+    }
+}
+
+/// A reusable decompressor.
+pub struct Decompressor {
+    context: bulk::Decompressor<'static>,
+}
+
+impl Decompressor {
+    /// A decompressor.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { context: bulk::Decompressor::new()? })
+    }
+
+    /// The `raw_len` bytes that `compressed` stands for; anything else is an error.
+    pub fn decompress(&mut self, compressed: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
+        if raw_len > FRAME_RAW_MAX_BYTES {
+            return Err(DecompressError);
+        }
+        let mut out = Vec::with_capacity(raw_len);
+        match self.context.decompress_to_buffer(compressed, &mut out) {
+            Ok(len) if len == raw_len => Ok(out),
+            _ => Err(DecompressError),
+        }
+    }
+
+    /// As [`decompress`](Self::decompress), for a frame that refers to `prefix`.
+    pub fn decompress_delta(
+        &mut self,
+        compressed: &[u8],
+        prefix: &[u8],
+        raw_len: usize,
+    ) -> Result<Vec<u8>, DecompressError> {
+        if raw_len > FRAME_RAW_MAX_BYTES || prefix.len() > FRAME_PREFIX_MAX_BYTES {
+            return Err(DecompressError);
+        }
+        // A prefix is borrowed by its context, so each delta frame takes a context of its own; that
+        // costs some microseconds against the hundreds that a frame takes.
+        let mut context = DCtx::try_create().ok_or(DecompressError)?;
+        context.ref_prefix(prefix).map_err(|_| DecompressError)?;
+        let mut out = Vec::with_capacity(raw_len);
+        match context.decompress(&mut out, compressed) {
+            Ok(len) if len == raw_len => Ok(out),
+            _ => Err(DecompressError),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(seed: u8, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn text_shrinks_and_noise_is_left_alone() {
+        let mut compressor = Compressor::new(1).unwrap();
+        let text = b"all work and no play ".repeat(1000);
+        let packed = compressor.compress(&text).unwrap();
+        assert!(packed.len() < text.len() / 20);
+        let mut decompressor = Decompressor::new().unwrap();
+        assert_eq!(decompressor.decompress(&packed, text.len()), Ok(text.clone()));
+        assert_eq!(decompressor.decompress(&packed, text.len() - 1), Err(DecompressError));
+        assert_eq!(decompressor.decompress(&packed, text.len() + 1), Err(DecompressError));
+        assert_eq!(decompressor.decompress(&packed[..packed.len() - 1], text.len()), Err(DecompressError));
+        // After a failure the contexts still work.
+        assert_eq!(compressor.compress(&noise(1, 100_000)), None);
+        assert_eq!(compressor.compress(&text), Some(packed.clone()));
+        assert_eq!(decompressor.decompress(&packed, text.len()), Ok(text));
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_promised_length() {
+        let zeros = vec![0; 8 << 20];
+        let packed = Compressor::new(1).unwrap().compress(&zeros).unwrap();
+        assert_eq!(Decompressor::new().unwrap().decompress(&packed, 1000), Err(DecompressError));
+    }
+
+    #[test]
+    fn a_delta_needs_its_prefix() {
+        let prefix = noise(1, 200_000);
+        let mut changed = prefix.clone();
+        changed.splice(70_000..70_010, *b"new");
+        let mut context = zstd::zstd_safe::CCtx::create();
+        context.set_parameter(zstd::zstd_safe::CParameter::CompressionLevel(3)).unwrap();
+        context.ref_prefix(&prefix).unwrap();
+        let mut packed = Vec::with_capacity(300_000);
+        context.compress2(&mut packed, &changed).unwrap();
+        assert!(packed.len() < 2000, "{}", packed.len());
+        let mut decompressor = Decompressor::new().unwrap();
+        assert_eq!(decompressor.decompress_delta(&packed, &prefix, changed.len()), Ok(changed.clone()));
+        assert_ne!(decompressor.decompress_delta(&packed, &noise(2, 200_000), changed.len()), Ok(changed));
+    }
+}

@@ -1,0 +1,153 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::format::entry::{Content, Part};
+use crate::id::ChunkId;
+
+fn any_meta() -> impl Strategy<Value = Metadata> {
+    let time = || (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Timestamp { secs, nanos });
+    let xattr = (prop::collection::vec(1..=255u8, 1..30), prop::collection::vec(any::<u8>(), 0..100))
+        .prop_map(|(name, value)| Xattr { name: name.into(), value: value.into() });
+    (
+        (0..0o10000u16, any::<u32>(), any::<u32>(), "[a-z]{0,8}", "[a-z]{0,8}"),
+        (time(), time(), any::<u64>(), any::<u64>(), any::<u64>()),
+        prop::collection::vec(xattr, 0..3),
+    )
+        .prop_map(|((mode, uid, gid, user, group), (mtime, ctime, device, inode, nlink), xattrs)| {
+            let (user, group) = (user.into_bytes().into(), group.into_bytes().into());
+            Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, nlink, xattrs }
+        })
+}
+
+fn any_node() -> impl Strategy<Value = Node> {
+    let content = || {
+        (1u32..1000, any::<[u8; 32]>()).prop_map(|(len, id)| Content {
+            size: u64::from(len),
+            depth: 0,
+            parts: vec![Part::Chunk { id: ChunkId::from_bytes(id), len }],
+        })
+    };
+    prop_oneof![
+        content().prop_map(Node::File),
+        content().prop_map(Node::Directory),
+        prop::collection::vec(1..=255u8, 1..100).prop_map(|t| Node::Symlink(t.into())),
+        (any::<u32>(), any::<u32>()).prop_map(|(major, minor)| Node::BlockDevice { major, minor }),
+        (any::<u32>(), any::<u32>()).prop_map(|(major, minor)| Node::CharDevice { major, minor }),
+        Just(Node::Fifo),
+        Just(Node::Socket),
+    ]
+}
+
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let name = prop::collection::vec(any::<u8>(), 1..255)
+        .prop_filter_map("not a name", |bytes| EntryName::new(&bytes).ok());
+    (name, any_meta(), any_node()).prop_map(|(name, meta, node)| Entry { name, meta, node })
+}
+
+proptest! {
+    #[test]
+    fn listings_round_trip(entries in prop::collection::vec(any_entry(), 0..6)) {
+        let (mut bytes, mut scratch) = (Vec::new(), Vec::new());
+        for entry in &entries {
+            encode_entry(&mut bytes, &mut scratch, entry);
+        }
+        let mut reader = Reader::new(&bytes);
+        for entry in &entries {
+            prop_assert_eq!(decode_entry(&mut reader), Ok(entry.clone()));
+        }
+        prop_assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn damaged_entries_decode_without_panic(entry in any_entry(), at: prop::sample::Index, bit in 0..8u32) {
+        let mut bytes = Vec::new();
+        encode_entry(&mut bytes, &mut Vec::new(), &entry);
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        let _ = decode_entry(&mut Reader::new(&bytes));
+        let _ = decode_entry(&mut Reader::new(&bytes[..at]));
+    }
+}
+
+#[test]
+fn an_entry_is_pinned_byte_by_byte() {
+    let entry = Entry {
+        name: EntryName::new(b"a.txt").unwrap(),
+        meta: Metadata {
+            mode: 0o644,
+            uid: 1000,
+            gid: 100,
+            user: b"ann"[..].into(),
+            group: b"dev"[..].into(),
+            mtime: Timestamp { secs: 1, nanos: 2 },
+            ctime: Timestamp { secs: -1, nanos: 3 },
+            device: 4,
+            inode: 5,
+            nlink: 1,
+            xattrs: vec![Xattr { name: b"user.k"[..].into(), value: b"v"[..].into() }],
+        },
+        node: Node::File(Content {
+            size: 10,
+            depth: 0,
+            parts: vec![
+                Part::Chunk { id: ChunkId::from_bytes([0xcc; 32]), len: 3 },
+                Part::Hole { len: 4 },
+                Part::Zeros { len: 3 },
+            ],
+        }),
+    };
+    let mut bytes = Vec::new();
+    encode_entry(&mut bytes, &mut Vec::new(), &entry);
+    let expected = [
+        "4b",
+        "01",
+        "05612e747874",
+        "a403",
+        "e807",
+        "64",
+        "03616e6e",
+        "03646576",
+        "0202",
+        "0103",
+        "04",
+        "05",
+        "01",
+        "01",
+        "06757365722e6b",
+        "0176",
+        "0a",
+        "00",
+        "03",
+        "0c",
+        &"cc".repeat(32),
+        "11",
+        "0e",
+    ]
+    .concat();
+    assert_eq!(hex::encode(bytes), expected);
+}
+
+#[test]
+fn a_name_with_a_slash_is_refused() {
+    let mut bytes = Vec::new();
+    let entry = Entry {
+        name: EntryName::new(b"abc").unwrap(),
+        meta: Metadata {
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: Box::default(),
+            group: Box::default(),
+            mtime: Timestamp { secs: 0, nanos: 0 },
+            ctime: Timestamp { secs: 0, nanos: 0 },
+            device: 0,
+            inode: 0,
+            nlink: 1,
+            xattrs: vec![],
+        },
+        node: Node::Fifo,
+    };
+    encode_entry(&mut bytes, &mut Vec::new(), &entry);
+    bytes[4] = b'/';
+    assert_eq!(decode_entry(&mut Reader::new(&bytes)), Err(DecodeError::Invalid("an entry's name")));
+}

@@ -1,0 +1,245 @@
+//! Frames: several chunks, compressed together and sealed by one AEAD operation.
+//!
+//! [`PlainFrame`] gathers chunks, [`encode`] compresses them, a pack's sealer encrypts the result.
+//! The way back is [`open_frame`], the only maker of a [`VerifiedFrame`]: whoever holds one holds
+//! bytes whose every chunk has the id it is called by.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::compress::{Compressor, Decompressor};
+use crate::crypto::aead::{BrokenSeal, ObjectKey};
+use crate::crypto::keys::RoleKeys;
+use crate::format::directory::{ChunkEntry, Codec, FrameEntry};
+use crate::id::ChunkId;
+use crate::limits::FRAME_MAX_CHUNKS;
+
+/// Chunks that are to be one frame.
+#[derive(Debug, Default)]
+pub struct PlainFrame {
+    bytes: Vec<u8>,
+    chunks: Vec<ChunkEntry>,
+}
+
+impl PlainFrame {
+    /// An empty frame with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: Vec::with_capacity(capacity), chunks: Vec::new() }
+    }
+
+    /// Adds a chunk whose id is known.
+    pub fn push(&mut self, id: ChunkId, plaintext: &[u8]) {
+        let len = u32::try_from(plaintext.len()).unwrap_or(u32::MAX);
+        self.bytes.extend_from_slice(plaintext);
+        self.chunks.push(ChunkEntry { id, len });
+    }
+
+    /// True if no chunk was added.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Plaintext bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// True once it should be sealed: `target` bytes are reached, or the most chunks.
+    pub fn is_full(&self, target: usize) -> bool {
+        self.bytes.len() >= target || self.chunks.len() >= FRAME_MAX_CHUNKS
+    }
+
+    /// Its chunks.
+    pub fn chunks(&self) -> &[ChunkEntry] {
+        &self.chunks
+    }
+
+    /// Empties the frame and keeps its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.chunks.clear();
+    }
+
+    /// Hands out the chunks and empties the frame.
+    pub fn take_chunks(&mut self) -> Vec<ChunkEntry> {
+        self.bytes.clear();
+        std::mem::take(&mut self.chunks)
+    }
+}
+
+/// A frame's bytes, ready to be sealed.
+#[derive(Debug)]
+pub struct EncodedFrame {
+    /// How they were made.
+    pub codec: Codec,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Compresses a frame where that saves something.
+pub fn encode(frame: &PlainFrame, compressor: &mut Compressor) -> EncodedFrame {
+    match compressor.compress(&frame.bytes) {
+        Some(bytes) => EncodedFrame { codec: Codec::Zstd, bytes },
+        None => {
+            let mut bytes = Vec::with_capacity(frame.bytes.len() + crate::crypto::aead::TAG_LEN);
+            bytes.extend_from_slice(&frame.bytes);
+            EncodedFrame { codec: Codec::Raw, bytes }
+        }
+    }
+}
+
+/// Why a stored frame is not what its directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It was altered, or belongs elsewhere.
+    #[error("its seal is broken")]
+    BrokenSeal,
+    /// It opens, yet does not decompress.
+    #[error("it does not decompress to its length")]
+    Decompress,
+    /// It decompresses to other bytes than were stored.
+    #[error("chunk {0} has other bytes than its name says")]
+    WrongChunk(ChunkId),
+}
+
+impl From<BrokenSeal> for FrameError {
+    fn from(_: BrokenSeal) -> Self {
+        Self::BrokenSeal
+    }
+}
+
+/// The plaintext of a frame, every chunk checked against its id.
+#[derive(Debug)]
+pub struct VerifiedFrame {
+    bytes: Vec<u8>,
+}
+
+impl VerifiedFrame {
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes of `range`, if the frame has them.
+    pub fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.bytes.get(range)
+    }
+}
+
+thread_local! {
+    static DECOMPRESSOR: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
+}
+
+fn with_decompressor<T>(
+    work: impl FnOnce(&mut Decompressor) -> Result<T, FrameError>,
+) -> Result<T, FrameError> {
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = Decompressor::new().ok();
+        }
+        work(slot.as_mut().ok_or(FrameError::Decompress)?)
+    })
+}
+
+/// Opens stored frame `number` of the pack with `key`. `sealed` is its ciphertext and tag, `prefix`
+/// the concatenated plaintexts of its bases (empty for a frame that stands alone).
+pub fn open_frame(
+    keys: &RoleKeys,
+    key: &ObjectKey,
+    number: u32,
+    entry: &FrameEntry,
+    mut sealed: Vec<u8>,
+    prefix: &[u8],
+) -> Result<VerifiedFrame, FrameError> {
+    key.open(number, &mut sealed)?;
+    let raw_len = entry.raw_len as usize;
+    let bytes = match entry.codec {
+        Codec::Raw => sealed,
+        Codec::Zstd => {
+            with_decompressor(|d| d.decompress(&sealed, raw_len).map_err(|_| FrameError::Decompress))?
+        }
+        Codec::ZstdDelta => with_decompressor(|d| {
+            d.decompress_delta(&sealed, prefix, raw_len).map_err(|_| FrameError::Decompress)
+        })?,
+    };
+    if bytes.len() != raw_len {
+        return Err(FrameError::Decompress);
+    }
+    let mut rest = bytes.as_slice();
+    for chunk in &entry.chunks {
+        let (plaintext, tail) =
+            rest.split_at_checked(chunk.len as usize).ok_or(FrameError::WrongChunk(chunk.id))?;
+        if keys.chunk_id(plaintext) != chunk.id {
+            return Err(FrameError::WrongChunk(chunk.id));
+        }
+        rest = tail;
+    }
+    Ok(VerifiedFrame { bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::crypto::keys::{KEY_LEN, MasterKey};
+    use crate::extent::Extent;
+    use crate::format::header::{Header, ObjectKind};
+    use crate::id::RepoId;
+
+    struct Fixture {
+        keys: RoleKeys,
+        header: Header,
+        entry: FrameEntry,
+        sealed: Vec<u8>,
+    }
+
+    fn fixture(plaintexts: &[&[u8]]) -> Fixture {
+        let keys = RoleKeys::derive(&MasterKey::from_bytes(Zeroizing::new([1; KEY_LEN])));
+        let header = Header { kind: ObjectKind::DataPack, repo: RepoId::from_bytes([2; 16]), salt: [3; 32] };
+        let mut frame = PlainFrame::default();
+        for plaintext in plaintexts {
+            frame.push(keys.chunk_id(plaintext), plaintext);
+        }
+        let encoded = encode(&frame, &mut Compressor::new(1).unwrap());
+        let mut sealed = encoded.bytes;
+        keys.object_key(&header).into_sealer().seal_next(&mut sealed).unwrap();
+        let entry = FrameEntry {
+            extent: Extent::new(64, sealed.len() as u64).unwrap(),
+            raw_len: u32::try_from(frame.len()).unwrap(),
+            codec: encoded.codec,
+            depth: 0,
+            bases: vec![],
+            chunks: frame.take_chunks(),
+        };
+        Fixture { keys, header, entry, sealed }
+    }
+
+    fn open(f: &Fixture) -> Result<Vec<u8>, FrameError> {
+        let key = f.keys.object_key(&f.header);
+        open_frame(&f.keys, &key, 0, &f.entry, f.sealed.clone(), &[]).map(|frame| frame.bytes)
+    }
+
+    #[test]
+    fn frames_round_trip_compressed_or_not() {
+        let f = fixture(&[&b"abc".repeat(1000), b"def"]);
+        assert_eq!(f.entry.codec, Codec::Zstd);
+        assert_eq!(open(&f), Ok([&b"abc".repeat(1000)[..], b"def"].concat()));
+        let f = fixture(&[b"short"]);
+        assert_eq!(f.entry.codec, Codec::Raw);
+        assert_eq!(open(&f), Ok(b"short".to_vec()));
+    }
+
+    #[test]
+    fn chunks_of_another_name_are_refused() {
+        let mut f = fixture(&[b"one", b"two"]);
+        f.entry.chunks.swap(0, 1);
+        assert!(matches!(open(&f), Err(FrameError::WrongChunk(_))));
+        let mut f = fixture(&[b"one", b"two"]);
+        f.sealed[0] ^= 1;
+        assert_eq!(open(&f), Err(FrameError::BrokenSeal));
+        let mut f = fixture(&[&b"abc".repeat(1000)]);
+        f.entry.raw_len += 1;
+        assert_eq!(open(&f), Err(FrameError::Decompress));
+    }
+}
