@@ -5,6 +5,7 @@ use std::io;
 use zstd::bulk;
 use zstd::zstd_safe::DCtx;
 
+use crate::crypto::aead::TAG_LEN;
 use crate::limits::{FRAME_PREFIX_MAX_BYTES, FRAME_RAW_MAX_BYTES};
 
 /// Compressed bytes that do not decode to what they should.
@@ -15,22 +16,30 @@ pub struct DecompressError;
 /// A reusable compressor at one level.
 pub struct Compressor {
     context: bulk::Compressor<'static>,
+    scratch: Vec<u8>,
 }
 
 impl Compressor {
     /// A compressor at this zstd level.
     pub fn new(level: i32) -> io::Result<Self> {
-        Ok(Self { context: bulk::Compressor::new(level)? })
+        Ok(Self { context: bulk::Compressor::new(level)?, scratch: Vec::new() })
     }
 
     /// `raw` as one zstd frame, or nothing where that would not save at least one part in 32.
+    ///
+    /// The result has room for the tag that sealing appends, and not more: packs wait in memory.
     pub fn compress(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
-        // Room for the tag that sealing appends, so that it never moves the bytes.
         let cap = raw.len() - raw.len() / 32;
-        let mut out = Vec::with_capacity(cap);
+        self.scratch.clear();
+        self.scratch.reserve(cap);
         // The only failure of this call is a destination that is too small.
-        let len = self.context.compress_to_buffer(raw, &mut out).ok()?;
-        (len <= cap).then_some(out)
+        let len = self.context.compress_to_buffer(raw, &mut self.scratch).ok()?;
+        if len > cap {
+            return None;
+        }
+        let mut out = Vec::with_capacity(len + TAG_LEN);
+        out.extend_from_slice(&self.scratch);
+        Some(out)
     }
 }
 
@@ -45,11 +54,16 @@ impl Decompressor {
         Ok(Self { context: bulk::Decompressor::new()? })
     }
 
-    /// The `raw_len` bytes that `compressed` stands for; anything else is an error.
+    /// The `raw_len` bytes of a frame that `compressed` stands for; anything else is an error.
     pub fn decompress(&mut self, compressed: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
         if raw_len > FRAME_RAW_MAX_BYTES {
             return Err(DecompressError);
         }
+        self.decompress_large(compressed, raw_len)
+    }
+
+    /// As [`decompress`](Self::decompress), for callers that have bounded `raw_len` themselves.
+    pub fn decompress_large(&mut self, compressed: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
         let mut out = Vec::with_capacity(raw_len);
         match self.context.decompress_to_buffer(compressed, &mut out) {
             Ok(len) if len == raw_len => Ok(out),

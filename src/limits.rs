@@ -55,10 +55,14 @@ pub const DATA_PACK_TARGET_BYTES: usize = 24 * MIB;
 pub const METADATA_PACK_TARGET_BYTES: usize = 4 * MIB;
 /// No pack is larger than this.
 pub const PACK_MAX_BYTES: u64 = 512 * MIB as u64;
+/// What is read of a pack's end at first, to find its directory: most directories fit.
+pub const PACK_TAIL_READ_BYTES: u64 = 64 * KIB as u64;
 /// Longest pack directory (plaintext) that a reader accepts.
 pub const PACK_DIRECTORY_MAX_BYTES: usize = 64 * MIB;
 /// zstd level of self-contained frames: the fastest level; frames give the ratio.
 pub const ZSTD_LEVEL: i32 = 1;
+/// zstd level of manifests and index segments.
+pub const SEALED_LEVEL: i32 = 3;
 /// zstd level of metadata frames: there is little of it, and it is read often.
 pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
@@ -75,12 +79,31 @@ pub const LISTING_ENTRY_MAX_BYTES: usize = 16 * MIB;
 
 // --- small sealed objects ----------------------------------------------------------------------
 
-/// Largest plaintext of a config, snapshot manifest, or key slot.
-pub const SEALED_OBJECT_MAX_BYTES: usize = 64 * MIB;
-/// Largest plaintext of an index segment.
+/// Largest label of a key slot, sealed.
+pub const KEY_LABEL_MAX_BYTES: usize = 64 * KIB;
+/// Largest plaintext of a config, manifest or index segment.
 pub const SEGMENT_MAX_BYTES: usize = 256 * MIB;
 /// New chunks after which a running backup publishes an index segment and forgets them in memory.
 pub const SEGMENT_TARGET_CHUNKS: usize = 100_000;
+
+// --- writing ---------------------------------------------------------------------------------------
+
+/// Packs of file data that are filled at a time: their order does not give chunk order away.
+pub const OPEN_DATA_PACKS: usize = 2;
+/// Stored bytes of a run after which the second pack is opened: a small run makes one pack.
+pub const SECOND_PACK_AFTER_BYTES: u64 = 8 * MIB as u64;
+/// Packs that are written to the store at once.
+pub const UPLOAD_THREADS: usize = 2;
+/// Bytes of a large file or stream that are hashed, compressed and sealed by one task.
+pub const READ_BATCH_BYTES: usize = MIB;
+/// Such tasks that may wait or run at once, for each thread; bounds the memory of a backup.
+pub const READ_BATCHES_PER_THREAD: usize = 3;
+/// Files up to this size are read by one task whole, larger ones by parallel batches.
+pub const SMALL_FILE_MAX_BYTES: u64 = 2 * MIB as u64;
+/// Small changed files of a directory that one task reads: enough to be worth the switch.
+pub const FILE_TASK_MAX_FILES: usize = 128;
+/// Bytes of small changed files of a directory that one task reads.
+pub const FILE_TASK_MAX_BYTES: u64 = MIB as u64;
 
 // --- passwords ---------------------------------------------------------------------------------
 
@@ -113,7 +136,7 @@ pub const INDEX_SLOTS_MAX: usize = 16;
 // --- reading and restoring ---------------------------------------------------------------------
 
 /// Decoded frames kept for neighbours.
-pub const FRAME_CACHE_BYTES: usize = 32 * MIB;
+pub const FRAME_CACHE_BYTES: usize = 16 * MIB;
 /// Frames this close together are fetched by one read, gap included.
 pub const READ_COALESCE_GAP_BYTES: u64 = 64 * KIB as u64;
 /// Largest coalesced read.

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::compress::{Compressor, Decompressor};
-use crate::crypto::aead::{BrokenSeal, ObjectKey};
+use crate::crypto::aead::{BrokenSeal, ObjectKey, TAG_LEN};
 use crate::crypto::keys::RoleKeys;
 use crate::format::directory::{ChunkEntry, Codec, FrameEntry};
 use crate::id::ChunkId;
@@ -81,7 +81,7 @@ pub fn encode(frame: &PlainFrame, compressor: &mut Compressor) -> EncodedFrame {
     match compressor.compress(&frame.bytes) {
         Some(bytes) => EncodedFrame { codec: Codec::Zstd, bytes },
         None => {
-            let mut bytes = Vec::with_capacity(frame.bytes.len() + crate::crypto::aead::TAG_LEN);
+            let mut bytes = Vec::with_capacity(frame.bytes.len() + TAG_LEN);
             bytes.extend_from_slice(&frame.bytes);
             EncodedFrame { codec: Codec::Raw, bytes }
         }
@@ -126,19 +126,25 @@ impl VerifiedFrame {
     }
 }
 
-thread_local! {
-    static DECOMPRESSOR: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
+/// What a thread keeps between frames.
+#[derive(Default)]
+struct Scratch {
+    opened: Vec<u8>,
+    decompressor: Option<Decompressor>,
 }
 
-fn with_decompressor<T>(
-    work: impl FnOnce(&mut Decompressor) -> Result<T, FrameError>,
-) -> Result<T, FrameError> {
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        if slot.is_none() {
-            *slot = Decompressor::new().ok();
-        }
-        work(slot.as_mut().ok_or(FrameError::Decompress)?)
-    })
+impl Scratch {
+    fn parts(&mut self) -> Result<(&mut Vec<u8>, &mut Decompressor), FrameError> {
+        let decompressor = match &mut self.decompressor {
+            Some(decompressor) => decompressor,
+            slot => slot.insert(Decompressor::new().map_err(|_| FrameError::Decompress)?),
+        };
+        Ok((&mut self.opened, decompressor))
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Opens stored frame `number` of the pack with `key`. `sealed` is its ciphertext and tag, `prefix`
@@ -148,18 +154,26 @@ pub fn open_frame(
     key: &ObjectKey,
     number: u32,
     entry: &FrameEntry,
-    mut sealed: Vec<u8>,
+    sealed: &[u8],
     prefix: &[u8],
 ) -> Result<VerifiedFrame, FrameError> {
-    key.open(number, &mut sealed)?;
     let raw_len = entry.raw_len as usize;
     let bytes = match entry.codec {
-        Codec::Raw => sealed,
-        Codec::Zstd => {
-            with_decompressor(|d| d.decompress(&sealed, raw_len).map_err(|_| FrameError::Decompress))?
+        Codec::Raw => {
+            let mut bytes = sealed.to_vec();
+            key.open(number, &mut bytes)?;
+            bytes
         }
-        Codec::ZstdDelta => with_decompressor(|d| {
-            d.decompress_delta(&sealed, prefix, raw_len).map_err(|_| FrameError::Decompress)
+        Codec::Zstd | Codec::ZstdDelta => SCRATCH.with_borrow_mut(|scratch| {
+            let (opened, decompressor) = scratch.parts()?;
+            opened.clear();
+            opened.extend_from_slice(sealed);
+            key.open(number, opened)?;
+            let result = match entry.codec {
+                Codec::ZstdDelta => decompressor.decompress_delta(opened, prefix, raw_len),
+                _ => decompressor.decompress(opened, raw_len),
+            };
+            result.map_err(|_| FrameError::Decompress)
         })?,
     };
     if bytes.len() != raw_len {
@@ -217,7 +231,7 @@ mod tests {
 
     fn open(f: &Fixture) -> Result<Vec<u8>, FrameError> {
         let key = f.keys.object_key(&f.header);
-        open_frame(&f.keys, &key, 0, &f.entry, f.sealed.clone(), &[]).map(|frame| frame.bytes)
+        open_frame(&f.keys, &key, 0, &f.entry, &f.sealed, &[]).map(|frame| frame.bytes)
     }
 
     #[test]

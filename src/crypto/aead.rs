@@ -8,6 +8,8 @@
 //! associated data  76 B  header, nonce
 //! ```
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 
@@ -38,7 +40,7 @@ pub struct ObjectKey {
     header: [u8; HEADER_LEN],
 }
 
-/// A number for one seal.
+/// The number of one part, good for sealing once.
 #[derive(Debug)]
 pub struct FrameNumber(u32);
 
@@ -49,25 +51,11 @@ impl FrameNumber {
     }
 }
 
-/// Gives out the numbers of one new object.
-#[derive(Debug, Default)]
-pub struct FrameNumbers {
-    next: u32,
-}
-
-impl FrameNumbers {
-    /// The next number; nothing once all are used up.
-    pub fn take(&mut self) -> Option<FrameNumber> {
-        let number = FrameNumber(self.next);
-        self.next = self.next.checked_add(1)?;
-        Some(number)
-    }
-}
-
-/// Seals the parts of one new object.
+/// Seals the parts of one new object, from many threads.
 pub struct Sealer {
     key: ObjectKey,
-    numbers: FrameNumbers,
+    next: AtomicU32,
+    ended: AtomicBool,
 }
 
 impl ObjectKey {
@@ -77,7 +65,7 @@ impl ObjectKey {
 
     /// For a new object: seals its parts in order.
     pub fn into_sealer(self) -> Sealer {
-        Sealer { key: self, numbers: FrameNumbers::default() }
+        Sealer { key: self, next: AtomicU32::new(0), ended: AtomicBool::new(false) }
     }
 
     /// Opens part `number` in place; `bytes` is shortened by the tag.
@@ -130,9 +118,10 @@ impl ObjectKey {
 }
 
 impl Sealer {
-    /// Takes the number of the next part, to be sealed by [`seal`](Self::seal) from any thread.
-    pub fn take_number(&mut self) -> Option<FrameNumber> {
-        self.numbers.take()
+    /// Takes the number of the next part; nothing once all are used up.
+    pub fn take_number(&self) -> Option<FrameNumber> {
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1));
+        taken.ok().map(FrameNumber)
     }
 
     /// Seals `bytes` in place as the part `number` and appends the tag.
@@ -141,13 +130,16 @@ impl Sealer {
     }
 
     /// Seals `bytes` in place as the next part and appends the tag.
-    pub fn seal_next(&mut self, bytes: &mut Vec<u8>) -> Result<(), BrokenSeal> {
-        let number = self.numbers.take().ok_or(BrokenSeal)?;
+    pub fn seal_next(&self, bytes: &mut Vec<u8>) -> Result<(), BrokenSeal> {
+        let number = self.take_number().ok_or(BrokenSeal)?;
         self.seal(number, bytes)
     }
 
-    /// Seals the directory, which ends the object.
-    pub fn seal_directory(self, bytes: &mut Vec<u8>) -> Result<(), BrokenSeal> {
+    /// Seals the directory, once.
+    pub fn seal_directory(&self, bytes: &mut Vec<u8>) -> Result<(), BrokenSeal> {
+        if self.ended.swap(true, Ordering::Relaxed) {
+            return Err(BrokenSeal);
+        }
         self.key.seal_domain(Domain::Directory, 0, bytes)
     }
 
@@ -167,7 +159,7 @@ mod tests {
 
     #[test]
     fn sealed_bytes_open_only_as_what_they_were_sealed() {
-        let mut sealer = key(1).into_sealer();
+        let sealer = key(1).into_sealer();
         let mut first = b"some text".to_vec();
         sealer.seal_next(&mut first).unwrap();
         assert_eq!(hex::encode(&first), "12b7c9d7dbe66e9095d0f192572797d83f972643e36bf3a31f");

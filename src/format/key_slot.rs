@@ -19,7 +19,7 @@ use crate::format::header::HEADER_LEN;
 use crate::format::wire::{DecodeError, Reader};
 use crate::limits::{
     ARGON2_MAX_LANES, ARGON2_MAX_MEMORY_KIB, ARGON2_MAX_PASSES, ARGON2_MIN_MEMORY_KIB, ARGON2_MIN_PASSES,
-    SEALED_OBJECT_MAX_BYTES,
+    KEY_LABEL_MAX_BYTES,
 };
 
 /// Length of the sealed master key: 32 bytes and the tag.
@@ -103,7 +103,7 @@ impl KeySlot {
         }
         let commitment = reader.array("the commitment")?;
         let wrapped = reader.array("the wrapped master key")?;
-        if reader.remaining() > SEALED_OBJECT_MAX_BYTES {
+        if reader.remaining() > KEY_LABEL_MAX_BYTES {
             return Err(DecodeError::TooLarge("the label"));
         }
         let label = reader.take(reader.remaining(), "the label")?.to_vec();

@@ -14,7 +14,7 @@
 //! ```
 
 use crate::extent::Extent;
-use crate::format::header::HEADER_LEN;
+use crate::format::header::{HEADER_LEN, ObjectKind};
 use crate::format::wire::{DecodeError, Reader};
 use crate::limits::{PACK_DIRECTORY_MAX_BYTES, PACK_MAX_BYTES};
 
@@ -26,13 +26,23 @@ const FOOTER_MAGIC: [u8; 8] = *b"YATSKCAB";
 const CHECKED_LEN: usize = 12;
 const CHECKSUM_LEN: usize = 12;
 
-/// What a file system object holds.
+/// What a pack holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PackKind {
     /// File data.
     Data,
     /// Directory listings and part lists.
     Metadata,
+}
+
+impl PackKind {
+    /// The kind in the pack's header.
+    pub fn object_kind(self) -> ObjectKind {
+        match self {
+            Self::Data => ObjectKind::DataPack,
+            Self::Metadata => ObjectKind::MetadataPack,
+        }
+    }
 }
 
 /// A decoded footer.

@@ -7,6 +7,7 @@
 //!   32 B    pack id
 //!   varint  size in bytes
 //!   u8      kind: 0 data, 1 metadata
+//!   32 B    salt of the pack's header: with it a frame can be opened without reading the header
 //!   directory (see `directory`)
 //! ```
 //!
@@ -29,6 +30,8 @@ pub struct PackRecord {
     pub size: u64,
     /// What is in it.
     pub kind: PackKind,
+    /// The salt in its header.
+    pub salt: [u8; 32],
     /// Its directory.
     pub directory: Directory,
 }
@@ -64,6 +67,7 @@ impl Segment {
                 PackKind::Data => 0,
                 PackKind::Metadata => 1,
             });
+            out.extend_from_slice(&pack.salt);
             pack.directory.encode(&mut out);
         }
         out
@@ -87,8 +91,9 @@ impl Segment {
                 1 => PackKind::Metadata,
                 other => return Err(DecodeError::TooNew(format!("pack kind {other}"))),
             };
+            let salt = reader.array("a pack's salt")?;
             let directory = Directory::decode(&mut reader, HEADER_LEN as u64)?;
-            segment.packs.push(PackRecord { id, size, kind, directory });
+            segment.packs.push(PackRecord { id, size, kind, salt, directory });
         }
         reader.finish()?;
         Ok(segment)
@@ -118,6 +123,7 @@ mod tests {
                 id: PackId::from_bytes([3; 32]),
                 size: 4096,
                 kind: PackKind::Metadata,
+                salt: [4; 32],
                 directory: Directory { frames: vec![frame] },
             }],
         }
@@ -135,8 +141,7 @@ mod tests {
             "01",
             &"03".repeat(32),
             "8020",
-            "01",
-            "01",
+            "01", &"04".repeat(32), "01",
             "50",
             "40",
             "00",

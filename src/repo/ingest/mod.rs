@@ -1,0 +1,235 @@
+//! Storing new chunks: claim, frame, seal, pack, index.
+//!
+//! Data moves one way, and receipts prove each step: chunks become frames, frames packs, packs are
+//! written durably, then a segment that lists them, and only [`Ingest::finish`] gives the
+//! [`IndexDurable`] that a snapshot needs. A crash at any point leaves packs that nothing refers to.
+//!
+//! Memory is bounded: packs that wait to be written hold back their makers, and chunks of a run are
+//! forgotten once a segment lists them.
+
+mod claims;
+mod open_pack;
+mod uploader;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::compress::Compressor;
+use crate::error::{Error, Result};
+use crate::format::pack::PackKind;
+use crate::id::ChunkId;
+use crate::limits::{
+    DATA_PACK_TARGET_BYTES, METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES,
+    ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
+};
+use crate::repo::IndexedRepository;
+use crate::seal::{self, PlainFrame};
+
+use claims::Claims;
+use open_pack::OpenPack;
+use uploader::Uploader;
+
+/// Shows that all packs of a run, and the segments that list them, are durable.
+#[derive(Debug)]
+pub struct IndexDurable {
+    _private: (),
+}
+
+/// What a run has added so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Chunks that the repository did not have.
+    pub chunks: u64,
+    /// Their plaintext bytes.
+    pub raw_bytes: u64,
+    /// Bytes of the packs and segments they went into.
+    pub stored_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    chunks: AtomicU64,
+    raw_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+/// How chunks are stored.
+#[derive(Debug, Clone, Copy)]
+pub struct IngestOptions {
+    /// Open, decompress and hash every sealed frame again before it counts as stored.
+    pub verify: bool,
+    /// Store nothing; only count.
+    pub dry_run: bool,
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        Self { verify: true, dry_run: false }
+    }
+}
+
+/// A run that stores chunks; shared by all its threads.
+pub struct Ingest {
+    repo: Arc<IndexedRepository>,
+    options: IngestOptions,
+    claims: Arc<Claims>,
+    data_packs: [Mutex<Option<OpenPack>>; OPEN_DATA_PACKS],
+    metadata_pack: Mutex<Option<OpenPack>>,
+    counters: Arc<Counters>,
+    uploader: Uploader,
+}
+
+impl Ingest {
+    /// Begins a run.
+    pub fn new(repo: Arc<IndexedRepository>, options: IngestOptions) -> Result<Self> {
+        let claims = Arc::new(Claims::default());
+        let counters = Arc::new(Counters::default());
+        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters))?;
+        Ok(Self {
+            repo,
+            options,
+            claims,
+            data_packs: Default::default(),
+            metadata_pack: Mutex::default(),
+            counters,
+            uploader,
+        })
+    }
+
+    /// Decides for each chunk whether this run has to store it: `new[i]` is set for the first claim of
+    /// a chunk that neither the repository nor this run has.
+    pub fn claim(&self, ids: &[ChunkId], new: &mut Vec<bool>) -> Result<()> {
+        new.clear();
+        new.extend(ids.iter().map(|id| self.claims.insert(id)));
+        if self.repo.index().counts().chunks == 0 {
+            return Ok(());
+        }
+        let asked: Vec<ChunkId> = ids.iter().zip(&*new).filter(|(_, new)| **new).map(|(id, _)| *id).collect();
+        let mut known = self.repo.index().lookup_many(&asked)?.into_iter();
+        for (id, new) in ids.iter().zip(new.iter_mut()).filter(|(_, new)| **new) {
+            if known.next().flatten().is_some() {
+                *new = false;
+                self.claims.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compresses, seals and packs a frame of claimed chunks, and empties it.
+    pub fn store(&self, kind: PackKind, frame: &mut PlainFrame) -> Result<()> {
+        if frame.is_empty() {
+            return Ok(());
+        }
+        self.counters.chunks.fetch_add(frame.chunks().len() as u64, Ordering::Relaxed);
+        self.counters.raw_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        let encoded = with_compressor(kind, |compressor| seal::encode(frame, compressor))?;
+        let raw_len = u32::try_from(frame.len()).map_err(|_| too_large())?;
+        let chunks = frame.take_chunks();
+        if self.options.dry_run {
+            self.counters.stored_bytes.fetch_add(encoded.bytes.len() as u64, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.uploader.check()?;
+        let reservation = {
+            let mut slot = self.pack_slot(kind).lock();
+            let pack = match slot.take() {
+                Some(pack) => pack,
+                None => OpenPack::new(self.repo.repository(), kind)?,
+            };
+            let (reservation, full) = pack.reserve(&encoded, raw_len, chunks, pack_target(kind))?;
+            if !full {
+                *slot = Some(pack);
+            }
+            reservation
+        };
+        let repo = self.repo.repository();
+        if let Some(closed) = reservation.fill(repo, encoded, self.options.verify)? {
+            self.uploader.send(closed)?;
+        }
+        Ok(())
+    }
+
+    fn pack_slot(&self, kind: PackKind) -> &Mutex<Option<OpenPack>> {
+        let [first, others @ ..] = &self.data_packs;
+        match kind {
+            PackKind::Metadata => &self.metadata_pack,
+            PackKind::Data => {
+                let small = self.counters.raw_bytes.load(Ordering::Relaxed) < SECOND_PACK_AFTER_BYTES;
+                let mut byte = [0];
+                // Without randomness the order of packs tells a little more; nothing else is lost.
+                let random = !small && crate::env::fill_random(&mut byte).is_ok();
+                let [byte] = byte;
+                let pick = usize::from(byte) % OPEN_DATA_PACKS;
+                match pick.checked_sub(1) {
+                    Some(other) if random => others.get(other).unwrap_or(first),
+                    _ => first,
+                }
+            }
+        }
+    }
+
+    /// What was added until now.
+    pub fn added(&self) -> Added {
+        Added {
+            chunks: self.counters.chunks.load(Ordering::Relaxed),
+            raw_bytes: self.counters.raw_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.counters.stored_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends the run: writes the packs that are still open and the last segment.
+    pub fn finish(self) -> Result<(IndexDurable, Added)> {
+        for slot in self.data_packs.iter().chain([&self.metadata_pack]) {
+            if let Some(pack) = slot.lock().take() {
+                if let Some(closed) = pack.close()? {
+                    self.uploader.send(closed)?;
+                }
+            }
+        }
+        self.uploader.finish()?;
+        let added = Added {
+            chunks: self.counters.chunks.load(Ordering::Relaxed),
+            raw_bytes: self.counters.raw_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.counters.stored_bytes.load(Ordering::Relaxed),
+        };
+        Ok((IndexDurable { _private: () }, added))
+    }
+
+    /// Ends a run that was interrupted: lists the packs that were written, so that the next run finds
+    /// their chunks, and gives up the rest.
+    pub fn abandon(self) -> Result<()> {
+        self.uploader.finish()
+    }
+}
+
+fn pack_target(kind: PackKind) -> u64 {
+    match kind {
+        PackKind::Data => DATA_PACK_TARGET_BYTES as u64,
+        PackKind::Metadata => METADATA_PACK_TARGET_BYTES as u64,
+    }
+}
+
+fn too_large() -> Error {
+    Error::Internal("a frame is too large".to_owned())
+}
+
+fn with_compressor<T>(kind: PackKind, work: impl FnOnce(&mut Compressor) -> T) -> Result<T> {
+    use std::cell::RefCell;
+    thread_local! {
+        static DATA: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+        static METADATA: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+    }
+    let (cell, level) = match kind {
+        PackKind::Data => (&DATA, ZSTD_LEVEL),
+        PackKind::Metadata => (&METADATA, ZSTD_METADATA_LEVEL),
+    };
+    cell.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(Compressor::new(level).map_err(Error::io("start", "zstd"))?),
+        };
+        Ok(work(compressor))
+    })
+}

@@ -1,0 +1,177 @@
+//! A pack that is being filled, by several threads at once.
+//!
+//! A thread reserves the next place under the pack's lock, which is short, then encrypts and verifies
+//! its frame outside. Whoever is last, the closer or the last to fill a place, gets the whole pack.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::crypto::aead::{FrameNumber, Sealer, TAG_LEN};
+use crate::error::{Error, Result};
+use crate::extent::Extent;
+use crate::format::directory::{ChunkEntry, Directory, FrameEntry};
+use crate::format::header::{HEADER_LEN, Header};
+use crate::format::pack::{FOOTER_LEN, Footer, PACK_ALIGNMENT, PackKind};
+use crate::format::segment::PackRecord;
+use crate::id::PackId;
+use crate::repo::Repository;
+use crate::repo::sealed::new_header;
+use crate::seal::{self, EncodedFrame};
+
+struct State {
+    next_offset: u64,
+    frames: Vec<FrameEntry>,
+    sealed: Vec<Bytes>,
+    unfilled: usize,
+    closed: bool,
+}
+
+struct Shared {
+    header: Header,
+    kind: PackKind,
+    sealer: Sealer,
+    state: Mutex<State>,
+}
+
+/// The right to reserve places in a pack.
+pub struct OpenPack {
+    shared: Arc<Shared>,
+}
+
+/// A place for one frame.
+pub struct Reservation {
+    shared: Arc<Shared>,
+    number: FrameNumber,
+    entry: FrameEntry,
+}
+
+/// A pack whose bytes are all there, and what the index will say about it.
+pub struct ClosedPack {
+    /// For the index.
+    pub record: PackRecord,
+    /// The bytes, in order.
+    pub parts: Vec<Bytes>,
+}
+
+impl OpenPack {
+    /// An empty pack with a fresh key.
+    pub fn new(repo: &Repository, kind: PackKind) -> Result<Self> {
+        let header = new_header(kind.object_kind(), repo.id())?;
+        let sealer = repo.keys().object_key(&header).into_sealer();
+        let state = State {
+            next_offset: HEADER_LEN as u64,
+            frames: Vec::new(),
+            sealed: Vec::new(),
+            unfilled: 0,
+            closed: false,
+        };
+        Ok(Self { shared: Arc::new(Shared { header, kind, sealer, state: Mutex::new(state) }) })
+    }
+
+    /// Reserves the next place for `encoded`. Also says whether the pack has reached `target` bytes
+    /// and is closed by that.
+    pub fn reserve(
+        &self,
+        encoded: &EncodedFrame,
+        raw_len: u32,
+        chunks: Vec<ChunkEntry>,
+        target: u64,
+    ) -> Result<(Reservation, bool)> {
+        let mut state = self.shared.state.lock();
+        let number = self.shared.sealer.take_number().ok_or_else(full)?;
+        let stored = (encoded.bytes.len() + TAG_LEN) as u64;
+        let extent = Extent::new(state.next_offset, stored).ok_or_else(full)?;
+        let entry = FrameEntry { extent, raw_len, codec: encoded.codec, depth: 0, bases: Vec::new(), chunks };
+        state.next_offset = extent.end();
+        state.frames.push(entry.clone());
+        state.sealed.push(Bytes::new());
+        state.unfilled += 1;
+        state.closed = extent.end() >= target;
+        let reservation = Reservation { shared: Arc::clone(&self.shared), number, entry };
+        Ok((reservation, state.closed))
+    }
+
+    /// Ends the pack. Gives it if no place is still to be filled; else the last filler gets it.
+    pub fn close(self) -> Result<Option<ClosedPack>> {
+        let mut state = self.shared.state.lock();
+        state.closed = true;
+        self.shared.take_if_complete(&mut state)
+    }
+}
+
+impl Reservation {
+    /// Seals `encoded` into its place; with `verify`, opens it again and compares every chunk with its
+    /// id. Gives the pack if this was the last place of a closed one.
+    pub fn fill(self, repo: &Repository, encoded: EncodedFrame, verify: bool) -> Result<Option<ClosedPack>> {
+        let number = self.number.get();
+        let mut sealed = encoded.bytes;
+        self.shared
+            .sealer
+            .seal(self.number, &mut sealed)
+            .map_err(|_| Error::Internal("sealing a frame failed".to_owned()))?;
+        if verify {
+            seal::open_frame(repo.keys(), self.shared.sealer.key(), number, &self.entry, &sealed, &[]).map_err(
+                |error| {
+                    Error::Internal(format!(
+                        "a new frame does not open again ({error}): nothing was stored; this machine's \
+                         memory or processor is not reliable, test it before the next backup"
+                    ))
+                },
+            )?;
+        }
+        let mut state = self.shared.state.lock();
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        let place = state.sealed.get_mut(index).ok_or_else(full)?;
+        *place = Bytes::from(sealed);
+        state.unfilled -= 1;
+        self.shared.take_if_complete(&mut state)
+    }
+}
+
+fn full() -> Error {
+    Error::Internal("a pack has no place left".to_owned())
+}
+
+impl Shared {
+    fn take_if_complete(&self, state: &mut State) -> Result<Option<ClosedPack>> {
+        if !state.closed || state.unfilled > 0 || state.frames.is_empty() {
+            return Ok(None);
+        }
+        let directory = Directory { frames: std::mem::take(&mut state.frames) };
+        let frames = std::mem::take(&mut state.sealed);
+        self.assemble(directory, frames, state.next_offset).map(Some)
+    }
+
+    fn assemble(&self, directory: Directory, frames: Vec<Bytes>, frames_end: u64) -> Result<ClosedPack> {
+        let too_large = || Error::Internal("a pack is too large".to_owned());
+        let frame_count = u32::try_from(directory.frames.len()).map_err(|_| too_large())?;
+        let mut sealed_directory = Vec::new();
+        directory.encode(&mut sealed_directory);
+        self.sealer
+            .seal_directory(&mut sealed_directory)
+            .map_err(|_| Error::Internal("sealing a pack's directory failed".to_owned()))?;
+        let directory_len = u32::try_from(sealed_directory.len()).map_err(|_| too_large())?;
+        let unpadded = frames_end + u64::from(directory_len) + FOOTER_LEN as u64;
+        let size = unpadded.next_multiple_of(PACK_ALIGNMENT as u64);
+        let padding = usize::try_from(size - unpadded).map_err(|_| too_large())?;
+        let header = self.header.encode();
+        let footer = Footer { directory_len, frame_count }.encode(&header);
+
+        let mut parts = Vec::with_capacity(frames.len() + 2);
+        parts.push(Bytes::copy_from_slice(&header));
+        parts.extend(frames);
+        let mut tail = vec![0; padding];
+        tail.extend_from_slice(&sealed_directory);
+        tail.extend_from_slice(&footer);
+        parts.push(Bytes::from(tail));
+        let mut hasher = blake3::Hasher::new();
+        for part in &parts {
+            hasher.update(part);
+        }
+        let id = PackId::from_bytes(*hasher.finalize().as_bytes());
+        let record = PackRecord { id, size, kind: self.kind, salt: self.header.salt, directory };
+        Ok(ClosedPack { record, parts })
+    }
+}

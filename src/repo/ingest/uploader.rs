@@ -1,0 +1,156 @@
+//! Writes closed packs to the store, and segments that list them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::format::segment::{PackRecord, Segment};
+use crate::limits::{SEGMENT_TARGET_CHUNKS, UPLOAD_THREADS};
+use crate::repo::ingest::Counters;
+use crate::repo::ingest::claims::Claims;
+use crate::repo::ingest::open_pack::ClosedPack;
+use crate::repo::{IndexedRepository, layout, segments};
+
+/// Packs that are durable and that no segment lists yet.
+#[derive(Default)]
+struct Unlisted {
+    packs: Vec<PackRecord>,
+    chunks: usize,
+}
+
+struct Shared {
+    repo: Arc<IndexedRepository>,
+    claims: Arc<Claims>,
+    counters: Arc<Counters>,
+    unlisted: Mutex<Unlisted>,
+    /// The first failure: nothing is stored after it.
+    failure: Mutex<Option<Error>>,
+}
+
+/// Threads that write packs.
+pub struct Uploader {
+    shared: Arc<Shared>,
+    queue: Option<Sender<ClosedPack>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Uploader {
+    /// Starts the threads.
+    pub fn start(repo: Arc<IndexedRepository>, claims: Arc<Claims>, counters: Arc<Counters>) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            repo,
+            claims,
+            counters,
+            unlisted: Mutex::default(),
+            failure: Mutex::default(),
+        });
+        // No room to wait in: who closes a pack waits until a thread takes it, which bounds memory.
+        let (queue, closed_packs) = crossbeam_channel::bounded(0);
+        let mut threads = Vec::new();
+        for number in 0..UPLOAD_THREADS {
+            let (shared, closed_packs) = (Arc::clone(&shared), closed_packs.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("upload-{number}"))
+                .spawn(move || shared.run(&closed_packs))
+                .map_err(Error::io("start", "a thread"))?;
+            threads.push(thread);
+        }
+        Ok(Self { shared, queue: Some(queue), threads })
+    }
+
+    /// Fails once something could not be stored.
+    pub fn check(&self) -> Result<()> {
+        if self.shared.failure.lock().is_some() { Err(stopped()) } else { Ok(()) }
+    }
+
+    /// Hands a pack to a free thread; waits for one.
+    pub fn send(&self, pack: ClosedPack) -> Result<()> {
+        let queue = self.queue.as_ref().ok_or_else(stopped)?;
+        queue.send(pack).map_err(|_| stopped())
+    }
+
+    /// Waits until all packs are written, and lists the rest of them.
+    pub fn finish(mut self) -> Result<()> {
+        self.stop();
+        if let Some(error) = self.shared.failure.lock().take() {
+            return Err(error);
+        }
+        let unlisted = std::mem::take(&mut *self.shared.unlisted.lock());
+        self.shared.list(unlisted)
+    }
+
+    fn stop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                self.shared.fail(Error::Internal("an upload thread panicked".to_owned()));
+            }
+        }
+    }
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What those see that come after the first failure, which [`Uploader::finish`] reports.
+fn stopped() -> Error {
+    Error::Interrupted
+}
+
+impl Shared {
+    fn run(&self, closed_packs: &Receiver<ClosedPack>) {
+        for pack in closed_packs {
+            // After a failure packs are taken and dropped, so that nobody waits for ever.
+            if self.failure.lock().is_some() {
+                continue;
+            }
+            if let Err(error) = self.write(pack) {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.failure.lock().get_or_insert(error);
+    }
+
+    fn write(&self, pack: ClosedPack) -> Result<()> {
+        let ClosedPack { record, parts } = pack;
+        self.repo.store().put(&layout::pack(&record.id)?, parts)?;
+        self.counters.stored_bytes.fetch_add(record.size, Ordering::Relaxed);
+        let ready = {
+            let mut unlisted = self.unlisted.lock();
+            unlisted.chunks += record.directory.chunk_count();
+            unlisted.packs.push(record);
+            (unlisted.chunks >= SEGMENT_TARGET_CHUNKS).then(|| std::mem::take(&mut *unlisted))
+        };
+        match ready {
+            Some(unlisted) => self.list(unlisted),
+            None => Ok(()),
+        }
+    }
+
+    /// Publishes a segment, then lets the index answer for its chunks.
+    fn list(&self, unlisted: Unlisted) -> Result<()> {
+        if unlisted.packs.is_empty() {
+            return Ok(());
+        }
+        let segment = Segment { packs: unlisted.packs, ..Segment::default() };
+        let published = segments::publish(&self.repo, &segment)?;
+        self.counters.stored_bytes.fetch_add(published.size, Ordering::Relaxed);
+        segments::apply(self.repo.index(), published.id, &segment)?;
+        for pack in &segment.packs {
+            for (_, chunk) in pack.directory.chunks() {
+                self.claims.remove(&chunk.id);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Password slots of a repository.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::crypto::kdf::{self, KdfError, Password};
+use crate::crypto::keys::{MasterKey, RoleKeys};
+use crate::error::{Error, Result};
+use crate::format::header::{HEADER_LEN, Header, ObjectKind};
+use crate::format::key_slot::{KdfParams, KeyLabel, KeySlot};
+use crate::id::{KeyId, RepoId};
+use crate::limits::KEY_SLOTS_MAX;
+use crate::repo::layout;
+use crate::repo::sealed::{decode_error, decode_header, new_header};
+use crate::store::{ListItem, ObjectName, Store};
+
+/// A slot with what its label says.
+#[derive(Debug, Clone)]
+pub struct KeyInfo {
+    /// Its name.
+    pub id: KeyId,
+    /// True for the slot that the password of this session opened.
+    pub current: bool,
+    /// Who made it; nothing where the label is damaged.
+    pub label: Option<KeyLabel>,
+}
+
+struct StoredSlot {
+    id: KeyId,
+    header: Header,
+    slot: KeySlot,
+}
+
+/// The unlocked master key and the slot it came from.
+pub(super) struct Unlocked {
+    pub master: MasterKey,
+    pub key: KeyId,
+}
+
+/// Makes a slot for `password` and stores it.
+pub(super) fn add_slot(
+    store: &Arc<dyn Store>,
+    repo: RepoId,
+    master: &MasterKey,
+    keys: &RoleKeys,
+    password: &Password,
+    kdf_params: KdfParams,
+    label: &KeyLabel,
+) -> Result<KeyId> {
+    let header = new_header(ObjectKind::Key, repo)?;
+    let mut sealed_label = serde_json::to_vec(label).map_err(|e| Error::Internal(e.to_string()))?;
+    keys.object_key(&header)
+        .into_sealer()
+        .seal_next(&mut sealed_label)
+        .map_err(|_| Error::Internal("sealing failed".to_owned()))?;
+    let slot = kdf::wrap(master, password, &header, kdf_params, sealed_label)
+        .map_err(|error| Error::Internal(error.to_string()))?;
+    let object = [&header.encode()[..], &slot.encode()].concat();
+    let id = KeyId::from_bytes(*blake3::hash(&object).as_bytes());
+    store.put(&layout::key(&id)?, vec![Bytes::from(object)])?;
+    Ok(id)
+}
+
+/// Tries `password` on every slot.
+pub(super) fn unlock(store: &Arc<dyn Store>, repo: RepoId, password: &Password) -> Result<Unlocked> {
+    let names = slot_names(store)?;
+    if names.is_empty() {
+        return Err(Error::damaged("keys", "there is no password slot: the repository cannot be opened"));
+    }
+    let mut trouble = None;
+    for name in names {
+        let stored = match load_slot(store, repo, &name) {
+            Ok(stored) => stored,
+            Err(error) => {
+                trouble = Some(error);
+                continue;
+            }
+        };
+        match kdf::unwrap(&stored.slot, password, &stored.header) {
+            Ok(master) => return Ok(Unlocked { master, key: stored.id }),
+            Err(KdfError::WrongPassword) => {}
+            Err(error) => trouble = Some(Error::damaged(&name, error)),
+        }
+    }
+    Err(trouble.unwrap_or(Error::WrongPassword))
+}
+
+/// All slots.
+pub(super) fn list(
+    store: &Arc<dyn Store>,
+    repo: RepoId,
+    keys: &RoleKeys,
+    current: KeyId,
+) -> Result<Vec<KeyInfo>> {
+    let mut infos = Vec::new();
+    for name in slot_names(store)? {
+        let stored = load_slot(store, repo, &name)?;
+        let mut label = stored.slot.label;
+        let label = keys
+            .object_key(&stored.header)
+            .open(0, &mut label)
+            .ok()
+            .and_then(|()| serde_json::from_slice(&label).ok());
+        infos.push(KeyInfo { id: stored.id, current: stored.id == current, label });
+    }
+    infos.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(infos)
+}
+
+/// Names of all slots; the order is that of their ids.
+pub(super) fn slot_names(store: &Arc<dyn Store>) -> Result<Vec<ObjectName>> {
+    let mut names = Vec::new();
+    store.list(layout::KEYS, &mut |item| {
+        if let ListItem::Object(info) = item {
+            names.push(info.name);
+        }
+    })?;
+    names.sort();
+    names.truncate(KEY_SLOTS_MAX);
+    Ok(names)
+}
+
+fn load_slot(store: &Arc<dyn Store>, repo: RepoId, name: &ObjectName) -> Result<StoredSlot> {
+    let object = store.get(name)?;
+    let header = decode_header(name, &object, ObjectKind::Key, repo)?;
+    let id = KeyId::from_bytes(*blake3::hash(&object).as_bytes());
+    if name.last_component() != id.to_hex() {
+        return Err(Error::damaged(name, "its bytes are not those it is named after"));
+    }
+    let slot = KeySlot::decode(object.get(HEADER_LEN..).unwrap_or_default())
+        .map_err(|error| decode_error(name, error))?;
+    Ok(StoredSlot { id, header, slot })
+}

@@ -1,0 +1,91 @@
+//! The repository: objects in a store that together are snapshots, packs and an index of them.
+//!
+//! Opening goes through one type for each state of trust: [`LockedRepository`], [`Repository`],
+//! [`IndexedRepository`]. Writing goes through [`ingest`], whose receipts keep the order: packs, then
+//! the segment that lists them, then the snapshot.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::{Timestamp as Instant, Zoned};
+
+use crate::env::Timestamp;
+use crate::error::Result;
+use crate::observe::Observer;
+
+pub mod chunk_reader;
+pub mod content;
+pub mod index;
+pub mod ingest;
+pub mod keyring;
+pub mod layout;
+mod open;
+pub mod pack_reader;
+pub mod sealed;
+pub mod segments;
+pub mod snapshots;
+
+pub use index::Index;
+pub use open::{InitOptions, LockedRepository, Repository};
+
+/// A repository with its index up to date.
+pub struct IndexedRepository {
+    repo: Arc<Repository>,
+    index: Index,
+}
+
+impl IndexedRepository {
+    /// Opens the cached index below `cache` and brings it up to date.
+    pub fn open(repo: Arc<Repository>, cache: &Path, observer: &dyn Observer) -> Result<Self> {
+        let index = Index::open(&index_folder(cache, &repo), repo.id())?;
+        segments::sync(&repo, &index, observer)?;
+        Ok(Self { repo, index })
+    }
+
+    /// The repository without its index.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repo
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+}
+
+impl Deref for IndexedRepository {
+    type Target = Repository;
+
+    fn deref(&self) -> &Repository {
+        &self.repo
+    }
+}
+
+/// Where the index of a repository is cached below the cache folder.
+pub fn index_folder(cache: &Path, repo: &Repository) -> std::path::PathBuf {
+    cache.join(repo.id().to_string()).join("index")
+}
+
+/// This program's name and version, as manifests record it.
+pub fn program() -> String {
+    format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+/// A time as RFC 3339 in UTC, with nanoseconds where there are any.
+pub fn format_time(time: Timestamp) -> String {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0);
+    Instant::new(time.secs, nanos).map_or_else(|_| format!("@{}", time.secs), |instant| instant.to_string())
+}
+
+/// A time that [`format_time`] wrote, or any RFC 3339 time; the beginning of time for anything else.
+pub fn parse_time(text: &str) -> Timestamp {
+    let instant = text
+        .parse::<Instant>()
+        .or_else(|_| text.parse::<Zoned>().map(|zoned| zoned.timestamp()))
+        .unwrap_or(Instant::MIN);
+    Timestamp {
+        secs: instant.as_second(),
+        nanos: u32::try_from(instant.subsec_nanosecond()).unwrap_or(0),
+    }
+}

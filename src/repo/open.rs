@@ -1,0 +1,234 @@
+//! From a store to a repository, one type for each state of trust.
+//!
+//! [`LockedRepository`] has seen a header in plain; [`Repository`] holds the keys and a config that
+//! opened with them; [`IndexedRepository`](crate::repo::IndexedRepository) knows every chunk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::chunk::Chunker;
+use crate::crypto::kdf::{self, Password};
+use crate::crypto::keys::{MasterKey, RoleKeys};
+use crate::env::fill_random;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::format::config::{ChunkerProfile, RepoConfig};
+use crate::format::header::{Header, ObjectKind};
+use crate::format::key_slot::{KdfParams, KeyLabel};
+use crate::id::{KeyId, RepoId};
+use crate::repo::keyring::{self, KeyInfo};
+use crate::repo::sealed::{self, decode_error};
+use crate::repo::{format_time, layout};
+use crate::store::{ListItem, Store};
+
+/// How long turning a password into a key should take, in milliseconds: long enough to make guessing
+/// dear, short enough for a timer that runs every few minutes.
+const KDF_TARGET_MS: u64 = 100;
+
+/// What `init` may choose.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InitOptions {
+    /// How streams are cut.
+    pub chunker: ChunkerProfile,
+}
+
+/// A place that holds a repository of a version that can be read.
+#[derive(Debug)]
+pub struct LockedRepository {
+    store: Arc<dyn Store>,
+    id: RepoId,
+    config: Bytes,
+}
+
+/// A repository whose keys are known.
+pub struct Repository {
+    store: Arc<dyn Store>,
+    keys: RoleKeys,
+    master: MasterKey,
+    current_key: KeyId,
+    config: RepoConfig,
+    chunker: Chunker,
+}
+
+impl LockedRepository {
+    /// Looks for a repository in `store`.
+    pub fn find(store: Arc<dyn Store>) -> Result<Self> {
+        let name = layout::config()?;
+        let config = match store.get(&name) {
+            Ok(config) => config,
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
+                return Err(missing_config(&store));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let header = Header::decode(&config).map_err(|error| decode_error(&name, error))?;
+        if header.kind != ObjectKind::Config {
+            return Err(Error::damaged(&name, "it is an object of another kind"));
+        }
+        Ok(Self { store, id: header.repo, config })
+    }
+
+    /// The repository's id, as its config's header tells it.
+    pub fn id(&self) -> RepoId {
+        self.id
+    }
+
+    /// Opens the repository with `password`.
+    pub fn unlock(self, password: &Password) -> Result<Repository> {
+        let unlocked = keyring::unlock(&self.store, self.id, password)?;
+        let keys = RoleKeys::derive(&unlocked.master);
+        let name = layout::config()?;
+        let plaintext = sealed::open(&keys, ObjectKind::Config, self.id, &name, &self.config)?;
+        let config = RepoConfig::decode(&plaintext).map_err(|error| decode_error(&name, error))?;
+        if config.repo != self.id {
+            return Err(Error::damaged(&name, "it belongs to another repository"));
+        }
+        let chunker = Chunker::new(&config.chunker, keys.gear_table());
+        let Self { store, .. } = self;
+        Ok(Repository { store, keys, master: unlocked.master, current_key: unlocked.key, config, chunker })
+    }
+}
+
+/// Tells a place that never was a repository from one that lost its config.
+fn missing_config(store: &Arc<dyn Store>) -> Error {
+    let mut remains = false;
+    for folder in [layout::KEYS, layout::PACKS, layout::SNAPSHOTS] {
+        let listed = store.list(folder, &mut |item| remains |= matches!(item, ListItem::Object(_)));
+        if listed.is_err() {
+            break;
+        }
+    }
+    if remains {
+        Error::damaged("config", "it is missing, though other objects of a repository are there")
+    } else {
+        Error::NoRepository { location: store.location() }
+    }
+}
+
+impl Repository {
+    /// Makes a new repository in an empty store.
+    ///
+    /// The config is written last and only where none is, so a crash on the way leaves no repository
+    /// and of two `init`s at once one is refused.
+    pub fn init(
+        store: Arc<dyn Store>,
+        password: &Password,
+        label: &KeyLabel,
+        options: InitOptions,
+    ) -> Result<Self> {
+        match LockedRepository::find(Arc::clone(&store)) {
+            Ok(_) => return Err(Error::RepositoryExists { location: store.location() }),
+            Err(Error::NoRepository { .. }) => {}
+            Err(Error::Damaged { object, .. }) if object == "config" => clear_interrupted_init(&store)?,
+            Err(error) => return Err(error),
+        }
+        let mut id = [0; 16];
+        fill_random(&mut id).map_err(Error::io("read random bytes from", "the operating system"))?;
+        let id = RepoId::from_bytes(id);
+        let master =
+            MasterKey::generate().map_err(Error::io("read random bytes from", "the operating system"))?;
+        let keys = RoleKeys::derive(&master);
+        let config = RepoConfig {
+            repo: id,
+            created: format_time(crate::env::Clock::now(&crate::env::SystemClock)),
+            program: crate::repo::program(),
+            required_features: Vec::new(),
+            chunker: options.chunker,
+        };
+        let kdf_params = kdf::calibrate(KDF_TARGET_MS);
+        let current_key = keyring::add_slot(&store, id, &master, &keys, password, kdf_params, label)?;
+        let plaintext = config.encode().map_err(|e| Error::Internal(e.to_string()))?;
+        let object = sealed::seal(&keys, ObjectKind::Config, id, &plaintext)?;
+        store.create(&layout::config()?, vec![Bytes::from(object)]).map_err(|error| {
+            if error.kind == StoreErrorKind::AlreadyExists {
+                Error::RepositoryExists { location: store.location() }
+            } else {
+                error.into()
+            }
+        })?;
+        let chunker = Chunker::new(&config.chunker, keys.gear_table());
+        Ok(Self { store, keys, master, current_key, config, chunker })
+    }
+
+    /// Where its objects live.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Its id.
+    pub fn id(&self) -> RepoId {
+        self.config.repo
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &RepoConfig {
+        &self.config
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> &RoleKeys {
+        &self.keys
+    }
+
+    /// Its chunker.
+    pub fn chunker(&self) -> &Chunker {
+        &self.chunker
+    }
+
+    /// All password slots.
+    pub fn key_list(&self) -> Result<Vec<KeyInfo>> {
+        keyring::list(&self.store, self.id(), &self.keys, self.current_key)
+    }
+
+    /// Adds a slot for another password.
+    pub fn key_add(&self, password: &Password, label: &KeyLabel) -> Result<KeyId> {
+        let params = self.kdf_params();
+        keyring::add_slot(&self.store, self.id(), &self.master, &self.keys, password, params, label)
+    }
+
+    /// Replaces the slot of this session by one for `password`. The new one is durable before the
+    /// old one goes.
+    pub fn key_change_password(&mut self, password: &Password, label: &KeyLabel) -> Result<KeyId> {
+        let id = self.key_add(password, label)?;
+        self.store.delete(&layout::key(&self.current_key)?)?;
+        self.current_key = id;
+        Ok(id)
+    }
+
+    /// Removes a slot, but never the one of this session: that would risk the last one.
+    pub fn key_remove(&self, id: &KeyId) -> Result<()> {
+        if *id == self.current_key {
+            return Err(Error::Usage(
+                "this is the key of the password in use: open the repository with another password to remove it"
+                    .to_owned(),
+            ));
+        }
+        let name = layout::key(id)?;
+        self.store.info(&name)?;
+        self.store.delete(&name)?;
+        Ok(())
+    }
+
+    fn kdf_params(&self) -> KdfParams {
+        kdf::calibrate(KDF_TARGET_MS)
+    }
+}
+
+/// After an `init` that was killed between the slot and the config: removes its slots. Anything else
+/// in the store means that a real repository lost its config, which `init` must not touch.
+fn clear_interrupted_init(store: &Arc<dyn Store>) -> Result<()> {
+    let mut others = None;
+    let mut slots = Vec::new();
+    store.list("", &mut |item| match item {
+        ListItem::Object(info) if info.name.as_str().starts_with("keys/") => slots.push(info.name),
+        ListItem::Object(info) => others = Some(info.name.to_string()),
+        ListItem::Strange(name) => others = Some(name),
+    })?;
+    if let Some(object) = others {
+        return Err(Error::damaged("config", format!("it is missing, though {object} is there")));
+    }
+    for slot in slots {
+        store.delete(&slot)?;
+    }
+    Ok(())
+}

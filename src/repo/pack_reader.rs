@@ -1,0 +1,165 @@
+//! Reading packs: their directories and their frames.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::crypto::aead::ObjectKey;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::extent::Extent;
+use crate::format::directory::{Directory, FrameEntry};
+use crate::format::header::{HEADER_LEN, Header};
+use crate::format::pack::{FOOTER_LEN, Footer, PackKind};
+use crate::format::segment::PackRecord;
+use crate::format::wire::Reader;
+use crate::id::PackId;
+use crate::limits::PACK_TAIL_READ_BYTES;
+use crate::repo::sealed::{decode_error, decode_header};
+use crate::repo::{Repository, layout};
+use crate::seal::{self, VerifiedFrame};
+use crate::store::ObjectName;
+
+/// The key of a pack that the index lists.
+pub fn pack_key(repo: &Repository, pack: &PackRecord) -> ObjectKey {
+    repo.keys().object_key(&pack_header(repo, pack.kind, pack.salt))
+}
+
+fn pack_header(repo: &Repository, kind: PackKind, salt: [u8; 32]) -> Header {
+    Header { kind: kind.object_kind(), repo: repo.id(), salt }
+}
+
+/// Reads `extent` of a pack.
+pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Result<Bytes> {
+    let name = layout::pack(&pack.id)?;
+    repo.store().get_range(&name, extent).map_err(|error| missing_is_damage(&name, error.into()))
+}
+
+/// A pack that the index lists must be there.
+fn missing_is_damage(name: &ObjectName, error: Error) -> Error {
+    match error {
+        Error::Store(e) if e.kind == StoreErrorKind::NotFound => {
+            Error::damaged(name, "it is missing from the store")
+        }
+        other => other,
+    }
+}
+
+/// Opens frame `number` of `pack`, whose bytes are `sealed`; `prefix` holds the plaintexts of its bases.
+pub fn open_frame(
+    repo: &Repository,
+    pack: &PackRecord,
+    key: &ObjectKey,
+    number: u32,
+    sealed: &[u8],
+    prefix: &[u8],
+) -> Result<VerifiedFrame> {
+    let name = || format!("pack {}, frame {number}", pack.id);
+    let entry = frame_entry(pack, number)?;
+    seal::open_frame(repo.keys(), key, number, entry, sealed, prefix)
+        .map_err(|error| Error::damaged(name(), error))
+}
+
+/// Frame `number` in the directory of `pack`.
+pub fn frame_entry(pack: &PackRecord, number: u32) -> Result<&FrameEntry> {
+    let index = usize::try_from(number).unwrap_or(usize::MAX);
+    pack.directory
+        .frames
+        .get(index)
+        .ok_or_else(|| Error::damaged(format!("pack {}", pack.id), format!("it has no frame {number}")))
+}
+
+/// Reads the directory that a pack itself holds, by its header and tail.
+pub fn read_directory(repo: &Repository, id: &PackId, size: u64) -> Result<PackRecord> {
+    let name = layout::pack(id)?;
+    let head_len = HEADER_LEN as u64;
+    if size < head_len + FOOTER_LEN as u64 {
+        return Err(Error::damaged(&name, "it is shorter than any pack"));
+    }
+    let get = |offset: u64, len: u64| -> Result<Bytes> {
+        let extent = Extent::new(offset, len).ok_or_else(|| Error::damaged(&name, "its length is impossible"))?;
+        Ok(repo.store().get_range(&name, extent)?)
+    };
+    let head = get(0, head_len)?;
+    let tail_len = size.min(PACK_TAIL_READ_BYTES);
+    let tail = get(size - tail_len, tail_len)?;
+    let footer = footer_of(&name, &head, &tail)?;
+    let extent = footer.directory_extent(size).map_err(|error| decode_error(&name, error))?;
+    let tail_start = size - tail_len;
+    let sealed = match extent.offset().checked_sub(tail_start) {
+        Some(skip) => {
+            let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+            tail.get(skip..tail.len() - FOOTER_LEN).unwrap_or_default().to_vec()
+        }
+        None => get(extent.offset(), extent.len())?.to_vec(),
+    };
+    let header = Header::decode(&head).map_err(|error| decode_error(&name, error))?;
+    finish_record(repo, &name, *id, size, header, &footer, sealed)
+}
+
+/// Decodes the directory of a pack all of whose bytes are at hand.
+pub fn directory_of_bytes(repo: &Repository, id: &PackId, bytes: &[u8]) -> Result<PackRecord> {
+    let name = layout::pack(id)?;
+    let size = bytes.len() as u64;
+    let head = bytes.get(..HEADER_LEN).ok_or_else(|| Error::damaged(&name, "it is shorter than any pack"))?;
+    let footer = footer_of(&name, head, bytes)?;
+    let extent = footer.directory_extent(size).map_err(|error| decode_error(&name, error))?;
+    let start = usize::try_from(extent.offset()).unwrap_or(usize::MAX);
+    let sealed = bytes.get(start..bytes.len() - FOOTER_LEN).unwrap_or_default().to_vec();
+    let header = Header::decode(head).map_err(|error| decode_error(&name, error))?;
+    finish_record(repo, &name, *id, size, header, &footer, sealed)
+}
+
+fn footer_of(name: &ObjectName, head: &[u8], tail: &[u8]) -> Result<Footer> {
+    let head: &[u8; HEADER_LEN] =
+        head.try_into().map_err(|_| Error::damaged(name, "it is shorter than any pack"))?;
+    let footer: &[u8; FOOTER_LEN] =
+        tail.last_chunk().ok_or_else(|| Error::damaged(name, "it is shorter than any pack"))?;
+    Footer::decode(footer, head).map_err(|error| decode_error(name, error))
+}
+
+fn finish_record(
+    repo: &Repository,
+    name: &ObjectName,
+    id: PackId,
+    size: u64,
+    header: Header,
+    footer: &Footer,
+    mut sealed: Vec<u8>,
+) -> Result<PackRecord> {
+    let kind = match header.kind {
+        kind if kind == PackKind::Data.object_kind() => PackKind::Data,
+        kind if kind == PackKind::Metadata.object_kind() => PackKind::Metadata,
+        _ => return Err(Error::damaged(name, "it is an object of another kind")),
+    };
+    let header = decode_header(name, &header.encode(), kind.object_kind(), repo.id())?;
+    let key = repo.keys().object_key(&header);
+    key.open_directory(&mut sealed).map_err(|error| Error::damaged(name, format!("directory: {error}")))?;
+    let mut reader = Reader::new(&sealed);
+    let directory =
+        Directory::decode(&mut reader, HEADER_LEN as u64).map_err(|error| decode_error(name, error))?;
+    reader.finish().map_err(|error| decode_error(name, error))?;
+    if directory.frames.len() as u64 != u64::from(footer.frame_count) {
+        return Err(Error::damaged(name, "its footer and its directory disagree"));
+    }
+    let frames_end = directory.frames.last().map_or(HEADER_LEN as u64, |frame| frame.extent.end());
+    if frames_end + u64::from(footer.directory_len) + FOOTER_LEN as u64 > size {
+        return Err(Error::damaged(name, "its frames reach into its directory"));
+    }
+    Ok(PackRecord { id, size, kind, salt: header.salt, directory })
+}
+
+/// A pack with its key, ready to read frames of.
+pub struct OpenPack {
+    /// What the index says about it.
+    pub record: Arc<PackRecord>,
+    /// Its key.
+    pub key: ObjectKey,
+}
+
+impl OpenPack {
+    /// Derives the key.
+    pub fn new(repo: &Repository, record: Arc<PackRecord>) -> Self {
+        let key = pack_key(repo, &record);
+        Self { record, key }
+    }
+}

@@ -1,0 +1,114 @@
+//! Index segments: published, and loaded into the local index.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::format::header::ObjectKind;
+use crate::format::segment::Segment;
+use crate::id::SegmentId;
+use crate::observe::{Observer, Phase};
+use crate::repo::index::{Index, SegmentDelta, SegmentMark};
+use crate::repo::sealed::{self, decode_error};
+use crate::repo::{Repository, layout};
+use crate::store::ListItem;
+
+/// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
+const LOAD_BATCH: usize = 8;
+
+/// A segment that is durable.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// Its name.
+    pub id: SegmentId,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// Stores a segment.
+pub fn publish(repo: &Repository, segment: &Segment) -> Result<Published> {
+    let object = sealed::seal(repo.keys(), ObjectKind::Segment, repo.id(), &segment.encode())?;
+    let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
+    let size = object.len() as u64;
+    repo.store().put(&layout::segment(&id)?, vec![Bytes::from(object)])?;
+    Ok(Published { id, size })
+}
+
+/// Loads one segment.
+pub fn load(repo: &Repository, id: &SegmentId) -> Result<Segment> {
+    let name = layout::segment(id)?;
+    let object = repo.store().get(&name)?;
+    if blake3::hash(&object).as_bytes() != id.as_bytes() {
+        return Err(Error::damaged(name, "its bytes are not those it is named after"));
+    }
+    let plaintext = sealed::open(repo.keys(), ObjectKind::Segment, repo.id(), &name, &object)?;
+    Segment::decode(&plaintext).map_err(|error| decode_error(&name, error))
+}
+
+/// Ids of all segments in the store, and the names of strange objects among them.
+pub fn ids(repo: &Repository) -> Result<(BTreeSet<SegmentId>, Vec<String>)> {
+    let (mut ids, mut strange) = (BTreeSet::new(), Vec::new());
+    repo.store().list(layout::INDEX, &mut |item| match item {
+        ListItem::Object(info) => match SegmentId::from_hex(info.name.last_component()) {
+            Ok(id) => {
+                ids.insert(id);
+            }
+            Err(_) => strange.push(info.name.to_string()),
+        },
+        ListItem::Strange(name) => strange.push(name),
+    })?;
+    Ok((ids, strange))
+}
+
+/// Tells the index about a segment that was just published.
+pub fn apply(index: &Index, id: SegmentId, segment: &Segment) -> Result<()> {
+    index.apply(&delta(id, segment))
+}
+
+fn delta(id: SegmentId, segment: &Segment) -> SegmentDelta<'_> {
+    SegmentDelta {
+        id,
+        packs: &segment.packs,
+        dropped_packs: &segment.dropped,
+        supersedes: &segment.supersedes,
+    }
+}
+
+/// Brings the index to what the store says now. A segment that is gone from the store though nothing
+/// superseded it makes the whole index be loaded anew.
+pub fn sync(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
+    match sync_once(repo, index, observer) {
+        // The cache met damage of its own: once more, from nothing.
+        Err(Error::Index(_)) if index.is_damaged() => {
+            index.clear()?;
+            sync_once(repo, index, observer)
+        }
+        result => result,
+    }
+}
+
+fn sync_once(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
+    let (stored, _) = ids(repo)?;
+    let mut known = index.segments()?;
+    let vanished = known.iter().any(|(id, mark)| *mark == SegmentMark::Live && !stored.contains(id));
+    if vanished {
+        index.clear()?;
+        known.clear();
+    }
+    let missing: Vec<SegmentId> = stored.into_iter().filter(|id| !known.contains_key(id)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    observer.phase(Phase::LoadingIndex, missing.len() as u64, 0);
+    let mut loader = index.loader()?;
+    for batch in missing.chunks(LOAD_BATCH) {
+        use rayon::prelude::*;
+        let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| load(repo, id)).collect();
+        for (id, segment) in batch.iter().zip(loaded) {
+            loader.add(&delta(*id, &segment?))?;
+            observer.advance(1, 0);
+        }
+    }
+    loader.finish()
+}
