@@ -154,20 +154,26 @@ pub enum StoreErrorKind {
     Transient,
     /// The place cannot hold objects at all (a file where a folder should be, a read-only mount).
     Unusable,
+    /// The object ends before the bytes that were asked for.
+    OutOfRange,
     /// Anything else.
     Other,
 }
 
 /// A store's failure: what was tried on which object, and why it failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {object} in the store: {reason}")]
+#[error("cannot {action} {}: {reason}", in_the_store(.object))]
 pub struct StoreError {
     /// By what helps.
     pub kind: StoreErrorKind,
-    /// "read", "write", "list", "delete".
+    /// "open", "read", "write", "list", "delete".
     pub action: &'static str,
-    /// The object's name, or a prefix.
+    /// The object's name, or a prefix; empty for the store as a whole.
     pub object: String,
     /// One line, without credentials.
     pub reason: String,
+}
+
+fn in_the_store(object: &str) -> String {
+    if object.is_empty() { "the store".to_owned() } else { format!("{object} in the store") }
 }

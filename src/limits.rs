@@ -148,6 +148,16 @@ pub const RESTORE_WINDOW_FILES: usize = 8_192;
 /// Directories a restore keeps open at a time.
 pub const RESTORE_WINDOW_DIRS: usize = 512;
 
+// --- stores ------------------------------------------------------------------------------------
+
+/// How often a store request that failed for a passing reason is sent in all.
+pub const STORE_ATTEMPTS: u32 = 6;
+/// Longest wait before the second attempt; it doubles with every further one. A throttling store
+/// recovers within some tenths of a second.
+pub const STORE_RETRY_FIRST_WAIT_MS: u64 = 200;
+/// No wait is longer: an operator who watches must not take it for a hang.
+pub const STORE_RETRY_MAX_WAIT_MS: u64 = 10_000;
+
 // --- reporting ---------------------------------------------------------------------------------
 
 /// Errors that a snapshot manifest quotes in full; the rest are counted.

@@ -1,19 +1,34 @@
 //! Where objects live.
 //!
 //! A [`Store`] holds whole, immutable objects under flat names. Its contract, which the suite in
-//! `conformance` proves for every store and every decorator:
+//! [`conformance`] proves for every store and every decorator:
 //!
 //! - [`put`](Store::put) returns after the object is durable under its name; a reader sees all of
 //!   it or nothing. Putting the same name again replaces it.
 //! - [`create`](Store::create) is `put` that refuses to replace ([`StoreErrorKind::AlreadyExists`]).
+//! - An error of `put`, `create` or `delete` says that success is not known, not that nothing
+//!   happened: the answer may be what was lost.
 //! - Reads and listings that begin after a `put` or `delete` returned see its effect.
-//! - [`list`](Store::list) names exactly the objects under a prefix, in no particular order; what
-//!   an interrupted `put` left behind is not an object.
-//! - [`delete`](Store::delete) of an object that does not exist succeeds.
+//! - [`list`](Store::list) names exactly the objects under a prefix, each once, in no particular
+//!   order; what an interrupted `put` left behind is not an object. What is put or deleted while a
+//!   listing runs may or may not be in it.
+//! - [`delete`](Store::delete) returns after the removal is durable; of an object that does not
+//!   exist it succeeds.
+//! - A missing object is [`StoreErrorKind::NotFound`] for every read, and only that is: a store that
+//!   cannot be reached, or that vanished, says something else.
+//! - No object's name may be a folder of another's (`a` beside `a/b`): a folder cannot hold both.
 //!
 //! A store knows nothing of encryption or of formats.
+//!
+//! [`local`] and [`memory`] are stores; [`retry`] and [`faulty`] decorate any store; [`location`]
+//! makes a store of the text that a user gives. [`memory`], [`faulty`] and [`conformance`] exist for
+//! tests, and are public because the tests of the whole program use them too.
+//!
+//! [`StoreErrorKind::AlreadyExists`]: crate::error::StoreErrorKind::AlreadyExists
+//! [`StoreErrorKind::NotFound`]: crate::error::StoreErrorKind::NotFound
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -21,9 +36,19 @@ use crate::env::Timestamp;
 use crate::error::StoreError;
 use crate::extent::Extent;
 
+pub use local::LocalStore;
+pub use location::{create_store, open_store};
 pub use name::{NameParseError, ObjectName};
 
+mod blocking;
+pub mod conformance;
+mod failure;
+pub mod faulty;
+pub mod local;
+pub mod location;
+pub mod memory;
 mod name;
+pub mod retry;
 
 /// What a listing says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,17 +72,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Stores the concatenation of `parts` under `name`, which must not exist yet.
     fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError>;
 
-    /// The whole object.
+    /// The whole object. Refused where it is longer than any object that backstay writes
+    /// ([`PACK_MAX_BYTES`](crate::limits::PACK_MAX_BYTES)), so that a hostile store cannot take all memory.
     fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
 
-    /// Exactly the bytes of `extent`; an error where the object ends before.
+    /// Exactly the bytes of `extent`; an error of kind
+    /// [`OutOfRange`](crate::error::StoreErrorKind::OutOfRange) where the object ends before.
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError>;
 
     /// Length and time of one object.
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError>;
 
-    /// Calls `each` for everything in the folder `prefix` (such as `packs`; empty: the whole store).
-    /// What bears a name that backstay never gives is reported as [`ListItem::Strange`].
+    /// Calls `each` for everything in the folder `prefix` (such as `packs`; empty: the whole store)
+    /// and in its folders; nothing where there is no such folder. What bears a name that backstay
+    /// never gives is reported as [`ListItem::Strange`]. `each` may use the store.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError>;
 
     /// Removes the object.
@@ -69,6 +97,50 @@ pub trait Store: Send + Sync + fmt::Debug {
 pub enum ListItem {
     /// An object.
     Object(ObjectInfo),
-    /// Something whose name backstay never gives.
+    /// The name, from the store's top, of something that backstay never puts there.
     Strange(String),
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn location(&self) -> String {
+        (**self).location()
+    }
+
+    fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        (**self).put(name, parts)
+    }
+
+    fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        (**self).create(name, parts)
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        (**self).get(name)
+    }
+
+    fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
+        (**self).get_range(name, extent)
+    }
+
+    fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        (**self).info(name)
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
+        (**self).list(prefix, each)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        (**self).delete(name)
+    }
+}
+
+/// True for a prefix that names a folder which can hold objects, or the whole store.
+fn is_folder(prefix: &str) -> bool {
+    prefix.is_empty() || ObjectName::parse(prefix).is_ok()
+}
+
+/// True if `name` lies in the folder `prefix` or in one of its folders.
+fn is_below(name: &str, prefix: &str) -> bool {
+    prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
 }

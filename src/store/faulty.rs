@@ -1,0 +1,316 @@
+//! A store that fails on plan, and counts its requests, for tests.
+
+use std::ops::Index;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::error::{StoreError, StoreErrorKind};
+use crate::extent::Extent;
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
+
+#[cfg(test)]
+mod tests;
+
+/// The requests that a store answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the methods of `Store`")]
+pub enum Request {
+    Put,
+    Create,
+    Get,
+    GetRange,
+    Info,
+    List,
+    Delete,
+}
+
+const REQUEST_KINDS: usize = 7;
+
+impl Request {
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Put | Self::Create => "write",
+            Self::Get | Self::GetRange | Self::Info => "read",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// How many requests of each kind were made: `counts[Request::Get]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestCounts([u64; REQUEST_KINDS]);
+
+impl RequestCounts {
+    /// The number of all requests.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    fn count(&mut self, request: Request) {
+        if let Some(count) = self.0.get_mut(request as usize) {
+            *count += 1;
+        }
+    }
+}
+
+impl Index<Request> for RequestCounts {
+    type Output = u64;
+
+    fn index(&self, request: Request) -> &u64 {
+        self.0.get(request as usize).unwrap_or(&0)
+    }
+}
+
+/// What goes wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, and nothing is done.
+    Fail(StoreErrorKind),
+    /// A write or delete is done, but its answer is lost, which reads as
+    /// [`Transient`](StoreErrorKind::Transient).
+    LoseAnswer,
+    /// A read gives less than there is, by a seeded amount.
+    Truncate,
+    /// A read gives bytes of which one bit, seeded, is wrong.
+    FlipBit,
+}
+
+/// What goes wrong, and when. Requests are counted from one since the plan was set; with several
+/// threads, which request is the nth is for the scheduler to say.
+#[derive(Debug, Clone, Default)]
+pub struct FaultPlan {
+    seed: u64,
+    at: Vec<(Option<Request>, u64, Fault)>,
+    random: Vec<(Option<Request>, u32, Fault)>,
+    capacity: Option<u64>,
+    cut_off_after: Option<u64>,
+}
+
+impl FaultPlan {
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Seeds every choice that is left to chance.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The `nth` request of a kind (or of all) goes wrong.
+    #[must_use]
+    pub fn nth(mut self, request: impl Into<Option<Request>>, nth: u64, fault: Fault) -> Self {
+        self.at.push((request.into(), nth, fault));
+        self
+    }
+
+    /// So many of a thousand requests of a kind (or of all) go wrong, chosen by the seed.
+    #[must_use]
+    pub fn some(mut self, request: impl Into<Option<Request>>, per_mille: u32, fault: Fault) -> Self {
+        self.random.push((request.into(), per_mille, fault));
+        self
+    }
+
+    /// Writes fail as [`Full`](StoreErrorKind::Full) that would bring what was written under this plan
+    /// above `bytes`. Deleting gives nothing back.
+    #[must_use]
+    pub const fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// After so many requests, all fail as [`Transient`](StoreErrorKind::Transient), and nothing is done:
+    /// the network, or the program, is gone.
+    #[must_use]
+    pub const fn cut_off_after(mut self, requests: u64) -> Self {
+        self.cut_off_after = Some(requests);
+        self
+    }
+
+    /// The fault of the request that `state` has just counted.
+    fn fault(&self, request: Request, state: &State) -> Option<Fault> {
+        let total = state.since_plan.total();
+        if self.cut_off_after.is_some_and(|limit| total > limit) {
+            return Some(Fault::Fail(StoreErrorKind::Transient));
+        }
+        let number = |only: Option<Request>| match only {
+            None => Some(total),
+            Some(kind) if kind == request => Some(state.since_plan[kind]),
+            Some(_) => None,
+        };
+        let planned = self.at.iter().find(|(only, nth, _)| number(*only) == Some(*nth));
+        let chance = |per_mille: u32| mix(self.seed, total) % 1000 < u64::from(per_mille);
+        let random =
+            || self.random.iter().find(|(only, per_mille, _)| number(*only).is_some() && chance(*per_mille));
+        planned.map(|(_, _, fault)| *fault).or_else(|| random().map(|(_, _, fault)| *fault))
+    }
+}
+
+/// A store that fails as its [`FaultPlan`] says, and counts requests; for tests.
+#[derive(Debug)]
+pub struct FaultyStore<S> {
+    inner: S,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    plan: FaultPlan,
+    counts: RequestCounts,
+    since_plan: RequestCounts,
+    written: u64,
+}
+
+impl<S: Store> FaultyStore<S> {
+    /// `inner`, with what `plan` says going wrong.
+    pub fn new(inner: S, plan: FaultPlan) -> Self {
+        Self { inner, state: Mutex::new(State { plan, ..State::default() }) }
+    }
+
+    /// The store below, which never fails.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// From now on, what `plan` says goes wrong. [`counts`](Self::counts) goes on.
+    pub fn set_plan(&self, plan: FaultPlan) {
+        let mut state = self.state();
+        *state = State { plan, counts: state.counts, ..State::default() };
+    }
+
+    /// How many requests were made so far, failed ones included.
+    pub fn counts(&self) -> RequestCounts {
+        self.state().counts
+    }
+
+    /// Forgets how many requests were made.
+    pub fn reset_counts(&self) {
+        self.state().counts = RequestCounts::default();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request; its fault that remains, with a number for what is left to chance.
+    fn begin(&self, request: Request, object: &str) -> Result<Option<(Fault, u64)>, StoreError> {
+        let mut state = self.state();
+        state.counts.count(request);
+        state.since_plan.count(request);
+        let fault = state.plan.fault(request, &state);
+        let chance = mix(!state.plan.seed, state.since_plan.total());
+        match fault {
+            Some(Fault::Fail(kind)) => {
+                Err(StoreError::new(kind, request.action(), object, "planned by a test"))
+            }
+            other => Ok(other.map(|fault| (fault, chance))),
+        }
+    }
+
+    /// Counts a write of `parts`.
+    fn begin_write(
+        &self,
+        request: Request,
+        name: &ObjectName,
+        parts: &[Bytes],
+    ) -> Result<Option<(Fault, u64)>, StoreError> {
+        let fault = self.begin(request, name.as_str())?;
+        let mut state = self.state();
+        let written = state.written + parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        if state.plan.capacity.is_some_and(|capacity| written > capacity) {
+            return Err(StoreError::new(StoreErrorKind::Full, "write", name, "planned by a test"));
+        }
+        state.written = written;
+        Ok(fault)
+    }
+}
+
+/// Loses the answer of a change that was made, if `fault` says so.
+fn answer(
+    request: Request,
+    name: &ObjectName,
+    fault: Option<(Fault, u64)>,
+    result: Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    match fault {
+        Some((Fault::LoseAnswer, _)) => {
+            let reason = "the answer was lost, planned by a test";
+            Err(StoreError::new(StoreErrorKind::Transient, request.action(), name, reason))
+        }
+        _ => result,
+    }
+}
+
+/// What a read gives, if `fault` says so.
+fn damage(fault: Option<(Fault, u64)>, content: Bytes) -> Bytes {
+    let Some((fault, chance)) = fault else {
+        return content;
+    };
+    let Some(at) = chance.checked_rem(content.len() as u64).and_then(|at| usize::try_from(at).ok()) else {
+        return content;
+    };
+    match fault {
+        Fault::Truncate => content.slice(..at),
+        Fault::FlipBit => {
+            let mut damaged = content.to_vec();
+            if let Some(byte) = damaged.get_mut(at) {
+                *byte ^= 1 << ((chance >> 32) % 8);
+            }
+            damaged.into()
+        }
+        Fault::Fail(_) | Fault::LoseAnswer => content,
+    }
+}
+
+/// A number that looks random, from a seed and a counter: the finalizer of SplitMix64.
+const fn mix(seed: u64, counter: u64) -> u64 {
+    let mut z = seed.wrapping_add(counter.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl<S: Store> Store for FaultyStore<S> {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        let fault = self.begin_write(Request::Put, name, &parts)?;
+        answer(Request::Put, name, fault, self.inner.put(name, parts))
+    }
+
+    fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        let fault = self.begin_write(Request::Create, name, &parts)?;
+        answer(Request::Create, name, fault, self.inner.create(name, parts))
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let fault = self.begin(Request::Get, name.as_str())?;
+        Ok(damage(fault, self.inner.get(name)?))
+    }
+
+    fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
+        let fault = self.begin(Request::GetRange, name.as_str())?;
+        Ok(damage(fault, self.inner.get_range(name, extent)?))
+    }
+
+    fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        self.begin(Request::Info, name.as_str())?;
+        self.inner.info(name)
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
+        self.begin(Request::List, prefix)?;
+        self.inner.list(prefix, each)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let fault = self.begin(Request::Delete, name.as_str())?;
+        answer(Request::Delete, name, fault, self.inner.delete(name))
+    }
+}
