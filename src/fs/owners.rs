@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_cache_is_bounded() {
         let cache = Cache::<u32, u32>::default();
-        for key in 0..2 * OWNER_CACHE_ENTRIES as u32 + 1 {
+        for key in 0..2 * u32::try_from(OWNER_CACHE_ENTRIES).unwrap() + 1 {
             assert_eq!(cache.get(&key, || key + 1), key + 1);
         }
         assert!(cache.0.read().unwrap().len() <= OWNER_CACHE_ENTRIES);

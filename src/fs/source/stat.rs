@@ -72,6 +72,7 @@ pub struct Stat {
 
 impl Stat {
     /// From what the system returned; nothing for a kind of file that does not exist here.
+    #[allow(clippy::useless_conversion, reason = "some fields are narrower on other processors")]
     pub(crate) fn from_system(stat: &rustix::fs::Stat) -> Option<Self> {
         let kind = FileKind::from_file_type(FileType::from_raw_mode(stat.st_mode))?;
         Some(Self {
