@@ -31,12 +31,18 @@ pub enum NameError {
 impl EntryName {
     /// Checks `bytes` and makes a name of them.
     pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        Self::check(bytes)?;
+        Ok(Self(bytes.into()))
+    }
+
+    /// Says whether [`new`](Self::new) would make a name of `bytes`, without an allocation.
+    pub fn check(bytes: &[u8]) -> Result<(), NameError> {
         match bytes {
             [] => Err(NameError::Empty),
             b"." | b".." => Err(NameError::Dots),
             _ if bytes.len() > ENTRY_NAME_MAX_BYTES => Err(NameError::TooLong),
             _ if bytes.iter().any(|b| matches!(b, b'/' | 0)) => Err(NameError::Separator),
-            _ => Ok(Self(bytes.into())),
+            _ => Ok(()),
         }
     }
 

@@ -21,6 +21,26 @@ pub const XATTR_MAX_COUNT: usize = 21_845;
 /// Deepest directory nesting that is read or restored. A tree deeper than this is hostile or broken.
 pub const TREE_DEPTH_MAX: usize = 4096;
 
+// --- reading a source --------------------------------------------------------------------------
+
+/// Buffer for the names of a directory: one call of the system fills it with about a thousand.
+pub const DIR_READ_BUFFER_BYTES: usize = 32 * KIB;
+/// Files up to this long are read at once; advice about read-ahead and caching is for longer ones.
+pub const ADVISE_MIN_BYTES: u64 = MIB as u64;
+/// How often a file is tried whose lease another process still holds.
+pub const LEASE_BREAK_ATTEMPTS: u32 = 20;
+/// Pause between such attempts.
+pub const LEASE_BREAK_WAIT_MS: u64 = 50;
+/// User and group names remembered, for each kind of question.
+pub const OWNER_CACHE_ENTRIES: usize = 4096;
+/// First buffer for the names of extended attributes, and for a value. The system allocates as
+/// much as it is offered, at every call; most files have none, or an ACL of some dozen bytes.
+pub const XATTR_FIRST_BUFFER_BYTES: usize = 512;
+/// Longest list of names of extended attributes (Linux: `XATTR_LIST_MAX`).
+pub const XATTR_LIST_MAX_BYTES: usize = 64 * KIB;
+/// Exclude and `--files-from` lists are read whole: no longer than this.
+pub const LIST_FILE_MAX_BYTES: u64 = 256 * MIB as u64;
+
 // --- chunking ----------------------------------------------------------------------------------
 
 /// Default chunker: smallest chunk but for the last of a stream. See `docs/decisions/0003`.
