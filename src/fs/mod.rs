@@ -1,1 +1,3 @@
 //! Files: reading a source, writing a target.
+
+pub mod target;
