@@ -10,7 +10,7 @@ use super::error::{TargetError, TargetResult, Warning};
 use super::meta::{self, Found, Node};
 use super::sys;
 use crate::entry_name::EntryName;
-use crate::format::entry::Metadata;
+use crate::format::entry::{self, Metadata};
 
 /// A node without content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,19 @@ pub enum SpecialNode {
     Fifo,
     /// A Unix socket: a name nobody listens at.
     Socket,
+}
+
+impl SpecialNode {
+    /// What a snapshot's entry asks for; `None` for files, directories and symlinks.
+    pub fn of(node: &entry::Node) -> Option<Self> {
+        Some(match *node {
+            entry::Node::BlockDevice { major, minor } => Self::BlockDevice { major, minor },
+            entry::Node::CharDevice { major, minor } => Self::CharDevice { major, minor },
+            entry::Node::Fifo => Self::Fifo,
+            entry::Node::Socket => Self::Socket,
+            entry::Node::File(_) | entry::Node::Directory(_) | entry::Node::Symlink(_) => return None,
+        })
+    }
 }
 
 impl TargetDir {
