@@ -1,0 +1,241 @@
+//! Regular files: made, repaired in place, written in any order, given their attributes at the end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::dir::{Origin, TargetDir};
+use super::error::{TargetResult, Warning};
+use super::meta::{self, Found, Node};
+use super::{Context, sys};
+use crate::entry_name::EntryName;
+use crate::format::entry::Metadata;
+
+/// Zeros that are written at a time where a file system cannot make holes.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+const CREATE: OFlags =
+    OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDWR);
+/// For what stands there already. A fifo or device that took the name must not block or be set up.
+const OPEN: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// An open regular file of the target. Its methods may be called from several threads at once.
+/// Closed when dropped; errors are the system's, [`TargetDir::io_error`] adds the path.
+#[derive(Debug)]
+pub struct TargetFile {
+    ctx: Arc<Context>,
+    fd: OwnedFd,
+    found: Found,
+    size: u64,
+}
+
+impl TargetDir {
+    /// Makes a new file with its data and attributes in one go: what small files should use.
+    pub fn write_file(&self, name: &EntryName, data: &[u8], meta: &Metadata) -> TargetResult<Vec<Warning>> {
+        let (fd, found) = self.create_fd(name, meta, !meta.xattrs.is_empty())?;
+        write_all_at(fd.as_fd(), data, 0).map_err(self.io_error("write", name))?;
+        Ok(meta::apply(&self.ctx, &Node::Open(fd.as_fd()), found, meta))
+    }
+
+    /// Makes a new, empty file, and removes what has the name where that is allowed. `meta` are the
+    /// attributes it will have at the end: from the start, nobody may open it that may not then.
+    pub fn create_file(&self, name: &EntryName, meta: &Metadata) -> TargetResult<TargetFile> {
+        let (fd, found) = self.create_fd(name, meta, true)?;
+        Ok(TargetFile { ctx: Arc::clone(&self.ctx), fd, found, size: 0 })
+    }
+
+    /// Opens an existing file for reading and for repair in place. `None` where that cannot be done
+    /// safely, and a new file has to take its place: nothing or no regular file there; other names
+    /// for it, perhaps outside the target; another user's and not root; a program that is running.
+    pub fn open_existing(&self, name: &EntryName) -> TargetResult<Option<TargetFile>> {
+        let usable = |stat: &rustix::fs::Stat| {
+            sys::file_type(stat) == FileType::RegularFile
+                && stat.st_nlink == 1
+                && (self.ctx.owners.is_root() || self.ctx.owners.is_self(stat.st_uid))
+        };
+        match rustix::fs::statat(self, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if !usable(&stat) => return Ok(None),
+            Err(Errno::NOENT) => return Ok(None),
+            Ok(_) => {}
+            Err(errno) => return Err(self.io_error("look at", name)(errno)),
+        }
+        let fd = match rustix::fs::openat(self, name.as_bytes(), OPEN | OFlags::RDWR, sys::mode(0)) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Ok(None),
+            Err(Errno::ACCESS | Errno::TXTBSY | Errno::PERM) => return Ok(None),
+            Err(errno) => return Err(self.io_error("open", name)(errno)),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(self.io_error("look at", name))?;
+        if !usable(&stat) {
+            return Ok(None);
+        }
+        let mut file = self.opened(fd, &stat);
+        // Bytes of a new program must not run with the rights of the old one.
+        if file.found.mode & 0o7000 != 0 {
+            file.found.mode &= 0o777;
+            rustix::fs::fchmod(&file.fd, sys::mode(file.found.mode))
+                .map_err(self.io_error("repair", name))?;
+        }
+        Ok(Some(file))
+    }
+
+    /// Opens a file for writing again that this run has made or opened, and not yet finished. Fails
+    /// with `InvalidInput` where something else has taken its name.
+    pub fn reopen_file(&self, name: &EntryName) -> TargetResult<TargetFile> {
+        self.open_regular(name, OFlags::RDWR, 1)
+    }
+
+    /// Opens a file for reading only, for example to verify it. Fails with `InvalidInput` where
+    /// there is no regular file.
+    pub fn open_to_read(&self, name: &EntryName) -> TargetResult<TargetFile> {
+        self.open_regular(name, OFlags::RDONLY, u64::MAX)
+    }
+
+    fn open_regular(&self, name: &EntryName, access: OFlags, links_max: u64) -> TargetResult<TargetFile> {
+        let opened = rustix::fs::openat(self, name.as_bytes(), OPEN | access, sys::mode(0))
+            .and_then(|fd| rustix::fs::fstat(&fd).map(|stat| (fd, stat)));
+        let (fd, stat) = opened.map_err(self.io_error("open", name))?;
+        #[allow(clippy::useless_conversion, reason = "32 bits wide on some architectures")]
+        let links = u64::from(stat.st_nlink);
+        if sys::file_type(&stat) != FileType::RegularFile || links > links_max {
+            return Err(self.io_error("open", name)(io::Error::from(io::ErrorKind::InvalidInput)));
+        }
+        Ok(self.opened(fd, &stat))
+    }
+
+    fn opened(&self, fd: OwnedFd, stat: &rustix::fs::Stat) -> TargetFile {
+        let strange_xattrs = self.origin() == Origin::Existed || self.hands_down_acls;
+        let found = Found::of(stat, strange_xattrs);
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        TargetFile { ctx: Arc::clone(&self.ctx), fd, found, size }
+    }
+
+    fn create_fd(
+        &self,
+        name: &EntryName,
+        meta: &Metadata,
+        stay_open: bool,
+    ) -> TargetResult<(OwnedFd, Found)> {
+        let bits = self.first_mode(meta, stay_open);
+        let create = || rustix::fs::openat(self, name.as_bytes(), CREATE, sys::mode(bits));
+        let fd = self.create_at("create", name, create)?;
+        let owner = self.newborn_owner(|| rustix::fs::fstat(&fd)).map_err(self.io_error("look at", name))?;
+        let strange_xattrs = self.hands_down_acls;
+        let mode = bits & !self.ctx.umask;
+        Ok((fd, Found { kind: FileType::RegularFile, owner, mode, strange_xattrs }))
+    }
+
+    /// The mode a new file starts with: the final one where that spares a call, but nothing that
+    /// would let in the group or the public of its first owner before it has its own. With
+    /// `stay_open`, the restoring user may open it again whatever its final mode.
+    fn first_mode(&self, meta: &Metadata, stay_open: bool) -> u16 {
+        let mut bits = meta.mode & 0o777;
+        if self.known_newborn_owner() != Some(self.ctx.owners.resolve(meta)) {
+            let everybody = (bits >> 3) & bits & 0o007;
+            bits = (bits & 0o700) | (everybody << 3) | everybody;
+        }
+        if stay_open && !self.ctx.owners.is_root() {
+            bits |= 0o600;
+        }
+        bits
+    }
+}
+
+impl AsFd for TargetFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl TargetFile {
+    /// Its size in bytes when it was opened; 0 for a new file.
+    pub fn size_when_opened(&self) -> u64 {
+        self.size
+    }
+
+    /// Writes all of `data` at `offset`.
+    pub fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        write_all_at(self.as_fd(), data, offset)
+    }
+
+    /// Reads into `buffer` from `offset` on until it is full or the file ends; returns how much.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        let mut at = offset;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(&self.fd, rest, at) {
+                Ok(0) => break,
+                Ok(count) => {
+                    done += count;
+                    at += count as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Makes it `size` bytes long: cuts it off, or ends it with a hole.
+    pub fn set_len(&self, size: u64) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(&self.fd, size)?)
+    }
+
+    /// Makes a hole of `len` bytes at `offset` where data may stand; a new file needs no such call.
+    /// Writes zeros where the file system has no holes. Never changes the file's size.
+    pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let len = len.min(size.saturating_sub(offset));
+        self.zero(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+    }
+
+    /// Writes zeros that occupy space, with the file system's help where it has any to offer.
+    pub fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.zero(FallocateFlags::ZERO_RANGE, offset, len)
+    }
+
+    fn zero(&self, how: FallocateFlags, mut offset: u64, mut len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        loop {
+            match rustix::fs::fallocate(&self.fd, how, offset, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        while len > 0 {
+            let zeros = ZEROS.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(&ZEROS);
+            self.write_at(zeros, offset)?;
+            offset += zeros.len() as u64;
+            len -= zeros.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives it its attributes, when its data is complete. Returns what could not be given.
+    pub fn finish(&self, meta: &Metadata) -> Vec<Warning> {
+        meta::apply(&self.ctx, &Node::Open(self.as_fd()), self.found, meta)
+    }
+}
+
+fn write_all_at(fd: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) -> io::Result<()> {
+    while !data.is_empty() {
+        match rustix::io::pwrite(fd, data, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                data = data.get(count..).unwrap_or_default();
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

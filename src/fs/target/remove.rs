@@ -1,0 +1,167 @@
+//! Removes trees, by handles, without following anything and without leaving the file system.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::dir::TargetDir;
+use super::error::{TargetError, TargetResult};
+use super::{Context, sys};
+use crate::entry_name::EntryName;
+
+/// Hears of every path that was removed, or could not be.
+pub type OnRemoved<'a> = dyn FnMut(&Path, io::Result<()>) + 'a;
+
+impl TargetDir {
+    /// The names in this directory that `keep` does not want.
+    pub fn extraneous(&self, keep: impl Fn(&EntryName) -> bool) -> TargetResult<Vec<EntryName>> {
+        let listed = sys::list(self.as_fd()).map_err(|errno| TargetError::Io {
+            action: "list",
+            path: self.path(),
+            source: errno.into(),
+        })?;
+        Ok(listed.into_iter().map(|(name, _)| name).filter(|name| !keep(name)).collect())
+    }
+
+    /// Removes every name in this directory that `keep` does not want, with all that is below it.
+    /// `on_removed` hears of every single path; other file systems mounted below are left alone.
+    pub fn remove_extraneous(
+        &self,
+        keep: impl Fn(&EntryName) -> bool,
+        on_removed: &mut OnRemoved<'_>,
+    ) -> TargetResult<()> {
+        for name in self.extraneous(keep)? {
+            self.remove(&name, on_removed);
+        }
+        Ok(())
+    }
+
+    /// Removes `name` with all that is below it, and goes on after what cannot be removed.
+    pub fn remove(&self, name: &EntryName, on_removed: &mut OnRemoved<'_>) {
+        let mut removal = Removal {
+            ctx: &self.ctx,
+            base: self.as_fd(),
+            current: None,
+            levels: Vec::new(),
+            path: self.path(),
+            on_removed,
+        };
+        removal.run(name);
+    }
+}
+
+/// A removal on its way through a tree. Only the directory it is in is held open, so that depth
+/// costs no handles; on the way up, the parent must still be the directory it came from.
+struct Removal<'a, 'b> {
+    ctx: &'a Context,
+    base: BorrowedFd<'a>,
+    /// The directory it is in; `None` in the base.
+    current: Option<OwnedFd>,
+    levels: Vec<Level>,
+    /// Where it is, for reports.
+    path: PathBuf,
+    on_removed: &'a mut OnRemoved<'b>,
+}
+
+/// A directory that is being emptied.
+struct Level {
+    name: EntryName,
+    parent: sys::Identity,
+    pending: Vec<(EntryName, FileType)>,
+    /// Something below could not be removed, and was reported.
+    failed: bool,
+}
+
+impl Removal<'_, '_> {
+    fn run(&mut self, name: &EntryName) {
+        self.remove_node(name, FileType::Unknown);
+        while let Some(level) = self.levels.last_mut() {
+            match level.pending.pop() {
+                Some((name, kind)) => self.remove_node(&name, kind),
+                None => {
+                    if let Err(error) = self.leave() {
+                        (self.on_removed)(&self.path, Err(error));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn here(&self) -> BorrowedFd<'_> {
+        self.current.as_ref().map_or(self.base, OwnedFd::as_fd)
+    }
+
+    /// Removes what is no directory, enters what is one.
+    fn remove_node(&mut self, name: &EntryName, kind: FileType) {
+        let unlinked = match kind {
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => rustix::fs::unlinkat(self.here(), name.as_bytes(), AtFlags::empty()),
+        };
+        self.path.push(name.as_os_str());
+        let result = match unlinked {
+            Err(Errno::ISDIR) => match self.enter(name) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            other => other.map_err(io::Error::from),
+        };
+        self.report(result);
+    }
+
+    /// Reports on the path it is at, and goes back to the directory that holds it.
+    fn report(&mut self, result: io::Result<()>) {
+        let gone = matches!(&result, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        if !gone {
+            if result.is_err()
+                && let Some(level) = self.levels.last_mut()
+            {
+                level.failed = true;
+            }
+            (self.on_removed)(&self.path, result);
+        }
+        self.path.pop();
+    }
+
+    fn enter(&mut self, name: &EntryName) -> io::Result<()> {
+        let above = rustix::fs::fstat(self.here())?;
+        let (fd, stat) = sys::open_directory_to_change(self.ctx, self.here(), name)?;
+        if stat.st_dev != above.st_dev {
+            return Err(io::Error::new(io::ErrorKind::CrossesDevices, "another file system is mounted here"));
+        }
+        let pending = sys::list(fd.as_fd())?;
+        let parent = sys::identity(&above);
+        self.levels.push(Level { name: name.clone(), parent, pending, failed: false });
+        self.current = Some(fd);
+        Ok(())
+    }
+
+    /// Goes up from an emptied directory and removes it.
+    fn leave(&mut self) -> io::Result<()> {
+        let Some(level) = self.levels.pop() else { return Ok(()) };
+        let parent = match self.levels.last() {
+            None => None,
+            Some(_) => {
+                let parent = sys::open_parent(self.here())?;
+                if sys::identity(&rustix::fs::fstat(&parent)?) != level.parent {
+                    return Err(io::Error::other("the directory was moved while it was being removed"));
+                }
+                Some(parent)
+            }
+        };
+        self.current = parent;
+        if level.failed {
+            if let Some(above) = self.levels.last_mut() {
+                above.failed = true;
+            }
+            self.path.pop();
+            return Ok(());
+        }
+        let removed = rustix::fs::unlinkat(self.here(), level.name.as_bytes(), AtFlags::REMOVEDIR);
+        self.report(removed.map_err(io::Error::from));
+        Ok(())
+    }
+}
