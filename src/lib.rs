@@ -20,4 +20,5 @@ pub mod fs;
 pub mod id;
 pub mod limits;
 pub mod observe;
+pub mod repo;
 pub mod store;
