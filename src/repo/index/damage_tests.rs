@@ -100,7 +100,7 @@ fn another_version_heals() {
     let folder = TempDir::new().unwrap();
     filled(&folder);
     {
-        let (database, _) = Database::open(&folder.path().join("index-0"), REPO, 0).unwrap();
+        let (database, _) = Database::open(&folder.path().join("index-0"), REPO, 0, Access::Write).unwrap();
         database.db.put_cf(database.tables().unwrap(), b"h", [99; 57]).unwrap();
     }
     let index = open(&folder);

@@ -17,8 +17,8 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, DataBlockIndexType, ErrorKind, InfoLogger, LogLevel, LruCacheOptions, MergeOperands,
-    Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    DBCompressionType, DataBlockIndexType, ErrorKind, FlushOptions, InfoLogger, LogLevel, LruCacheOptions,
+    MergeOperands, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use super::records::Head;
@@ -75,16 +75,26 @@ impl From<Error> for Failure {
 
 pub(super) type Attempt<T> = std::result::Result<T, Failure>;
 
+/// How to open a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Writes nothing, so that a command that only reads does not wait for fsyncs.
+    Read,
+    /// Takes three fsyncs.
+    Write,
+}
+
 /// An open database.
 pub(super) struct Database {
     pub db: DB,
+    access: Access,
     read: ReadOptions,
     write: WriteOptions,
 }
 
 impl Database {
     /// Opens the database of `repo`, or makes one in an empty folder.
-    pub fn open(folder: &Path, repo: RepoId, epoch_of_new: u64) -> Attempt<(Self, Head)> {
+    pub fn open(folder: &Path, repo: RepoId, epoch_of_new: u64, access: Access) -> Attempt<(Self, Head)> {
         let cache = block_cache();
         let tables = [
             ("default", chunk_options(&cache)),
@@ -96,10 +106,15 @@ impl Database {
         if is_new && !is_absent_or_empty(folder) {
             return Err(Failure::Damaged("its CURRENT file is missing".into()));
         }
-        let db = DB::open_cf_descriptors(&database_options()?, folder, families)?;
+        let options = database_options()?;
+        let access = if is_new { Access::Write } else { access };
+        let db = match access {
+            Access::Read => DB::open_cf_descriptors_read_only(&options, folder, families, false)?,
+            Access::Write => DB::open_cf_descriptors(&options, folder, families)?,
+        };
         let mut write = WriteOptions::default();
         write.set_sync(false);
-        let database = Self { db, read: ReadOptions::default(), write };
+        let database = Self { db, access, read: ReadOptions::default(), write };
         let head = if is_new {
             let head = Head::new(repo, epoch_of_new);
             let mut batch = WriteBatch::default();
@@ -115,6 +130,10 @@ impl Database {
             return Err(Failure::Damaged("it is of another repository, or half loaded".into()));
         }
         Ok((database, head))
+    }
+
+    pub fn can_write(&self) -> bool {
+        self.access == Access::Write
     }
 
     pub fn directories(&self) -> Attempt<&ColumnFamily> {
@@ -173,19 +192,23 @@ impl Database {
         Ok(self.db.write_opt(batch, &self.write)?)
     }
 
-    /// Leaves no more in the log than the next process replays in a few milliseconds.
+    /// True if the log holds more than a process should replay on opening.
+    pub fn has_long_log(&self) -> bool {
+        let tables = [self.chunks(), self.directories(), self.tables()].into_iter().flatten();
+        let sizes =
+            tables.map(|table| self.db.property_int_value_cf(table, "rocksdb.cur-size-all-mem-tables"));
+        sizes.flatten().flatten().sum::<u64>() > INDEX_REPLAY_MAX_BYTES
+    }
+
+    /// Moves a long log into table files.
     pub fn settle(&self) {
-        let pending = self.db.property_int_value("rocksdb.cur-size-all-mem-tables").ok().flatten();
         let (Ok(chunks), Ok(directories), Ok(tables)) = (self.chunks(), self.directories(), self.tables())
         else {
             return;
         };
-        let sizes = [chunks, directories, tables]
-            .map(|table| self.db.property_int_value_cf(table, "rocksdb.cur-size-all-mem-tables"));
-        let total: u64 = sizes.into_iter().flatten().flatten().sum::<u64>().max(pending.unwrap_or(0));
-        if total > INDEX_REPLAY_MAX_BYTES {
+        if self.can_write() && self.has_long_log() {
             // If it fails, the log still holds everything.
-            let _ = self.db.flush_cfs_opt(&[chunks, directories, tables], &rocksdb::FlushOptions::default());
+            let _ = self.db.flush_cfs_opt(&[chunks, directories, tables], &FlushOptions::default());
         }
     }
 }

@@ -29,6 +29,7 @@ pub struct Loader<'a> {
 impl<'a> Loader<'a> {
     pub(super) fn new(index: &'a Index) -> Result<Self> {
         let writing = super::lock(&index.writing);
+        index.make_writable()?;
         let database = index.database.read().unwrap_or_else(PoisonError::into_inner);
         let is_empty = super::lock(&index.head).next_pack == 0;
         let folder = index.slot.folder.join("load");

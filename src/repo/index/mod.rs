@@ -32,7 +32,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use database::{Attempt, Database, Failure};
+use database::{Access, Attempt, Database, Failure};
 use read::PackCache;
 use records::Head;
 use slot::Slot;
@@ -90,17 +90,18 @@ impl Index {
         let usable = if slot.is_condemned() {
             Err(Failure::Damaged("a read met damage".into()))
         } else {
-            Database::open(&slot.folder, repo, 0)
+            Database::open(&slot.folder, repo, 0, Access::Read)
         };
         let (was_rebuilt, (database, head)) = match usable {
             Ok(opened) => (false, opened),
             Err(Failure::Damaged(_)) => {
                 slot.wipe()?;
-                (true, database::plain(Database::open(&slot.folder, repo, 0))?)
+                (true, database::plain(Database::open(&slot.folder, repo, 0, Access::Write))?)
             }
             Err(Failure::Other(error)) => return Err(error),
         };
-        Ok(Self {
+        let has_long_log = database.has_long_log();
+        let index = Self {
             database: RwLock::new(Some(database)),
             writing: Mutex::new(()),
             head: Mutex::new(head),
@@ -109,7 +110,13 @@ impl Index {
             was_rebuilt,
             repo,
             slot,
-        })
+        };
+        if has_long_log {
+            // A process was killed: whoever closes the database has to be able to shorten its log. If that is
+            // impossible now, reading still works.
+            let _ = index.make_writable();
+        }
+        Ok(index)
     }
 
     /// True if [`open`](Self::open) found a database that it could not use, and deleted it.
@@ -136,7 +143,8 @@ impl Index {
         *database = None;
         self.slot.wipe()?;
         let epoch = lock(&self.head).removal_epoch + 1;
-        let (fresh, head) = database::plain(Database::open(&self.slot.folder, self.repo, epoch))?;
+        let (fresh, head) =
+            database::plain(Database::open(&self.slot.folder, self.repo, epoch, Access::Write))?;
         *database = Some(fresh);
         *lock(&self.head) = head;
         *lock(&self.packs) = PackCache::new();
@@ -153,14 +161,14 @@ impl Index {
     /// Forgets segments that are gone from the store; raises the removal epoch. Their packs stay.
     pub fn forget_segments(&self, segments: &[SegmentId]) -> Result<()> {
         let _writing = lock(&self.writing);
-        self.with(|db| Writer::new(db, &self.head, Sink::Table).forget_segments(segments))
+        self.with_writable(|db| Writer::new(db, &self.head, Sink::Table).forget_segments(segments))
     }
 
     /// Applies one segment; nothing happens if it is known, or superseded by one that is. Each pack appears
     /// or disappears as a whole, and the segment is marked last.
     pub fn apply(&self, delta: &SegmentDelta<'_>) -> Result<()> {
         let _writing = lock(&self.writing);
-        self.with(|db| Writer::new(db, &self.head, Sink::Table).apply(delta))?;
+        self.with_writable(|db| Writer::new(db, &self.head, Sink::Table).apply(delta))?;
         if !delta.dropped_packs.is_empty() {
             *lock(&self.packs) = PackCache::new();
         }
@@ -257,7 +265,7 @@ impl Index {
 
     /// Remembers a small value for the caller, until the index is cleared.
     pub fn set_mark(&self, name: &[u8], value: &[u8]) -> Result<()> {
-        self.with(|db| {
+        self.with_writable(|db| {
             let mut batch = rocksdb::WriteBatch::default();
             batch.put_cf(db.tables()?, key(b'u', name), value);
             db.write(batch)
@@ -272,6 +280,27 @@ impl Index {
     fn with<T>(&self, operation: impl FnOnce(&Database) -> Attempt<T>) -> Result<T> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         self.judge(opened(&database).and_then(operation))
+    }
+
+    fn with_writable<T>(&self, operation: impl FnOnce(&Database) -> Attempt<T>) -> Result<T> {
+        self.make_writable()?;
+        self.with(operation)
+    }
+
+    /// Opens the database again for writing, unless it was.
+    fn make_writable(&self) -> Result<()> {
+        let can_write = |database: &Option<Database>| database.as_ref().is_none_or(Database::can_write);
+        if can_write(&self.database.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if !can_write(&database) {
+            let (writable, head) =
+                self.judge(Database::open(&self.slot.folder, self.repo, 0, Access::Write))?;
+            *database = Some(writable);
+            *lock(&self.head) = head;
+        }
+        Ok(())
     }
 
     fn judge<T>(&self, attempt: Attempt<T>) -> Result<T> {

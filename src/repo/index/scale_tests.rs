@@ -99,7 +99,18 @@ fn opening(folder: &Path, what: &str) {
         })
         .collect();
     times.sort_unstable();
-    println!("open {what}: first {first:.2?}, median (open, close) {:.2?}, RSS +{used} KiB", times[4]);
+    let writing = (0..9).map(|n| {
+        let start = Instant::now();
+        let index = Index::open(folder, REPO).unwrap();
+        index.set_mark(b"n", &[n]).unwrap();
+        drop(index);
+        start.elapsed()
+    });
+    let writing = writing.min().unwrap();
+    println!(
+        "open {what}: first {first:.2?}, median (open, close) {:.2?}, RSS +{used} KiB; with a write {writing:.2?}",
+        times[4]
+    );
 }
 
 #[test]
