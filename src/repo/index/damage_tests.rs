@@ -109,6 +109,19 @@ fn another_version_heals() {
 }
 
 #[test]
+fn a_load_that_was_killed_heals() {
+    let folder = TempDir::new().unwrap();
+    filled(&folder);
+    {
+        let path = folder.path().join("index-0");
+        let (database, mut head) = Database::open(&path, REPO, 0, Access::Write).unwrap();
+        head.loading = true;
+        database.db.put_cf(database.tables().unwrap(), b"h", head.encode()).unwrap();
+    }
+    assert!(open(&folder).was_rebuilt());
+}
+
+#[test]
 fn a_log_cut_anywhere_leaves_whole_packs() {
     let folder = TempDir::new().unwrap();
     let index = open(&folder);

@@ -17,8 +17,8 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, DataBlockIndexType, ErrorKind, FlushOptions, InfoLogger, LogLevel, LruCacheOptions,
-    MergeOperands, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    DBCompressionType, ErrorKind, FlushOptions, InfoLogger, LogLevel, LruCacheOptions, MergeOperands,
+    Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use super::records::Head;
@@ -280,7 +280,6 @@ pub(super) fn chunk_options(cache: &Cache) -> Options {
     blocks.set_partition_filters(true);
     blocks.set_metadata_block_size(4 * KIB);
     blocks.set_block_size(4 * KIB);
-    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
     let mut options = family_options(INDEX_WRITE_BUFFER_BYTES);
     options.set_block_based_table_factory(&blocks);
     options.set_merge_operator_associative("append locations", append_locations);

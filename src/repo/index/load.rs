@@ -27,13 +27,13 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(index: &'a Index) -> Result<Self> {
+    pub(super) fn new(index: &'a Index, buffer_bytes: usize) -> Result<Self> {
         let writing = super::lock(&index.writing);
         index.make_writable()?;
         let database = index.database.read().unwrap_or_else(PoisonError::into_inner);
         let is_empty = super::lock(&index.head).next_pack == 0;
         let folder = index.slot.folder.join("load");
-        let sorter = is_empty.then(|| Sorter::new(folder));
+        let sorter = is_empty.then(|| Sorter::new(folder, buffer_bytes));
         let loader = Self { index, database, _writing: writing, sorter, finished: false };
         if loader.sorter.is_some() {
             loader.index.judge(

@@ -5,12 +5,12 @@
 //! at any time, and it deletes itself when it is of another version, of another repository, or damaged.
 //! It knows neither stores nor keys: the caller feeds it decoded segments.
 //!
-//! - [`slot`]: which database is ours, when several processes run
-//! - [`database`]: tables, tuning, opening, what errors mean
-//! - [`records`]: values and their layout
-//! - [`write`]: applying one segment
-//! - [`load`], [`sort`]: filling it from many
-//! - [`read`]: looking things up
+//! - `slot`: which database is ours, when several processes run
+//! - `database`: tables, tuning, opening, what errors mean
+//! - `records`: values and their layout
+//! - `write`: applying one segment
+//! - `load`, `sort`: filling it from many
+//! - `read`: looking things up
 
 mod database;
 mod load;
@@ -44,6 +44,7 @@ pub use records::{Location, PackInfo, PackKind, PackNo, PackRecord, SegmentDelta
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, RepoId, SegmentId};
+use crate::limits::INDEX_LOAD_BUFFER_BYTES;
 
 /// How much the index holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,9 +177,10 @@ impl Index {
     }
 
     /// Starts to apply many segments. Into an empty index this is several times faster than
-    /// [`apply`](Self::apply), and chunks are found only after [`Loader::finish`]. Other writers wait.
+    /// [`apply`](Self::apply), and chunks are found only after [`Loader::finish`]. Other writers wait: a thread
+    /// that has a loader writes through it alone.
     pub fn loader(&self) -> Result<Loader<'_>> {
-        Loader::new(self)
+        Loader::new(self, INDEX_LOAD_BUFFER_BYTES)
     }
 
     /// Where the chunk lies, if anywhere; the oldest place of several.

@@ -11,7 +11,7 @@ use rayon::slice::ParallelSliceMut;
 use super::records::{LOCATION_BYTES, Location, PackNo};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ID_LEN};
-use crate::limits::{INDEX_LOAD_BUFFER_BYTES, KIB};
+use crate::limits::KIB;
 
 const ENTRY_BYTES: usize = ID_LEN + LOCATION_BYTES;
 /// Id and encoded location, in the order that the chunk table has.
@@ -31,8 +31,9 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    pub fn new(folder: PathBuf) -> Self {
-        let capacity = INDEX_LOAD_BUFFER_BYTES / ENTRY_BYTES;
+    /// Holds up to `buffer_bytes` in memory.
+    pub fn new(folder: PathBuf, buffer_bytes: usize) -> Self {
+        let capacity = buffer_bytes / ENTRY_BYTES;
         Self { folder, buffer: Vec::new(), capacity, runs: Vec::new(), forgotten: HashSet::new() }
     }
 

@@ -213,30 +213,45 @@ fn a_load_gives_what_applying_gives() {
     let dropped = [pack_id(0), pack_id(21)];
     let drop_delta =
         SegmentDelta { id: segment_id(77), packs: &[], dropped_packs: &dropped, supersedes: &[] };
-    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap()];
-    let [applied, loaded, appended] = [open(&folders[0]), open(&folders[1]), open(&folders[2])];
+    let folders = [(); 4].map(|()| TempDir::new().unwrap());
+    let [applied, loaded, spilled, appended] = folders.each_ref().map(open);
     appended.apply(&adds(0, &segments[0])).unwrap();
     let mut loader = loaded.loader().unwrap();
+    let mut spilling = Loader::new(&spilled, 44 * 50).unwrap();
     let mut late = appended.loader().unwrap();
     for (n, packs) in (0..).zip(&segments) {
         let delta = adds(n, packs);
         applied.apply(&delta).unwrap();
         loader.add(&delta).unwrap();
+        spilling.add(&delta).unwrap();
         late.add(&delta).unwrap();
         if n == 2 {
             applied.apply(&drop_delta).unwrap();
             loader.add(&drop_delta).unwrap();
+            spilling.add(&drop_delta).unwrap();
             late.add(&drop_delta).unwrap();
         }
     }
     loader.finish().unwrap();
+    spilling.finish().unwrap();
     late.finish().unwrap();
     for chunk in 0..600 {
         let expected = applied.locations(&chunk_id(chunk)).unwrap();
         assert_eq!(loaded.locations(&chunk_id(chunk)).unwrap(), expected);
+        assert_eq!(spilled.locations(&chunk_id(chunk)).unwrap(), expected);
         assert_eq!(appended.locations(&chunk_id(chunk)).unwrap(), expected);
     }
     assert_eq!(loaded.counts(), applied.counts());
+    assert_eq!(spilled.counts(), applied.counts());
+    // It goes on as any other.
+    drop(spilled);
+    let spilled = open(&folders[2]);
+    assert!(!spilled.was_rebuilt());
+    let dropped = [pack_id(10)];
+    spilled
+        .apply(&SegmentDelta { id: segment_id(78), packs: &[], dropped_packs: &dropped, supersedes: &[] })
+        .unwrap();
+    assert_eq!(spilled.lookup(&chunk_id(100)).unwrap(), None);
     assert_eq!(loaded.segments().unwrap(), applied.segments().unwrap());
 }
 
@@ -252,6 +267,28 @@ fn an_unfinished_load_is_thrown_away() {
     let index = open(&folder);
     assert!(index.was_rebuilt() && !index.is_damaged());
     assert!(index.segments().unwrap().is_empty());
+}
+
+#[test]
+fn readers_see_whole_packs_while_others_write() {
+    let folder = TempDir::new().unwrap();
+    let index = open(&folder);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..60 {
+                index.apply(&adds(n, &[pack(n, &[2 * n, 2 * n + 1])])).unwrap();
+                if n == 30 {
+                    index.clear().unwrap();
+                }
+            }
+        });
+        while !writer.is_finished() {
+            for location in index.lookup_many(&[100, 101].map(chunk_id)).unwrap().into_iter().flatten() {
+                assert_eq!(index.pack(location.pack).unwrap().id, pack_id(50));
+            }
+        }
+    });
+    assert_eq!(index.counts().packs, 29);
 }
 
 #[derive(Debug, Clone)]
