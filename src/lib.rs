@@ -23,5 +23,6 @@ pub mod fs;
 pub mod id;
 pub mod limits;
 pub mod observe;
+pub mod repo;
 pub mod seal;
 pub mod store;

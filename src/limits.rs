@@ -150,6 +150,19 @@ pub const INDEX_BLOCK_CACHE_BYTES: usize = 16 * MIB;
 pub const INDEX_WRITE_BUFFER_BYTES: usize = 16 * MIB;
 /// Decoded pack directories kept after a hit, by their number of chunks.
 pub const INDEX_DIRECTORY_CACHE_CHUNKS: usize = 200_000;
+/// Packs whose number, id and first ordinal are kept after use.
+pub const INDEX_INFO_CACHE_PACKS: usize = 16 * 1024;
+/// Largest batch that a change of the index collects before it writes it; a large pack may exceed it.
+pub const INDEX_BATCH_BYTES: usize = 2 * MIB;
+/// Chunks that a bulk load sorts in memory before it spills them: 44 bytes each.
+pub const INDEX_LOAD_BUFFER_BYTES: usize = 16 * MIB;
+/// Size of the table files that a bulk load writes.
+pub const INDEX_LOAD_FILE_BYTES: u64 = 64 * MIB as u64;
+/// Table files that stay open.
+pub const INDEX_OPEN_FILES_MAX: i32 = 256;
+/// Changes up to this size are left in the log at the end, for the next process to replay; more are
+/// flushed, which costs several fsyncs.
+pub const INDEX_REPLAY_MAX_BYTES: u64 = MIB as u64;
 /// How many processes of one machine may use one repository's cached index at once.
 pub const INDEX_SLOTS_MAX: usize = 16;
 
