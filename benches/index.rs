@@ -29,7 +29,13 @@ fn pack(n: u64) -> PackRecord {
     let raw_len = chunks.iter().map(|chunk| chunk.len).sum();
     let frame = FrameEntry { extent, raw_len, codec: Codec::Zstd, depth: 0, bases: vec![], chunks };
     let id = PackId::from_bytes(hash(b"pack", n));
-    PackRecord { id, size: 100_096, kind: PackKind::Data, directory: Directory { frames: vec![frame] } }
+    PackRecord {
+        id,
+        size: 100_096,
+        kind: PackKind::Data,
+        salt: [0; 32],
+        directory: Directory { frames: vec![frame] },
+    }
 }
 
 fn lookups(criterion: &mut Criterion) {

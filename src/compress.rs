@@ -63,7 +63,11 @@ impl Decompressor {
     }
 
     /// As [`decompress`](Self::decompress), for callers that have bounded `raw_len` themselves.
-    pub fn decompress_large(&mut self, compressed: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
+    pub fn decompress_large(
+        &mut self,
+        compressed: &[u8],
+        raw_len: usize,
+    ) -> Result<Vec<u8>, DecompressError> {
         let mut out = Vec::with_capacity(raw_len);
         match self.context.decompress_to_buffer(compressed, &mut out) {
             Ok(len) if len == raw_len => Ok(out),

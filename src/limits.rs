@@ -3,6 +3,8 @@
 //! Constants that are part of the wire format (magic numbers, header lengths) live beside their
 //! codec in `format/`; what stands here may change without a new format version.
 
+use std::num::NonZeroUsize;
+
 /// One kibibyte.
 pub const KIB: usize = 1 << 10;
 /// One mebibyte.
@@ -170,6 +172,8 @@ pub const INDEX_SLOTS_MAX: usize = 16;
 
 /// Decoded frames kept for neighbours.
 pub const FRAME_CACHE_BYTES: usize = 16 * MIB;
+/// Packs whose key and directory a reader keeps at hand.
+pub const OPEN_PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Frames this close together are fetched by one read, gap included.
 pub const READ_COALESCE_GAP_BYTES: u64 = 64 * KIB as u64;
 /// Largest coalesced read.

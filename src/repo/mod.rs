@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::{Timestamp as Instant, Zoned};
+use jiff::Timestamp as Instant;
 
 use crate::env::Timestamp;
 use crate::error::Result;
@@ -80,12 +80,6 @@ pub fn format_time(time: Timestamp) -> String {
 
 /// A time that [`format_time`] wrote, or any RFC 3339 time; the beginning of time for anything else.
 pub fn parse_time(text: &str) -> Timestamp {
-    let instant = text
-        .parse::<Instant>()
-        .or_else(|_| text.parse::<Zoned>().map(|zoned| zoned.timestamp()))
-        .unwrap_or(Instant::MIN);
-    Timestamp {
-        secs: instant.as_second(),
-        nanos: u32::try_from(instant.subsec_nanosecond()).unwrap_or(0),
-    }
+    let instant = text.parse::<Instant>().unwrap_or(Instant::MIN);
+    Timestamp { secs: instant.as_second(), nanos: u32::try_from(instant.subsec_nanosecond()).unwrap_or(0) }
 }

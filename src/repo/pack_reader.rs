@@ -76,7 +76,8 @@ pub fn read_directory(repo: &Repository, id: &PackId, size: u64) -> Result<PackR
         return Err(Error::damaged(&name, "it is shorter than any pack"));
     }
     let get = |offset: u64, len: u64| -> Result<Bytes> {
-        let extent = Extent::new(offset, len).ok_or_else(|| Error::damaged(&name, "its length is impossible"))?;
+        let extent =
+            Extent::new(offset, len).ok_or_else(|| Error::damaged(&name, "its length is impossible"))?;
         Ok(repo.store().get_range(&name, extent)?)
     };
     let head = get(0, head_len)?;

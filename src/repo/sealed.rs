@@ -34,9 +34,7 @@ pub fn seal(keys: &RoleKeys, kind: ObjectKind, repo: RepoId, plaintext: &[u8]) -
     let header = new_header(kind, repo)?;
     let raw_len = u32::try_from(plaintext.len())
         .map_err(|_| Error::Internal("a sealed object is too large".to_owned()))?;
-    let compressed = Compressor::new(SEALED_LEVEL)
-        .map_err(Error::io("start", "zstd"))?
-        .compress(plaintext);
+    let compressed = Compressor::new(SEALED_LEVEL).map_err(Error::io("start", "zstd"))?.compress(plaintext);
     let (codec, payload) = match &compressed {
         Some(bytes) => (CODEC_ZSTD, bytes.as_slice()),
         None => (CODEC_RAW, plaintext),
@@ -69,7 +67,8 @@ pub fn open(
 fn decode_body(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let mut reader = Reader::new(body);
     let codec = reader.u8("the codec")?;
-    let raw_len = usize::try_from(reader.u32("the length")?).map_err(|_| DecodeError::TooLarge("the length"))?;
+    let raw_len =
+        usize::try_from(reader.u32("the length")?).map_err(|_| DecodeError::TooLarge("the length"))?;
     if raw_len > SEGMENT_MAX_BYTES {
         return Err(DecodeError::TooLarge("the length"));
     }

@@ -40,9 +40,10 @@ use write::{Sink, Writer, key};
 
 pub use load::Loader;
 pub use read::Packs;
-pub use records::{Location, PackInfo, PackKind, PackNo, PackRecord, SegmentDelta, SegmentMark};
+pub use records::{Location, PackInfo, PackNo, SegmentDelta, SegmentMark};
 
 use crate::error::{Error, Result};
+use crate::format::segment::PackRecord;
 use crate::id::{ChunkId, PackId, RepoId, SegmentId};
 use crate::limits::INDEX_LOAD_BUFFER_BYTES;
 

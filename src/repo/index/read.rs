@@ -8,9 +8,10 @@ use rocksdb::{Direction, IteratorMode};
 
 use super::Index;
 use super::database::{Attempt, Database};
-use super::records::{Location, PackInfo, PackNo, PackRecord, SegmentMark, decode_info, decode_segment};
+use super::records::{Location, PackInfo, PackNo, SegmentMark, decode_info, decode_segment};
 use super::write::{directory, key, pack_info};
 use crate::error::Result;
+use crate::format::segment::PackRecord;
 use crate::id::{ChunkId, SegmentId};
 use crate::limits::{INDEX_DIRECTORY_CACHE_CHUNKS, INDEX_INFO_CACHE_PACKS};
 
@@ -139,5 +140,5 @@ fn weight(record: &PackRecord) -> usize {
 pub(super) fn record(db: &Database, no: PackNo) -> Attempt<PackRecord> {
     let info = pack_info(db, no)?;
     let directory = directory(db, no)?;
-    Ok(PackRecord { id: info.id, size: info.size, kind: info.kind, directory })
+    Ok(PackRecord { id: info.id, size: info.size, kind: info.kind, salt: info.salt, directory })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! location   12 B   u32 pack number, u32 chunk number in the pack, u32 raw length
-//! pack info  53 B   pack id[32], u64 size, u8 kind, u64 first ordinal, u32 chunk count
+//! pack info  85 B   pack id[32], u64 size, u8 kind, salt[32], u64 first ordinal, u32 chunk count
 //! directory         varint offset of the first frame, then the encoded directory
 //! segment           u8 mark (0 live, 1 superseded), then the ids of the packs it dropped
 //! head       57 B   u32 cache version, repository id[16], u8 loading, u32 next pack, u64 next ordinal,
@@ -13,6 +13,8 @@
 //! [`CACHE_VERSION`], and older databases are thrown away.
 
 use crate::format::directory::Directory;
+use crate::format::pack::PackKind;
+use crate::format::segment::PackRecord;
 use crate::format::wire::{DecodeError, Reader, put_varint};
 use crate::id::{PackId, RepoId, SegmentId};
 
@@ -69,28 +71,6 @@ impl Location {
     }
 }
 
-/// What a pack holds. Data and metadata are never mixed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PackKind {
-    /// Contents of files and streams.
-    Data,
-    /// Directory listings and lists of chunks.
-    Metadata,
-}
-
-/// A pack as an index segment describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackRecord {
-    /// Its id.
-    pub id: PackId,
-    /// Length of the whole object in bytes.
-    pub size: u64,
-    /// What it holds.
-    pub kind: PackKind,
-    /// Its frames and chunks.
-    pub directory: Directory,
-}
-
 /// A pack without its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackInfo {
@@ -102,6 +82,8 @@ pub struct PackInfo {
     pub size: u64,
     /// What it holds.
     pub kind: PackKind,
+    /// The salt in its header.
+    pub salt: [u8; 32],
     /// Ordinal of its first chunk; see [`Index::ordinal`](super::Index::ordinal).
     pub first_ordinal: u64,
     /// How many chunks it holds.
@@ -132,13 +114,14 @@ pub enum SegmentMark {
 }
 
 pub(super) fn encode_info(info: &PackInfo) -> Vec<u8> {
-    let mut out = Vec::with_capacity(53);
+    let mut out = Vec::with_capacity(85);
     out.extend_from_slice(info.id.as_bytes());
     out.extend_from_slice(&info.size.to_le_bytes());
     out.push(match info.kind {
         PackKind::Data => 0,
         PackKind::Metadata => 1,
     });
+    out.extend_from_slice(&info.salt);
     out.extend_from_slice(&info.first_ordinal.to_le_bytes());
     out.extend_from_slice(&info.chunk_count.to_le_bytes());
     out
@@ -155,6 +138,7 @@ pub(super) fn decode_info(no: PackNo, value: &[u8]) -> Result<PackInfo, DecodeEr
             1 => PackKind::Metadata,
             _ => return Err(DecodeError::Invalid("a pack's kind")),
         },
+        salt: reader.array("a pack's salt")?,
         first_ordinal: reader.u64("a pack's first ordinal")?,
         chunk_count: reader.u32("a pack's chunk count")?,
     };

@@ -39,7 +39,7 @@ pub(super) fn pack(n: u64, chunks: &[u64]) -> PackRecord {
         FrameEntry { extent, raw_len, codec: Codec::Zstd, depth: 0, bases: vec![], chunks }
     });
     let directory = Directory { frames: frames.collect() };
-    PackRecord { id: pack_id(n), size: offset + 32, kind: PackKind::Data, directory }
+    PackRecord { id: pack_id(n), size: offset + 32, kind: PackKind::Data, salt: [0; 32], directory }
 }
 
 pub(super) fn adds(segment: u64, packs: &[PackRecord]) -> SegmentDelta<'_> {

@@ -13,11 +13,12 @@ use rocksdb::WriteBatch;
 use super::database::{Attempt, Database, Failure};
 use super::lock;
 use super::records::{
-    Head, LOCATION_BYTES, Location, PackInfo, PackNo, PackRecord, SegmentDelta, SegmentMark,
-    decode_directory, decode_info, decode_segment, encode_directory, encode_info, encode_segment,
+    Head, LOCATION_BYTES, Location, PackInfo, PackNo, SegmentDelta, SegmentMark, decode_directory,
+    decode_info, decode_segment, encode_directory, encode_info, encode_segment,
 };
 use super::sort::Sorter;
 use crate::error::Error;
+use crate::format::segment::PackRecord;
 use crate::id::{ChunkId, PackId, SegmentId};
 use crate::limits::INDEX_BATCH_BYTES;
 
@@ -121,6 +122,7 @@ impl<'a> Writer<'a> {
             id: pack.id,
             size: pack.size,
             kind: pack.kind,
+            salt: pack.salt,
             first_ordinal,
             chunk_count: count,
         };

@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
-    DATA_PACK_TARGET_BYTES, METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES,
-    ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
+    DATA_PACK_TARGET_BYTES, METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL,
+    ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
 use crate::seal::{self, PlainFrame};

@@ -112,14 +112,13 @@ impl Reservation {
             .seal(self.number, &mut sealed)
             .map_err(|_| Error::Internal("sealing a frame failed".to_owned()))?;
         if verify {
-            seal::open_frame(repo.keys(), self.shared.sealer.key(), number, &self.entry, &sealed, &[]).map_err(
-                |error| {
+            seal::open_frame(repo.keys(), self.shared.sealer.key(), number, &self.entry, &sealed, &[])
+                .map_err(|error| {
                     Error::Internal(format!(
                         "a new frame does not open again ({error}): nothing was stored; this machine's \
                          memory or processor is not reliable, test it before the next backup"
                     ))
-                },
-            )?;
+                })?;
         }
         let mut state = self.shared.state.lock();
         let index = usize::try_from(number).unwrap_or(usize::MAX);

@@ -1,0 +1,170 @@
+//! Reading chunks by id, with what was decoded lately kept for neighbours.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::format::directory::FrameEntry;
+use crate::id::ChunkId;
+use crate::limits::{DELTA_DEPTH_MAX, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
+use crate::repo::IndexedRepository;
+use crate::repo::index::{Location, PackNo};
+use crate::repo::pack_reader::{self, OpenPack};
+use crate::seal::VerifiedFrame;
+
+/// Frames that were decoded lately, bounded by their bytes.
+struct FrameCache {
+    frames: LruCache<(PackNo, u32), Arc<VerifiedFrame>>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl FrameCache {
+    fn keep(&mut self, place: (PackNo, u32), frame: &Arc<VerifiedFrame>) {
+        self.bytes += frame.bytes().len();
+        if let Some(old) = self.frames.put(place, Arc::clone(frame)) {
+            self.bytes -= old.bytes().len();
+        }
+        while self.bytes > self.max_bytes && self.frames.len() > 1 {
+            match self.frames.pop_lru() {
+                Some((_, old)) => self.bytes -= old.bytes().len(),
+                None => break,
+            }
+        }
+    }
+}
+
+/// Reads chunks of one repository; shared by threads.
+pub struct ChunkReader {
+    repo: Arc<IndexedRepository>,
+    frames: Mutex<FrameCache>,
+    packs: Mutex<LruCache<PackNo, Arc<OpenPack>>>,
+}
+
+/// The plaintext of a chunk, inside the frame it came in.
+pub struct ChunkBytes {
+    frame: Arc<VerifiedFrame>,
+    range: Range<usize>,
+}
+
+impl ChunkBytes {
+    /// The plaintext.
+    pub fn as_slice(&self) -> &[u8] {
+        self.frame.slice(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl ChunkReader {
+    /// A reader that keeps up to `cache_bytes` of decoded frames.
+    pub fn new(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
+        let frames = FrameCache { frames: LruCache::unbounded(), bytes: 0, max_bytes: cache_bytes };
+        Self { repo, frames: Mutex::new(frames), packs: Mutex::new(LruCache::new(OPEN_PACKS_KEPT)) }
+    }
+
+    /// The repository it reads.
+    pub fn repo(&self) -> &Arc<IndexedRepository> {
+        &self.repo
+    }
+
+    /// The plaintext of a chunk. Where one copy of it is damaged, another one serves if there is any.
+    pub fn read(&self, id: &ChunkId) -> Result<ChunkBytes> {
+        self.read_below(id, DELTA_DEPTH_MAX)
+    }
+
+    fn read_below(&self, id: &ChunkId, depth_left: u8) -> Result<ChunkBytes> {
+        let location = self.repo.index().lookup(id)?.ok_or_else(|| missing(id))?;
+        let first_error = match self.read_at(id, &location, depth_left) {
+            Err(error @ Error::Damaged { .. }) => error,
+            result => return result,
+        };
+        for other in self.repo.index().locations(id)?.into_iter().filter(|other| *other != location) {
+            if let Ok(bytes) = self.read_at(id, &other, depth_left) {
+                return Ok(bytes);
+            }
+        }
+        Err(first_error)
+    }
+
+    fn read_at(&self, id: &ChunkId, location: &Location, depth_left: u8) -> Result<ChunkBytes> {
+        let pack = self.open_pack(location.pack)?;
+        let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
+        let frame = self.frame(&pack, location.pack, slot.frame, depth_left)?;
+        let start = slot.offset as usize;
+        Ok(ChunkBytes { frame, range: start..start + slot.len as usize })
+    }
+
+    /// A pack with its key.
+    pub fn open_pack(&self, no: PackNo) -> Result<Arc<OpenPack>> {
+        if let Some(pack) = self.packs.lock().get(&no) {
+            return Ok(Arc::clone(pack));
+        }
+        let pack = Arc::new(OpenPack::new(&self.repo, self.repo.index().pack(no)?));
+        self.packs.lock().put(no, Arc::clone(&pack));
+        Ok(pack)
+    }
+
+    fn frame(&self, pack: &OpenPack, no: PackNo, number: u32, depth_left: u8) -> Result<Arc<VerifiedFrame>> {
+        if let Some(frame) = self.cached_frame(no, number) {
+            return Ok(frame);
+        }
+        let entry = pack_reader::frame_entry(&pack.record, number)?;
+        let sealed = pack_reader::read_extent(&self.repo, &pack.record, entry.extent)?;
+        let frame = Arc::new(self.decode_below(pack, number, &sealed, depth_left)?);
+        self.frames.lock().keep((no, number), &frame);
+        Ok(frame)
+    }
+
+    /// A frame that was decoded lately.
+    pub fn cached_frame(&self, no: PackNo, number: u32) -> Option<Arc<VerifiedFrame>> {
+        self.frames.lock().frames.get(&(no, number)).map(Arc::clone)
+    }
+
+    /// Keeps a decoded frame for neighbours.
+    pub fn keep_frame(&self, no: PackNo, number: u32, frame: &Arc<VerifiedFrame>) {
+        self.frames.lock().keep((no, number), frame);
+    }
+
+    /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
+    pub fn decode(&self, pack: &OpenPack, number: u32, sealed: &[u8]) -> Result<VerifiedFrame> {
+        self.decode_below(pack, number, sealed, DELTA_DEPTH_MAX)
+    }
+
+    fn decode_below(
+        &self,
+        pack: &OpenPack,
+        number: u32,
+        sealed: &[u8],
+        depth_left: u8,
+    ) -> Result<VerifiedFrame> {
+        let entry = pack_reader::frame_entry(&pack.record, number)?;
+        let prefix = self.prefix(pack, entry, number, depth_left)?;
+        pack_reader::open_frame(&self.repo, &pack.record, &pack.key, number, sealed, &prefix)
+    }
+
+    /// The plaintexts of a frame's bases, one after another.
+    fn prefix(&self, pack: &OpenPack, entry: &FrameEntry, number: u32, depth_left: u8) -> Result<Vec<u8>> {
+        let damaged = |what: &str| Error::damaged(format!("pack {}, frame {number}", pack.record.id), what);
+        let mut prefix = Vec::new();
+        if entry.bases.is_empty() {
+            return Ok(prefix);
+        }
+        // Every step down is a frame of its own, so a hostile circle of bases ends here.
+        let below = depth_left.checked_sub(1).ok_or_else(|| damaged("its chain of bases is too long"))?;
+        for base in &entry.bases {
+            let bytes = self.read_below(base, below)?;
+            if prefix.len() + bytes.as_slice().len() > FRAME_PREFIX_MAX_BYTES {
+                return Err(damaged("its bases are too long"));
+            }
+            prefix.extend_from_slice(bytes.as_slice());
+        }
+        Ok(prefix)
+    }
+}
+
+/// A chunk that something refers to, and that no pack holds.
+pub fn missing(id: &ChunkId) -> Error {
+    Error::damaged(format!("chunk {id}"), "no pack holds it")
+}
