@@ -170,7 +170,10 @@ fn a_command_that_fails_publishes_no_snapshot() {
     assert!(sandbox.snapshot_ids().is_empty());
     sandbox.run(from_command("exit 1")).exits(1);
     sandbox.run(from_command("seq 1 5; kill -9 $$")).exits(1).says_any(&["signal", "killed"]);
-    sandbox.run(["backup", "--stdin-from-command", "--", "/no/such/program"]).exits(1).says("/no/such/program");
+    sandbox
+        .run(["backup", "--stdin-from-command", "--", "/no/such/program"])
+        .exits(1)
+        .says("/no/such/program");
     assert!(sandbox.snapshot_ids().is_empty());
     sandbox.check_clean();
 }
@@ -178,7 +181,18 @@ fn a_command_that_fails_publishes_no_snapshot() {
 #[test]
 fn a_command_in_the_middle_of_a_pipe_gets_its_arguments_untouched() {
     let sandbox = Sandbox::new();
-    let args = ["backup", "--stdin-from-command", "--stdin-filename", "x", "--", "printf", "%s|", "--json", "a b", "-v"];
+    let args = [
+        "backup",
+        "--stdin-from-command",
+        "--stdin-filename",
+        "x",
+        "--",
+        "printf",
+        "%s|",
+        "--json",
+        "a b",
+        "-v",
+    ];
     sandbox.ok(args);
     assert_eq!(sandbox.ok(["dump", "latest", "/x"]).text(), "--json|a b|-v|");
 }
@@ -191,7 +205,8 @@ fn an_unreadable_file_is_reported_and_the_rest_is_stored() {
         file("closed/inside", "x"),
         file("zzz-after", "after"),
     ]);
-    fs::set_permissions(sandbox.source.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    fs::set_permissions(sandbox.source.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
+        .unwrap();
     if !sandbox.become_nobody() {
         return;
     }
@@ -207,8 +222,12 @@ fn an_unreadable_file_is_reported_and_the_rest_is_stored() {
     assert_eq!(fs::read(restored.join("zzz-after")).unwrap(), b"after");
     // The errors are part of the JSON lines too.
     let lines = sandbox.run(["backup", "--json", &source]).exits(3).json_lines();
-    assert!(lines.iter().any(|l| l["message_type"] == "error" && l.to_string().contains("secret")), "{lines:?}");
-    fs::set_permissions(sandbox.source.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    assert!(
+        lines.iter().any(|l| l["message_type"] == "error" && l.to_string().contains("secret")),
+        "{lines:?}"
+    );
+    fs::set_permissions(sandbox.source.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .unwrap();
 }
 
 #[test]
@@ -384,7 +403,14 @@ fn text_is_compressed() {
 fn tags_host_and_time_are_what_was_asked_for() {
     let sandbox = Sandbox::with(&[file("x", "x")]);
     let id = sandbox.backup_with(&[
-        "--tag", "nightly", "--tag", "db", "--host", "mast", "--time", "2024-02-29 03:04:05",
+        "--tag",
+        "nightly",
+        "--tag",
+        "db",
+        "--host",
+        "mast",
+        "--time",
+        "2024-02-29 03:04:05",
     ]);
     let snapshots = sandbox.snapshots_json();
     let snapshot = &snapshots[0];
@@ -422,7 +448,11 @@ fn json_lines_can_be_read_by_a_machine() {
     let sandbox = Sandbox::with(&[noise("x", 1, 500_000), file("y", "y")]);
     let source = sandbox.source.to_str().unwrap();
     let summary = sandbox.ok(["backup", "--json", source]).summary();
-    assert_eq!(summary["snapshot_id"].as_str(), sandbox.snapshot_ids().first().map(String::as_str), "{summary}");
+    assert_eq!(
+        summary["snapshot_id"].as_str(),
+        sandbox.snapshot_ids().first().map(String::as_str),
+        "{summary}"
+    );
 }
 
 #[test]
@@ -466,7 +496,13 @@ fn the_repository_may_be_an_option_and_relative() {
 fn no_secret_is_ever_printed() {
     let sandbox = Sandbox::with(&[file("x", "x")]);
     let source = sandbox.source.to_str().unwrap();
-    for args in [&["backup", "-v", source][..], &["snapshots", "--json"], &["check", "-v"], &["cat", "config"], &["key", "list"]] {
+    for args in [
+        &["backup", "-v", source][..],
+        &["snapshots", "--json"],
+        &["check", "-v"],
+        &["cat", "config"],
+        &["key", "list"],
+    ] {
         sandbox.ok(args).never_says(&[crate::support::PASSWORD]);
     }
 }

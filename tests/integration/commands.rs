@@ -40,7 +40,8 @@ fn objects_can_be_looked_at() {
     let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
     sandbox.ok(["cat", "config"]);
     let snapshot = sandbox.ok(["cat", "snapshot", &id]);
-    serde_json::from_slice::<serde_json::Value>(&snapshot.stdout).unwrap_or_else(|e| panic!("{e}\n{snapshot}"));
+    serde_json::from_slice::<serde_json::Value>(&snapshot.stdout)
+        .unwrap_or_else(|e| panic!("{e}\n{snapshot}"));
     for (kind, folder) in [("pack", "packs"), ("index", "index")] {
         let (path, _) = sandbox.objects().into_iter().find(|(p, _)| p.starts_with(folder)).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();

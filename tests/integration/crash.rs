@@ -108,7 +108,13 @@ fn what_a_killed_stream_had_stored_is_found_again() {
     let sandbox = Sandbox::new();
     let stream = random(7, 120_000_000);
     let args = ["backup", "--stdin", "--stdin-filename", "s"];
-    let mut child = sandbox.command(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = sandbox
+        .command(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut pipe = child.stdin.take().unwrap();
     pipe.write_all(&stream[..110_000_000]).unwrap();
     // All but what is in flight has been taken; some packs are durable by now or soon.
@@ -236,7 +242,8 @@ fn ctrl_c_ends_a_check_cleanly() {
 fn ctrl_c_ends_a_backup_that_waits_for_its_input() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(["backup", "--stdin", "--stdin-filename", "s"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
     pipe.write_all(&random(1, 1_000_000)).unwrap();
     thread::sleep(Duration::from_millis(700));
@@ -251,7 +258,8 @@ fn ctrl_c_ends_a_backup_that_waits_for_its_input() {
 fn a_closed_terminal_or_a_service_stop_ends_a_backup_too() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(["backup", "--stdin", "--stdin-filename", "s"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
     pipe.write_all(&random(1, 1_000_000)).unwrap();
     thread::sleep(Duration::from_millis(700));
@@ -275,7 +283,8 @@ fn ctrl_c_also_ends_the_command_whose_output_is_stored() {
     let sandbox = Sandbox::new();
     let pid_file = sandbox.root().join("pid");
     let script = format!("echo $$ > {0}.new; mv {0}.new {0}; echo begun; exec sleep 600", pid_file.display());
-    let mut child = sandbox.start(["backup", "--stdin-from-command", "--stdin-filename", "s", "--", "sh", "-c", &script]);
+    let mut child =
+        sandbox.start(["backup", "--stdin-from-command", "--stdin-filename", "s", "--", "sh", "-c", &script]);
     let pid = wait_for(&pid_file);
     assert_interrupted(interrupt(&mut child));
     let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();

@@ -142,7 +142,13 @@ fn judge(sandbox: &Sandbox, object: &Path, damage: &Damage) -> Result<Finished, 
 }
 
 /// Every snapshot that `check` did not name restores.
-fn others_restore(sandbox: &Sandbox, sample: &Sample, object: &Path, damage: &Damage, said: &Finished) -> Result<(), String> {
+fn others_restore(
+    sandbox: &Sandbox,
+    sample: &Sample,
+    object: &Path,
+    damage: &Damage,
+    said: &Finished,
+) -> Result<(), String> {
     let output = said.both();
     for (id, tree) in &sample.snapshots {
         let is_itself = object.file_name().is_some_and(|name| name == id.as_str());
@@ -154,7 +160,9 @@ fn others_restore(sandbox: &Sandbox, sample: &Sample, object: &Path, damage: &Da
         let restored = Sandbox::below(&target, &sample.sandbox.source);
         if finished.status.code() != Some(0) || !differences(tree, &capture(&restored)).is_empty() {
             let object = object.display();
-            return Err(format!("{object}: {damage:?}: snapshot {id} was not named but does not restore\n{said}\n{finished}"));
+            return Err(format!(
+                "{object}: {damage:?}: snapshot {id} was not named but does not restore\n{said}\n{finished}"
+            ));
         }
         fs::remove_dir_all(target).unwrap();
     }
@@ -162,7 +170,11 @@ fn others_restore(sandbox: &Sandbox, sample: &Sample, object: &Path, damage: &Da
 }
 
 /// Calls `work` for every job on two threads, each with its own copy of the sample's repository.
-fn each_on_a_copy<J: Sync>(sample: &Sample, jobs: &[J], work: impl Fn(&Sandbox, &J) -> Result<(), String> + Sync) {
+fn each_on_a_copy<J: Sync>(
+    sample: &Sample,
+    jobs: &[J],
+    work: impl Fn(&Sandbox, &J) -> Result<(), String> + Sync,
+) {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -279,7 +291,8 @@ fn a_restore_from_a_damaged_pack_says_which_files_are_lost_and_restores_the_rest
 fn a_lost_index_is_rebuilt_from_the_packs() {
     let sample = sample();
     let sandbox = &sample.sandbox;
-    let segments: Vec<_> = sandbox.objects().into_iter().filter(|(name, _)| kind_of(name) == "index").collect();
+    let segments: Vec<_> =
+        sandbox.objects().into_iter().filter(|(name, _)| kind_of(name) == "index").collect();
     assert!(!segments.is_empty());
     let spoils: [fn(&Path, u64); 3] = [
         |path, _| fs::remove_file(path).unwrap(),

@@ -34,7 +34,8 @@ impl Mount {
 pub fn mount_tmpfs(path: &Path, size: &str) -> Option<Mount> {
     fs::create_dir_all(path).unwrap();
     let options = format!("size={size},mode=755");
-    let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "backstay-test"]).arg(path).output();
+    let done =
+        Command::new("mount").args(["-t", "tmpfs", "-o", &options, "backstay-test"]).arg(path).output();
     if is_root() && done.is_ok_and(|output| output.status.success()) {
         return Some(Mount(path.to_path_buf()));
     }
@@ -146,7 +147,9 @@ fn a_folder_in_which_no_repository_can_be_made() {
 fn a_wrong_password_exits_with_12() {
     let (sandbox, _, _) = Sandbox::backed_up(&[file("x", "x")]);
     let source = sandbox.source.to_str().unwrap();
-    for args in [&["backup", source][..], &["snapshots"], &["check"], &["restore", "latest", "--target", "out"]] {
+    for args in
+        [&["backup", source][..], &["snapshots"], &["check"], &["restore", "latest", "--target", "out"]]
+    {
         let mut command = sandbox.command(args);
         command.env("BACKSTAY_PASSWORD", "guess");
         finish(command, None).exits(12).says("password").never_says(&["guess", PASSWORD, "damaged"]);
@@ -160,7 +163,8 @@ fn a_wrong_password_exits_with_12() {
 #[test]
 fn no_repository_exits_with_10() {
     let sandbox = Sandbox::empty();
-    let all = [&["backup", "source"][..], &["snapshots"], &["check"], &["restore", "latest", "--target", "out"]];
+    let all =
+        [&["backup", "source"][..], &["snapshots"], &["check"], &["restore", "latest", "--target", "out"]];
     for args in all {
         sandbox.run(args).exits(10).says(sandbox.repo.to_str().unwrap());
     }
@@ -208,7 +212,9 @@ fn a_newer_repository_is_too_new_not_damaged() {
     let (sandbox, _, _) = Sandbox::backed_up(&[file("x", "x")]);
     make_newer(&sandbox.repo.join("config"));
     let objects = sandbox.objects();
-    for args in [&["snapshots"][..], &["backup", "source"], &["check"], &["restore", "latest", "--target", "out"]] {
+    for args in
+        [&["snapshots"][..], &["backup", "source"], &["check"], &["restore", "latest", "--target", "out"]]
+    {
         let finished = sandbox.run(args).exits(1).says_any(&TOO_NEW);
         finished.never_says(&["damaged", "corrupt"]);
     }
@@ -328,13 +334,15 @@ fn a_cache_that_is_lost_or_spoilt_heals_without_being_asked() {
         ("garbage", |cache, rng| spoil(cache, |_| random(rng.next(), 5000))),
         ("emptied", |cache, _| spoil(cache, |_| Vec::new())),
         ("halved", |cache, _| spoil(cache, |bytes| bytes[..bytes.len() / 2].to_vec())),
-        ("a bit in each", |cache, rng| spoil(cache, |mut bytes| {
-            if !bytes.is_empty() {
-                let at = rng.below(bytes.len() as u64) as usize;
-                bytes[at] ^= 0x20;
-            }
-            bytes
-        })),
+        ("a bit in each", |cache, rng| {
+            spoil(cache, |mut bytes| {
+                if !bytes.is_empty() {
+                    let at = rng.below(bytes.len() as u64) as usize;
+                    bytes[at] ^= 0x20;
+                }
+                bytes
+            })
+        }),
         ("one file gone", |cache, rng| {
             let files = files_below(cache);
             fs::remove_file(&files[rng.below(files.len() as u64) as usize]).unwrap();
@@ -342,7 +350,9 @@ fn a_cache_that_is_lost_or_spoilt_heals_without_being_asked() {
     ];
     let mut rng = Rng::seeded("spoil the cache");
     for (what, spoil) in spoils {
-        for args in [&["restore", &id, "--target", "out"][..], &["backup", "source"], &["check", "--read-data"]] {
+        for args in
+            [&["restore", &id, "--target", "out"][..], &["backup", "source"], &["check", "--read-data"]]
+        {
             println!("{what}: {}", args[0]);
             replace_dir(&good, &sandbox.cache);
             spoil(&sandbox.cache, &mut rng);

@@ -29,7 +29,18 @@ fn by_file_name_anywhere() {
     let found = kept(&sample(), &["--exclude", "*.tmp"]);
     assert_eq!(
         found,
-        ["Photo.JPG", "a", "a/b", "a/b/deep.txt", "a/keep.txt", "cache", "cache/x", "sub", "sub/cache", "sub/cache/y"]
+        [
+            "Photo.JPG",
+            "a",
+            "a/b",
+            "a/b/deep.txt",
+            "a/keep.txt",
+            "cache",
+            "cache/x",
+            "sub",
+            "sub/cache",
+            "sub/cache/y"
+        ]
     );
 }
 
@@ -79,7 +90,10 @@ fn from_a_file_with_comments() {
     let found = kept(&sandbox, &["--exclude-file", rules.to_str().unwrap()]);
     assert_eq!(found, ["Photo.JPG", "a", "a/b", "a/b/deep.txt", "a/keep.txt", "sub"]);
     let source = sandbox.in_source("");
-    sandbox.run(["backup", "--exclude-file", "/no/such/file", &source]).exits_any(&[1, 2]).says("/no/such/file");
+    sandbox
+        .run(["backup", "--exclude-file", "/no/such/file", &source])
+        .exits_any(&[1, 2])
+        .says("/no/such/file");
 }
 
 #[test]

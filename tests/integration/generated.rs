@@ -72,7 +72,8 @@ fn bytes() -> impl Strategy<Value = Vec<Piece>> {
 }
 
 fn made(thing: impl Strategy<Value = Thing>) -> impl Strategy<Value = Made> {
-    let mtime = (prop_oneof![-2_000_000_000i64..9_000_000_000, 1_600_000_000i64..1_800_000_000], 0u32..1_000_000_000);
+    let mtime =
+        (prop_oneof![-2_000_000_000i64..9_000_000_000, 1_600_000_000i64..1_800_000_000], 0u32..1_000_000_000);
     let xattr = prop::option::weighted(0.15, vec(any::<u8>(), 0..60));
     (thing, 0u32..0o10000, (0u32..3, 0u32..3), mtime, xattr)
         .prop_map(|(thing, mode, owner, mtime, xattr)| Made { thing, mode, owner, mtime, xattr })
@@ -99,7 +100,8 @@ fn change() -> impl Strategy<Value = Change> {
         pick().prop_map(Change::Delete),
         (pick(), name()).prop_map(|(i, n)| Change::Rename(i, n)),
         (pick(), 0u32..0o10000).prop_map(|(i, m)| Change::Chmod(i, m)),
-        (pick(), -1_000_000i64..4_000_000_000, 0u32..1_000_000_000).prop_map(|(i, s, n)| Change::Touch(i, s, n)),
+        (pick(), -1_000_000i64..4_000_000_000, 0u32..1_000_000_000)
+            .prop_map(|(i, s, n)| Change::Touch(i, s, n)),
         (pick(), entry()).prop_map(|(i, m)| Change::Replace(i, m)),
         (name(), entry()).prop_map(|(n, m)| Change::Add(n, m)),
     ]

@@ -31,7 +31,12 @@ fn restored(sandbox: &Sandbox, snapshot: &str, options: &[&str]) -> Vec<String> 
 }
 
 /// Restores the source's contents directly into `target`.
-fn restore_into(sandbox: &Sandbox, id: &str, target: &Path, options: &[&str]) -> crate::support::run::Finished {
+fn restore_into(
+    sandbox: &Sandbox,
+    id: &str,
+    target: &Path,
+    options: &[&str],
+) -> crate::support::run::Finished {
     let from = format!("{id}:{}", sandbox.source.display());
     let mut args = vec!["restore", &from, "--target", target.to_str().unwrap()];
     args.extend(options);
@@ -81,7 +86,10 @@ fn snapshots_are_named_by_prefix_and_latest() {
     let target = sandbox.fresh_target();
     for name in ["0000000000", "", "zz", "latest:/no/such/path"] {
         sandbox.run(["restore", name, "--target", target.to_str().unwrap()]).fails();
-        assert!(!target.exists() || fs::read_dir(&target).unwrap().next().is_none(), "{name:?} restored something");
+        assert!(
+            !target.exists() || fs::read_dir(&target).unwrap().next().is_none(),
+            "{name:?} restored something"
+        );
     }
 }
 
@@ -210,7 +218,10 @@ fn a_dry_run_writes_nothing() {
     let target = sandbox.fresh_target();
     restore_into(&sandbox, &id, &target, &["--dry-run"]).exits(0);
     assert!(!target.exists() || fs::read_dir(&target).unwrap().next().is_none());
-    tree::build(&target, &[file("docs/a.txt", "other").mtime(1, 1), dir("docs").mtime(2, 2), dir("").mtime(3, 3)]);
+    tree::build(
+        &target,
+        &[file("docs/a.txt", "other").mtime(1, 1), dir("docs").mtime(2, 2), dir("").mtime(3, 3)],
+    );
     let before = capture(&target);
     restore_into(&sandbox, &id, &target, &["--dry-run"]).exits(0);
     assert_same(&before, &capture(&target));
@@ -228,7 +239,11 @@ fn restored_files_are_verified_when_asked() {
 fn zeros_become_holes_when_asked() {
     let (sandbox, id, _) = Sandbox::backed_up(&[pieces(
         "image",
-        vec![Piece::Noise { seed: 1, len: 100_000 }, Piece::Zeros(20_000_000), Piece::Noise { seed: 2, len: 100_000 }],
+        vec![
+            Piece::Noise { seed: 1, len: 100_000 },
+            Piece::Zeros(20_000_000),
+            Piece::Noise { seed: 2, len: 100_000 },
+        ],
     )]);
     let target = sandbox.fresh_target();
     restore_into(&sandbox, &id, &target, &["--sparse"]).exits(0);

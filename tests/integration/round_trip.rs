@@ -46,7 +46,7 @@ fn names_in_any_bytes() {
         file(raw(b"new\nline/tab\there"), "control"),
         file(raw(b"-rf"), "looks like an option"),
         file(raw(b" / "), "spaces"),
-        file(raw(b"...") , "dots"),
+        file(raw(b"..."), "dots"),
         file(raw(b"back\\slash/*?[a]{b}!"), "pattern"),
         file(raw(b"~/$HOME/%s"), "expansions"),
         dir(raw(b"\xc3\x28")),
@@ -70,8 +70,12 @@ fn names_that_differ_only_in_case_or_normalisation() {
 fn names_of_255_bytes() {
     let long = "n".repeat(255);
     let bytes = vec![0xffu8; 255];
-    let nodes =
-        [file(&*long, "plain"), file(raw(&bytes), "high bytes"), dir(format!("dir/{long}")), symlink(format!("link-{}", "l".repeat(250)), &*long)];
+    let nodes = [
+        file(&*long, "plain"),
+        file(raw(&bytes), "high bytes"),
+        dir(format!("dir/{long}")),
+        symlink(format!("link-{}", "l".repeat(250)), &*long),
+    ];
     comes_back(&nodes);
 }
 
@@ -79,7 +83,11 @@ fn names_of_255_bytes() {
 fn a_folder_sorts_its_entries_by_bytes_and_keeps_all_of_them() {
     // "a", "a-", "a/", "a0": a separator sorts between them in some orders.
     let mut nodes: Vec<Node> = (0..6000).map(|i| file(format!("many/{i}"), format!("{i}"))).collect();
-    nodes.extend([file("a/x", "1"), file("a-", "2"), file("a0", "3"), file("a.b", "4"), file("a-/x", "5")].into_iter().take(4));
+    nodes.extend(
+        [file("a/x", "1"), file("a-", "2"), file("a0", "3"), file("a.b", "4"), file("a-/x", "5")]
+            .into_iter()
+            .take(4),
+    );
     comes_back(&nodes);
 }
 
@@ -172,7 +180,14 @@ fn a_large_file_with_a_little_data_stays_small() {
 fn zeros_that_were_written_are_zeros_again() {
     comes_back(&[
         pieces("zeros", vec![Piece::Zeros(3_000_000)]),
-        pieces("zeros-inside", vec![Piece::Text { seed: 1, len: 100_000 }, Piece::Zeros(2_000_000), Piece::Text { seed: 2, len: 5 }]),
+        pieces(
+            "zeros-inside",
+            vec![
+                Piece::Text { seed: 1, len: 100_000 },
+                Piece::Zeros(2_000_000),
+                Piece::Text { seed: 2, len: 5 },
+            ],
+        ),
         pieces("zeros-and-hole", vec![Piece::Zeros(1_048_576), Piece::Hole(MIB), Piece::Zeros(4096)]),
     ]);
 }
@@ -189,7 +204,12 @@ fn permissions_with_setuid_setgid_and_sticky() {
 
 #[test]
 fn a_folder_without_write_permission_gets_its_children() {
-    comes_back(&[dir("closed").mode(0o555), file("closed/child", "x").mode(0o444), dir("closed/sub").mode(0o500), file("closed/sub/y", "y")]);
+    comes_back(&[
+        dir("closed").mode(0o555),
+        file("closed/child", "x").mode(0o444),
+        dir("closed/sub").mode(0o500),
+        file("closed/sub/y", "y"),
+    ]);
 }
 
 #[test]
@@ -334,10 +354,8 @@ fn special_parts_that_need_root_are_skipped_with_a_warning() {
         return;
     }
     let target = sandbox.fresh_target();
-    let finished = sandbox
-        .run(["restore", &id, "--target", target.to_str().unwrap()])
-        .exits_any(&[0, 3])
-        .says("device");
+    let finished =
+        sandbox.run(["restore", &id, "--target", target.to_str().unwrap()]).exits_any(&[0, 3]).says("device");
     let restored = Sandbox::below(&target, &sandbox.source);
     assert_eq!(fs::read(restored.join("plain")).unwrap(), b"x", "{finished}");
     assert!(!restored.join("device").exists());
@@ -391,7 +409,9 @@ fn posix_acls_also_default_ones() {
         // New children inherit this one: a restore must not let it change what they had.
         dir("folder").xattr("system.posix_acl_default", tree::acl(1)),
         file("other/plain", "x").mode(0o600),
-        dir("both").xattr("system.posix_acl_access", tree::acl(1)).xattr("system.posix_acl_default", tree::acl(65_534)),
+        dir("both")
+            .xattr("system.posix_acl_access", tree::acl(1))
+            .xattr("system.posix_acl_default", tree::acl(65_534)),
     ]);
 }
 
@@ -421,7 +441,11 @@ fn empty_folders_and_an_empty_source() {
 
 #[test]
 fn the_umask_does_not_matter() {
-    let nodes = [file("open", "x").mode(0o666), dir("wide").mode(0o777), tree::node("fifo", tree::Kind::Fifo).mode(0o666)];
+    let nodes = [
+        file("open", "x").mode(0o666),
+        dir("wide").mode(0o777),
+        tree::node("fifo", tree::Kind::Fifo).mode(0o666),
+    ];
     let (sandbox, id, before) = Sandbox::backed_up(&nodes);
     let target = sandbox.fresh_target();
     let mut shell = sandbox.command(["restore", &id, "--target", target.to_str().unwrap()]);
@@ -450,7 +474,12 @@ fn a_single_file_as_source() {
 
 #[test]
 fn a_second_snapshot_leaves_the_first_as_it_was() {
-    let sandbox = Sandbox::with(&[noise("big", 1, 3_000_000), file("gone", "x"), dir("folder"), file("folder/kept", "k")]);
+    let sandbox = Sandbox::with(&[
+        noise("big", 1, 3_000_000),
+        file("gone", "x"),
+        dir("folder"),
+        file("folder/kept", "k"),
+    ]);
     let first_tree = capture(&sandbox.source);
     let first = sandbox.backup();
     fs::remove_file(sandbox.source.join("gone")).unwrap();

@@ -93,7 +93,11 @@ impl Tree {
     pub fn at(&self, path: &str) -> Self {
         let prefix = format!("{path}/").into_bytes();
         let inside = |(key, facts): (&Vec<u8>, &Facts)| {
-            let rest = if key == path.as_bytes() { Some(Vec::new()) } else { key.strip_prefix(&prefix[..]).map(<[u8]>::to_vec) };
+            let rest = if key == path.as_bytes() {
+                Some(Vec::new())
+            } else {
+                key.strip_prefix(&prefix[..]).map(<[u8]>::to_vec)
+            };
             rest.map(|rest| (rest, facts.clone()))
         };
         Self(self.0.iter().filter_map(inside).collect())

@@ -1,6 +1,7 @@
 //! A place to run the program in, and what most tests do there.
 
 pub mod compare;
+mod compare_test;
 pub mod rng;
 pub mod run;
 pub mod tree;
@@ -19,8 +20,11 @@ use compare::{Tree, assert_same, capture};
 use run::Finished;
 use tree::Node;
 
-/// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_backstay");
+/// The program under test: the one that was built with these tests, or an installed one.
+pub fn program() -> OsString {
+    std::env::var_os("BACKSTAY_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_backstay").into())
+}
+
 /// Password of every sandbox's repository.
 pub const PASSWORD: &str = "correct horse";
 /// An unprivileged user and group that exist on every Linux system.
@@ -107,7 +111,7 @@ impl Sandbox {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))

@@ -78,8 +78,8 @@ impl Finished {
     /// Standard output as JSON lines, each an object with a `message_type`.
     pub fn json_lines(&self) -> Vec<serde_json::Value> {
         let parse = |line: &str| {
-            let value: serde_json::Value = serde_json::from_str(line)
-                .unwrap_or_else(|e| panic!("no JSON line: {e}: {line}\n{self}"));
+            let value: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("no JSON line: {e}: {line}\n{self}"));
             assert!(value["message_type"].is_string(), "no message_type: {line}\n{self}");
             value
         };
