@@ -1,6 +1,7 @@
 //! Round trips of generated trees that change between two backups.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,16 +15,42 @@ use crate::support::compare::capture;
 use crate::support::tree::{self, Kind, Node, Piece, raw};
 use crate::support::{Sandbox, is_root, rng};
 
+/// A name of any bytes, shown as one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Name(Vec<u8>);
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+/// A first tree and what happens to it, shown on few lines when it fails.
+#[derive(Clone)]
+struct Case {
+    tree: BTreeMap<Name, Made>,
+    changes: Vec<Change>,
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, made) in &self.tree {
+            writeln!(f, "{name:?}: {made:?}")?;
+        }
+        self.changes.iter().try_for_each(|change| writeln!(f, "then {change:?}"))
+    }
+}
+
 /// A generated entry; folders hold more of them.
 #[derive(Debug, Clone)]
 enum Thing {
     File(Vec<Piece>),
-    Symlink(Vec<u8>),
+    Symlink(Name),
     Fifo,
     Socket,
     /// Another name of some earlier file.
     Hardlink(Index),
-    Dir(BTreeMap<Vec<u8>, Made>),
+    Dir(BTreeMap<Name, Made>),
 }
 
 #[derive(Debug, Clone)]
@@ -44,19 +71,20 @@ enum Change {
     Append(Index, usize),
     Truncate(Index, u8),
     Delete(Index),
-    Rename(Index, Vec<u8>),
+    Rename(Index, Name),
     Chmod(Index, u32),
     Touch(Index, i64, u32),
     /// Something else comes under the same name.
     Replace(Index, Made),
-    Add(Vec<u8>, Made),
+    Add(Name, Made),
 }
 
-fn name() -> impl Strategy<Value = Vec<u8>> {
+fn name() -> impl Strategy<Value = Name> {
     let byte = prop_oneof![3 => prop::sample::select(b"abcAB.-_0 ".to_vec()), 1 => any::<u8>()];
     vec(byte, 1..12)
         .prop_map(|name| name.into_iter().map(|b| if b == 0 || b == b'/' { b'x' } else { b }).collect())
         .prop_filter("not a name", |name: &Vec<u8>| name != b"." && name != b"..")
+        .prop_map(Name)
 }
 
 fn bytes() -> impl Strategy<Value = Vec<Piece>> {
@@ -82,7 +110,7 @@ fn made(thing: impl Strategy<Value = Thing>) -> impl Strategy<Value = Made> {
 fn entry() -> impl Strategy<Value = Made> {
     let leaf = prop_oneof![
         12 => bytes().prop_map(Thing::File),
-        2 => vec(1u8..=255, 1..40).prop_map(Thing::Symlink),
+        2 => vec(1u8..=255, 1..40).prop_map(|to| Thing::Symlink(Name(to))),
         1 => Just(Thing::Fifo),
         1 => Just(Thing::Socket),
         2 => any::<Index>().prop_map(Thing::Hardlink),
@@ -114,7 +142,7 @@ fn flatten(path: &Path, made: &Made, files: &mut Vec<PathBuf>, nodes: &mut Vec<N
             files.push(path.to_path_buf());
             Kind::File(pieces.clone())
         }
-        Thing::Symlink(to) => Kind::Symlink(raw(to)),
+        Thing::Symlink(to) => Kind::Symlink(raw(&to.0)),
         Thing::Fifo => Kind::Fifo,
         Thing::Socket => Kind::Socket,
         Thing::Hardlink(_) if files.is_empty() => return,
@@ -136,7 +164,7 @@ fn flatten(path: &Path, made: &Made, files: &mut Vec<PathBuf>, nodes: &mut Vec<N
     nodes.push(node.mtime(made.mtime.0, made.mtime.1));
     if let Thing::Dir(children) = &made.thing {
         for (name, child) in children {
-            flatten(&path.join(raw(name)), child, files, nodes);
+            flatten(&path.join(raw(&name.0)), child, files, nodes);
         }
     }
 }
@@ -187,7 +215,7 @@ fn apply(root: &Path, change: &Change) {
         })),
         Change::Delete(i) => drop(any(i).map(|path| remove(&path))),
         // A folder may not move below itself, nor onto a full one: then nothing happens.
-        Change::Rename(i, name) => drop(any(i).map(|path| fs::rename(path, root.join(raw(name))))),
+        Change::Rename(i, name) => drop(any(i).map(|path| fs::rename(path, root.join(raw(&name.0))))),
         Change::Chmod(i, mode) => drop(any(i).filter(|p| !p.is_symlink()).map(|path| {
             let needed = if is_root() { 0 } else { 0o700 };
             fs::set_permissions(path, fs::Permissions::from_mode(mode | needed)).unwrap();
@@ -198,11 +226,11 @@ fn apply(root: &Path, change: &Change) {
             plant(root, path.strip_prefix(root).unwrap(), made);
         })),
         Change::Add(name, made) => {
-            let path = root.join(raw(name));
+            let path = root.join(raw(&name.0));
             if path.symlink_metadata().is_ok() {
                 remove(&path);
             }
-            plant(root, &raw(name), made);
+            plant(root, &raw(&name.0), made);
         }
     }
 }
@@ -221,19 +249,19 @@ fn sneak(path: &Path, at: u64) {
 #[test]
 fn generated_trees_come_back_from_both_snapshots() {
     let config = Config { cases: 12, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
-    let trees = (btree_map(name(), entry(), 0..12), vec(change(), 0..12));
-    let mut runner = TestRunner::new(config);
-    let outcome = runner.run(&trees, |(first, changes)| {
+    let cases = (btree_map(name(), entry(), 0..12), vec(change(), 0..12))
+        .prop_map(|(tree, changes)| Case { tree, changes });
+    let outcome = TestRunner::new(config).run(&cases, |case| {
         let sandbox = Sandbox::new();
         let mut nodes = Vec::new();
         let mut files = Vec::new();
-        for (name, made) in &first {
-            flatten(&raw(name), made, &mut files, &mut nodes);
+        for (name, made) in &case.tree {
+            flatten(&raw(&name.0), made, &mut files, &mut nodes);
         }
         sandbox.build(&nodes);
         let first_tree = capture(&sandbox.source);
         let first = sandbox.backup();
-        for change in &changes {
+        for change in &case.changes {
             apply(&sandbox.source, change);
         }
         let second_tree = capture(&sandbox.source);
