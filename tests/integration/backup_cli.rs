@@ -150,7 +150,7 @@ fn an_empty_stream_is_an_error_unless_allowed() {
     assert_eq!(sandbox.snapshot_ids().len(), 1);
 }
 
-fn from_command<'a>(script: &'a str) -> [&'a str; 8] {
+fn from_command(script: &str) -> [&str; 8] {
     ["backup", "--stdin-from-command", "--stdin-filename", "out.txt", "--", "sh", "-c", script]
 }
 

@@ -184,7 +184,7 @@ fn each_on_a_copy<J: Sync>(
                 replace_dir(&sample.sandbox.repo, &sandbox.repo);
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // Odd jobs meet a cache that knows nothing, even ones a cache that knows all.
-                    if next.load(Ordering::Relaxed) % 2 == 0 {
+                    if next.load(Ordering::Relaxed).is_multiple_of(2) {
                         replace_dir(&sample.sandbox.cache, &sandbox.cache);
                     } else if sandbox.cache.exists() {
                         fs::remove_dir_all(&sandbox.cache).unwrap();

@@ -323,13 +323,15 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+type Spoil = fn(&Path, &mut Rng);
+
 #[test]
 fn a_cache_that_is_lost_or_spoilt_heals_without_being_asked() {
     let (sandbox, id, before) = Sandbox::backed_up(&[noise("x", 1, 3_000_000), file("y", "y")]);
     let stored = sandbox.repo_bytes();
     let good = sandbox.root().join("good-cache");
     replace_dir(&sandbox.cache, &good);
-    let spoils: [(&str, fn(&Path, &mut Rng)); 6] = [
+    let spoils: [(&str, Spoil); 6] = [
         ("all gone", |cache, _| fs::remove_dir_all(cache).unwrap()),
         ("garbage", |cache, rng| spoil(cache, |_| random(rng.next(), 5000))),
         ("emptied", |cache, _| spoil(cache, |_| Vec::new())),

@@ -199,7 +199,7 @@ fn facts_of(stat: &Stat) -> Facts {
         kind,
         mode: stat.st_mode & 0o7777,
         owner: (stat.st_uid, stat.st_gid),
-        mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+        mtime: (stat.st_mtime, stat.st_mtime_nsec),
         size: if sized { stat.st_size as u64 } else { 0 },
         device: if device { stat.st_rdev } else { 0 },
         hash: None,

@@ -36,11 +36,13 @@ fn an_exact_copy_is_the_same() {
     compare_trees(&sandbox.source, &copy(&sandbox));
 }
 
+type Spoil = fn(&Path);
+
 #[test]
 fn every_difference_is_seen() {
     let sandbox = sample();
     let before = capture(&sandbox.source);
-    let spoils: [(&str, fn(&Path)); 14] = [
+    let spoils: [(&str, Spoil); 14] = [
         ("bytes", |t| {
             fs::write(t.join("d/inner"), "outer").unwrap();
             set_mtime(&t.join("d/inner"), 0, 0);

@@ -32,7 +32,8 @@ pub const NOBODY: u32 = 65_534;
 
 /// A repository, a cache, a source and room for targets in one temporary folder.
 pub struct Sandbox {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
+    root: PathBuf,
     /// The repository's folder.
     pub repo: PathBuf,
     /// The cache folder.
@@ -57,21 +58,31 @@ impl Sandbox {
             source,
             as_nobody: false,
             targets: AtomicU32::new(0),
-            dir,
+            root,
+            _dir: dir,
         }
     }
 
     /// With an initialised repository: a copy of one that is made once, as a key derivation is slow
     /// on purpose.
     pub fn new() -> Self {
-        static TEMPLATE: OnceLock<Sandbox> = OnceLock::new();
+        static TEMPLATE: OnceLock<Vec<(PathBuf, Option<Vec<u8>>)>> = OnceLock::new();
         let template = TEMPLATE.get_or_init(|| {
             let sandbox = Self::empty();
             sandbox.ok(["init"]);
-            sandbox
+            let mut found = Vec::new();
+            read_dir(&sandbox.repo, Path::new(""), &mut found);
+            found
         });
         let sandbox = Self::empty();
-        copy_dir(&template.repo, &sandbox.repo);
+        fs::create_dir(&sandbox.repo).unwrap();
+        for (path, bytes) in template {
+            let path = sandbox.repo.join(path);
+            match bytes {
+                Some(bytes) => fs::write(path, bytes).unwrap(),
+                None => fs::create_dir(path).unwrap(),
+            }
+        }
         sandbox
     }
 
@@ -92,7 +103,7 @@ impl Sandbox {
 
     /// The folder that holds everything.
     pub fn root(&self) -> &Path {
-        self.repo.parent().unwrap_or(self.dir.path())
+        &self.root
     }
 
     /// Makes `nodes` in the source.
@@ -313,6 +324,21 @@ pub fn replace_dir(from: &Path, to: &Path) {
         fs::remove_dir_all(to).unwrap();
     }
     copy_dir(from, to);
+}
+
+/// Everything below a folder: files with their bytes, folders before what is in them.
+fn read_dir(root: &Path, below: &Path, found: &mut Vec<(PathBuf, Option<Vec<u8>>)>) {
+    for entry in fs::read_dir(root.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let path = below.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            found.push((path.clone(), None));
+            read_dir(root, &path, found);
+        } else {
+            let bytes = fs::read(entry.path()).unwrap();
+            found.push((path, Some(bytes)));
+        }
+    }
 }
 
 fn collect_files(root: &Path, below: &Path, found: &mut Vec<(PathBuf, u64)>) {
