@@ -1,16 +1,13 @@
 //! `backup` from the outside: sources, exit codes, what is published and what is not.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use crate::support::compare::{assert_same, capture};
 use crate::support::rng::noise as random;
 use crate::support::tree::{dir, file, noise, text};
-use crate::support::{Sandbox, is_root, skip};
+use crate::support::{PASSWORD, Sandbox, is_root, skip};
 
 #[test]
 fn wrong_usage_exits_with_2() {
@@ -112,92 +109,6 @@ fn the_whole_root_may_be_the_source() {
 }
 
 #[test]
-fn a_stream_from_standard_input() {
-    let sandbox = Sandbox::new();
-    let stream = random(1, 5_000_000);
-    let finished =
-        sandbox.run_with_input(["backup", "--stdin", "--stdin-filename", "db.sql"], stream.clone()).exits(0);
-    assert_eq!(sandbox.snapshot_ids().len(), 1, "{finished}");
-    assert_eq!(sandbox.ok(["dump", "latest", "/db.sql"]).stdout, stream);
-    sandbox.check_clean();
-}
-
-#[test]
-fn the_same_stream_again_adds_little() {
-    let sandbox = Sandbox::new();
-    let stream = random(1, 8_000_000);
-    let args = ["backup", "--stdin", "--stdin-filename", "db.sql"];
-    sandbox.run_with_input(args, stream.clone()).exits(0);
-    let first = sandbox.repo_bytes();
-    // A few bytes come in near the beginning: everything after them moves.
-    let mut changed = stream;
-    changed.splice(100_000..100_000, random(2, 777));
-    sandbox.run_with_input(args, changed.clone()).exits(0);
-    let added = sandbox.repo_bytes() - first;
-    assert!(added < 1_000_000, "{added} bytes added for 777");
-    assert_eq!(sandbox.ok(["dump", "latest", "/db.sql"]).stdout, changed);
-}
-
-#[test]
-fn an_empty_stream_is_an_error_unless_allowed() {
-    let sandbox = Sandbox::new();
-    sandbox.run_with_input(["backup", "--stdin", "--stdin-filename", "s"], vec![]).exits(1).says("empty");
-    assert!(sandbox.snapshot_ids().is_empty());
-    sandbox.run_with_input(["backup", "--stdin", "--stdin-filename", "s", "--allow-empty"], vec![]).exits(0);
-    assert_eq!(sandbox.ok(["dump", "latest", "/s"]).stdout, b"");
-    let command = ["backup", "--stdin-from-command", "--stdin-filename", "s", "--", "true"];
-    sandbox.run(command).exits(1).says("empty");
-    assert_eq!(sandbox.snapshot_ids().len(), 1);
-}
-
-fn from_command(script: &str) -> [&str; 8] {
-    ["backup", "--stdin-from-command", "--stdin-filename", "out.txt", "--", "sh", "-c", script]
-}
-
-#[test]
-fn a_command_that_succeeds_is_stored() {
-    let sandbox = Sandbox::new();
-    sandbox.ok(from_command("echo note on stderr >&2; seq 1 200000"));
-    let expected: String = (1..=200_000).map(|i| format!("{i}\n")).collect();
-    assert_eq!(sandbox.ok(["dump", "latest", "/out.txt"]).text(), expected);
-}
-
-#[test]
-fn a_command_that_fails_publishes_no_snapshot() {
-    let sandbox = Sandbox::new();
-    let finished = sandbox.run(from_command("seq 1 200000; echo the disk is on fire >&2; exit 3")).exits(1);
-    finished.says("the disk is on fire").says("3");
-    assert!(sandbox.snapshot_ids().is_empty());
-    sandbox.run(from_command("exit 1")).exits(1);
-    sandbox.run(from_command("seq 1 5; kill -9 $$")).exits(1).says_any(&["signal", "killed"]);
-    sandbox
-        .run(["backup", "--stdin-from-command", "--", "/no/such/program"])
-        .exits(1)
-        .says("/no/such/program");
-    assert!(sandbox.snapshot_ids().is_empty());
-    sandbox.check_clean();
-}
-
-#[test]
-fn a_command_in_the_middle_of_a_pipe_gets_its_arguments_untouched() {
-    let sandbox = Sandbox::new();
-    let args = [
-        "backup",
-        "--stdin-from-command",
-        "--stdin-filename",
-        "x",
-        "--",
-        "printf",
-        "%s|",
-        "--json",
-        "a b",
-        "-v",
-    ];
-    sandbox.ok(args);
-    assert_eq!(sandbox.ok(["dump", "latest", "/x"]).text(), "--json|a b|-v|");
-}
-
-#[test]
 fn an_unreadable_file_is_reported_and_the_rest_is_stored() {
     let mut sandbox = Sandbox::with(&[
         file("good", "good"),
@@ -205,8 +116,7 @@ fn an_unreadable_file_is_reported_and_the_rest_is_stored() {
         file("closed/inside", "x"),
         file("zzz-after", "after"),
     ]);
-    fs::set_permissions(sandbox.source.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
-        .unwrap();
+    fs::set_permissions(sandbox.source.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     if !sandbox.become_nobody() {
         return;
     }
@@ -226,8 +136,7 @@ fn an_unreadable_file_is_reported_and_the_rest_is_stored() {
         lines.iter().any(|l| l["message_type"] == "error" && l.to_string().contains("secret")),
         "{lines:?}"
     );
-    fs::set_permissions(sandbox.source.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
-        .unwrap();
+    fs::set_permissions(sandbox.source.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]
@@ -239,85 +148,9 @@ fn an_incomplete_snapshot_does_not_spoil_the_next_one() {
     let source = sandbox.source.to_str().unwrap().to_owned();
     sandbox.run(["backup", &source]).exits(3);
     let secret = sandbox.source.join("secret");
-    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     let id = sandbox.new_snapshot(["backup", &source], 0);
     assert_same(&capture(&sandbox.source), &capture(&sandbox.restore(&id)));
-}
-
-/// Calls `disturb` again and again while a backup runs; the backup's snapshot.
-fn backup_while(sandbox: &Sandbox, disturb: impl Fn(u64) + Sync) -> String {
-    let stop = AtomicBool::new(false);
-    let before = sandbox.snapshot_ids();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut round = 0;
-            while !stop.load(Ordering::Relaxed) {
-                disturb(round);
-                round += 1;
-            }
-        });
-        let finished = sandbox.run(["backup".as_ref(), sandbox.source.as_os_str()]);
-        stop.store(true, Ordering::Relaxed);
-        finished.exits_any(&[0, 3]);
-    });
-    sandbox.snapshot_ids().difference(&before).next().unwrap().clone()
-}
-
-#[test]
-fn a_file_that_grows_while_it_is_read() {
-    let sandbox = Sandbox::with(&[noise("log", 1, 20_000_000), file("still", "still")]);
-    let log = sandbox.source.join("log");
-    let id = backup_while(&sandbox, |round| {
-        let mut out = OpenOptions::new().append(true).open(&log).unwrap();
-        out.write_all(&random(round, 10_000)).unwrap();
-        thread::sleep(Duration::from_millis(1));
-    });
-    let restored = sandbox.restore(&id);
-    assert_eq!(fs::read(restored.join("still")).unwrap(), b"still");
-    let (now, then) = (fs::read(&log).unwrap(), fs::read(restored.join("log")).unwrap());
-    assert!(then.len() >= 20_000_000 && now.starts_with(&then), "an append-only file is stored as a prefix");
-    sandbox.check_clean();
-}
-
-#[test]
-fn a_file_that_is_rewritten_or_cut_while_it_is_read() {
-    let sandbox = Sandbox::with(&[noise("busy", 1, 20_000_000), noise("other", 2, 1_000_000)]);
-    let busy = sandbox.source.join("busy");
-    let id = backup_while(&sandbox, |round| {
-        let mut out = OpenOptions::new().write(true).open(&busy).unwrap();
-        out.set_len(if round % 2 == 0 { 3_000_000 } else { 20_000_000 }).unwrap();
-        out.seek(SeekFrom::Start(round * 1_000_003 % 15_000_000)).unwrap();
-        out.write_all(&random(round, 100_000)).unwrap();
-    });
-    let restored = sandbox.restore(&id);
-    assert_eq!(fs::read(restored.join("other")).unwrap(), random(2, 1_000_000));
-    sandbox.check_clean();
-    // Quiet again: the next snapshot has what is there.
-    let before = capture(&sandbox.source);
-    let id = sandbox.backup();
-    sandbox.restores_to(&id, &before);
-}
-
-#[test]
-fn files_and_folders_that_come_and_go_while_they_are_read() {
-    let sandbox = Sandbox::with(&[noise("a/still", 2, 10_000_000), noise("z/still", 3, 10_000_000)]);
-    for i in 0..500 {
-        fs::create_dir_all(sandbox.source.join(format!("m/{i}"))).unwrap();
-        fs::write(sandbox.source.join(format!("m/{i}/f")), random(i, 3000)).unwrap();
-    }
-    let id = backup_while(&sandbox, |round| {
-        let path = sandbox.source.join(format!("m/{}", (round * 7 + 499) % 500));
-        if round % 3 == 2 {
-            fs::create_dir_all(&path).unwrap();
-            fs::write(path.join("f"), random(round, 3000)).unwrap();
-        } else {
-            let _ = fs::remove_dir_all(&path);
-        }
-    });
-    let restored = sandbox.restore(&id);
-    assert_eq!(fs::read(restored.join("a/still")).unwrap(), random(2, 10_000_000));
-    assert_eq!(fs::read(restored.join("z/still")).unwrap(), random(3, 10_000_000));
-    sandbox.check_clean();
 }
 
 #[test]
@@ -466,7 +299,7 @@ fn quiet_says_nothing_when_all_is_well() {
 fn the_password_may_come_from_a_file_or_a_command() {
     let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
     let path = sandbox.root().join("password");
-    fs::write(&path, format!("{}\n", crate::support::PASSWORD)).unwrap();
+    fs::write(&path, format!("{}\n", PASSWORD)).unwrap();
     for (name, value) in [
         ("BACKSTAY_PASSWORD_FILE", path.to_str().unwrap().to_owned()),
         ("BACKSTAY_PASSWORD_COMMAND", format!("cat {}", path.display())),
@@ -503,7 +336,7 @@ fn no_secret_is_ever_printed() {
         &["cat", "config"],
         &["key", "list"],
     ] {
-        sandbox.ok(args).never_says(&[crate::support::PASSWORD]);
+        sandbox.ok(args).never_says(&[PASSWORD]);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,34 +103,59 @@ fn a_killed_backup_leaves_a_clean_repository() {
     assert!(hits >= 3, "only {hits} kills hit: the source is too small for this machine");
 }
 
-#[test]
-fn what_a_killed_stream_had_stored_is_found_again() {
-    let sandbox = Sandbox::new();
-    let stream = random(7, 120_000_000);
-    let args = ["backup", "--stdin", "--stdin-filename", "s"];
-    let mut child = sandbox
-        .command(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+const STREAM: [&str; 4] = ["backup", "--stdin", "--stdin-filename", "s"];
+
+/// Starts a backup of a stream and feeds it `bytes`; the pipe stays open.
+fn start_stream(sandbox: &Sandbox, bytes: &[u8]) -> (Child, ChildStdin) {
+    let mut command = sandbox.command(STREAM);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
-    pipe.write_all(&stream[..110_000_000]).unwrap();
-    // All but what is in flight has been taken; some packs are durable by now or soon.
+    pipe.write_all(bytes).unwrap();
+    (child, pipe)
+}
+
+/// Waits until the repository holds that much; how much it holds then.
+fn wait_for_bytes(sandbox: &Sandbox, bytes: u64) -> u64 {
     let until = Instant::now() + Duration::from_secs(20);
-    while sandbox.repo_bytes() < 40_000_000 && Instant::now() < until {
+    while sandbox.repo_bytes() < bytes && Instant::now() < until {
         thread::sleep(Duration::from_millis(20));
     }
+    let stored = sandbox.repo_bytes();
+    assert!(stored >= bytes, "only {stored} bytes were stored before the end of the stream");
+    stored
+}
+
+#[test]
+fn a_killed_stream_can_be_repeated() {
+    let sandbox = Sandbox::new();
+    let stream = random(7, 120_000_000);
+    let (mut child, _pipe) = start_stream(&sandbox, &stream[..110_000_000]);
+    let stored = wait_for_bytes(&sandbox, 40_000_000);
     child.kill().unwrap();
     child.wait().unwrap();
-    let stored = sandbox.repo_bytes();
-    assert!(stored >= 40_000_000, "only {stored} bytes were stored before the end of the stream");
     assert!(sandbox.snapshot_ids().is_empty());
     sandbox.check_clean();
-    sandbox.run_with_input(args, stream.clone()).exits(0);
+    sandbox.run_with_input(STREAM, stream.clone()).exits(0);
     assert!(sandbox.ok(["dump", "latest", "/s"]).stdout == stream);
     println!("{stored} bytes before, {} after", sandbox.repo_bytes());
+    sandbox.check_clean();
+}
+
+#[test]
+fn what_was_stored_before_ctrl_c_is_found_again() {
+    let sandbox = Sandbox::new();
+    let stream = random(8, 120_000_000);
+    let (mut child, pipe) = start_stream(&sandbox, &stream[..110_000_000]);
+    wait_for_bytes(&sandbox, 40_000_000);
+    assert_interrupted(interrupt(&mut child));
+    drop(pipe);
+    assert!(sandbox.snapshot_ids().is_empty());
+    sandbox.check_clean();
+    sandbox.run_with_input(STREAM, stream.clone()).exits(0);
+    assert!(sandbox.ok(["dump", "latest", "/s"]).stdout == stream);
+    let bytes = sandbox.repo_bytes();
+    assert!(bytes < 130_000_000, "{bytes} bytes for a stream of 120 MB: what was stored was stored again");
     sandbox.check_clean();
 }
 
@@ -241,11 +266,7 @@ fn ctrl_c_ends_a_check_cleanly() {
 #[test]
 fn ctrl_c_ends_a_backup_that_waits_for_its_input() {
     let sandbox = Sandbox::new();
-    let mut command = sandbox.command(["backup", "--stdin", "--stdin-filename", "s"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    pipe.write_all(&random(1, 1_000_000)).unwrap();
+    let (mut child, pipe) = start_stream(&sandbox, &random(1, 1_000_000));
     thread::sleep(Duration::from_millis(700));
     // The pipe stays open: nothing will ever come.
     assert_interrupted(interrupt(&mut child));
@@ -257,11 +278,7 @@ fn ctrl_c_ends_a_backup_that_waits_for_its_input() {
 #[test]
 fn a_closed_terminal_or_a_service_stop_ends_a_backup_too() {
     let sandbox = Sandbox::new();
-    let mut command = sandbox.command(["backup", "--stdin", "--stdin-filename", "s"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    pipe.write_all(&random(1, 1_000_000)).unwrap();
+    let (mut child, pipe) = start_stream(&sandbox, &random(1, 1_000_000));
     thread::sleep(Duration::from_millis(700));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let started = Instant::now();

@@ -23,6 +23,8 @@ mod damage;
 mod environment;
 mod excludes;
 mod generated;
+mod moving_source;
 mod restore_cli;
 mod round_trip;
+mod streams;
 mod tidy;

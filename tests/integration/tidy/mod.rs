@@ -2,7 +2,7 @@
 
 mod source;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use source::{Source, item_end, read_all, without_comments_and_literals, words};
 
@@ -34,19 +34,29 @@ const RANKS: &[(&str, u8)] = &[
 ];
 
 /// What may use a module of its own rank.
-const WITHIN_RANK: &[(&str, &str)] = &[("entry_name", "limits")];
+const WITHIN_RANK: &[(&str, &str)] = &[
+    ("entry_name", "limits"),
+    // What is sealed is laid out by `format`, which knows nothing of keys.
+    ("crypto", "format"),
+    // The chunker cuts by a table that is a key, and by the profile that the config holds.
+    ("chunk", "crypto"),
+    ("chunk", "format"),
+    // Room for the seal's tag is left behind what is compressed.
+    ("compress", "crypto"),
+];
 
 /// Longest source file, in lines, that is no test. The aim is 400; what is above asks to be split.
 const FILE_MAX_LINES: usize = 500;
 /// Longest function, in lines. The aim is 70.
 const FUNCTION_MAX_LINES: usize = 100;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The crate's folder: cargo's at run time, so that a built test can be run on another checkout.
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
 fn sources() -> Vec<Source> {
-    read_all(root(), "src")
+    read_all(&root(), "src")
 }
 
 fn nothing(found: Vec<String>, rule: &str) {
@@ -152,6 +162,11 @@ fn nothing_panics_on_data_from_outside() {
     for source in &sources() {
         let names =
             [".unwrap()", ".unwrap_err()", ".expect(", ".expect_err(", "panic!", "todo!", "unimplemented!"];
+        // A limit is computed by the compiler, which a panic stops. The store's suite is made of asserts.
+        let by_design = ["src/limits.rs", "src/store/conformance.rs"];
+        if by_design.iter().any(|path| source.path == Path::new(path)) {
+            continue;
+        }
         for name in names {
             found.extend(source.find_all(name).map(|at| format!("{}: {name}", source.at(at))));
         }
@@ -163,7 +178,7 @@ fn nothing_panics_on_data_from_outside() {
 fn work_that_is_left_is_an_issue_not_a_comment() {
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK")];
     let mut found = Vec::new();
-    for source in sources().iter().chain(&read_all(root(), "tests")) {
+    for source in sources().iter().chain(&read_all(&root(), "tests")) {
         for (number, line) in source.text.lines().enumerate() {
             if marks.iter().any(|mark| words(line, mark).next().is_some()) {
                 found.push(format!("{}:{}: {}", source.path.display(), number + 1, line.trim()));
@@ -176,7 +191,7 @@ fn work_that_is_left_is_an_issue_not_a_comment() {
 #[test]
 fn every_lint_exception_says_why() {
     let mut found = Vec::new();
-    for source in sources().iter().chain(&read_all(root(), "tests")) {
+    for source in sources().iter().chain(&read_all(&root(), "tests")) {
         for name in ["#[allow(", "#[expect(", "#![allow(", "#![expect("] {
             for (at, _) in source.code.match_indices(name) {
                 let end = source.code[at..].find(")]").map_or(source.code.len(), |end| at + end);
@@ -219,7 +234,9 @@ fn secrets_derive_neither_debug_nor_serde() {
     for source in sources().iter().filter(|s| s.module() == "crypto") {
         for at in source.find_all("derive(") {
             let end = at + source.production[at..].find(')').unwrap_or(0);
-            let item = source.production[end..].lines().find(|l| l.contains("struct ")).unwrap_or_default();
+            let below = &source.production[end + 1..];
+            let item =
+                below.lines().find(|l| l.contains("struct ") || l.contains("enum ")).unwrap_or_default();
             let secret = ["Key", "Password", "Kek", "Secret"].iter().any(|word| item.contains(word));
             let derives = &source.production[at..end];
             if secret && ["Debug", "Serialize", "Deserialize", "Default"].iter().any(|t| derives.contains(t))

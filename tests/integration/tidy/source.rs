@@ -56,13 +56,18 @@ pub fn read_all(root: &Path, folder: &str) -> Vec<Source> {
     let test_modules: BTreeSet<PathBuf> = sources.iter().flat_map(declared_test_modules).collect();
     for source in &mut sources {
         let declared = source.path.ancestors().any(|p| test_modules.contains(&p.with_extension("")));
-        let named = source.path.file_name().is_some_and(|name| name == "tests.rs");
+        let named = source.path.file_name().is_some_and(is_test_name);
         if declared || named || folder == "tests" {
             source.is_test = true;
             source.production = blank(&source.production);
         }
     }
     sources
+}
+
+/// `tests.rs` and `listing_tests.rs`, which a `#[path]` may give another module name.
+fn is_test_name(name: &std::ffi::OsStr) -> bool {
+    name.to_str().is_some_and(|name| name == "tests.rs" || name.ends_with("_tests.rs"))
 }
 
 fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
