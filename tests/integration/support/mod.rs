@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,8 +41,8 @@ pub struct Sandbox {
     pub cache: PathBuf,
     /// What is backed up, unless a test says otherwise. Exists and is empty at first.
     pub source: PathBuf,
-    /// Run the program as [`NOBODY`].
-    pub as_nobody: bool,
+    program: OsString,
+    as_nobody: bool,
     targets: AtomicU32,
 }
 
@@ -56,6 +57,7 @@ impl Sandbox {
             repo: root.join("repo"),
             cache: root.join("cache"),
             source,
+            program: program(),
             as_nobody: false,
             targets: AtomicU32::new(0),
             root,
@@ -122,7 +124,7 @@ impl Sandbox {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        let mut command = Command::new(program());
+        let mut command = Command::new(&self.program);
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
@@ -279,6 +281,11 @@ impl Sandbox {
         if !is_root() {
             return true;
         }
+        // Where it was built, only its builder may look.
+        let copy = self.root.join("program");
+        fs::copy(&self.program, &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        self.program = copy.into();
         chown_all(self.root());
         self.as_nobody = true;
         let possible = self
@@ -287,7 +294,7 @@ impl Sandbox {
             .and_then(|child| child.wait_with_output())
             .is_ok_and(|output| output.status.success());
         if !possible {
-            skip("user nobody cannot run the program where it was built");
+            skip("user nobody cannot run the program in the temporary folder");
         }
         possible
     }
