@@ -180,10 +180,15 @@ fn others_restore(
         let target = sandbox.fresh_target();
         let finished = sandbox.run(["restore", id, "--target", target.to_str().unwrap()]);
         let restored = Sandbox::below(&target, &sample.sandbox.source);
-        if finished.status.code() != Some(0) || !differences(tree, &capture(&restored)).is_empty() {
-            let object = object.display();
+        let found = match finished.status.code() {
+            Some(0) => differences(tree, &capture(&restored)),
+            _ => vec!["no restore".to_owned()],
+        };
+        if !found.is_empty() {
             return Err(format!(
-                "{object}: {damage:?}: snapshot {id} was not named but does not restore\n{said}\n{finished}"
+                "{}: {damage:?}: snapshot {id} was not named but does not restore: {}\n{said}\n{finished}",
+                object.display(),
+                found.join("\n")
             ));
         }
         fs::remove_dir_all(target).unwrap();
@@ -219,7 +224,8 @@ fn each_on_a_copy<J: Sync>(
         }
     });
     let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), jobs.len(), failures.join("\n\n"));
+    let shown = failures[..failures.len().min(8)].join("\n\n");
+    assert!(failures.is_empty(), "{} of {} failed:\n{shown}", failures.len(), jobs.len());
 }
 
 fn spoil_and_mend<T>(sandbox: &Sandbox, object: &Path, damage: &Damage, then: impl FnOnce() -> T) -> T {
