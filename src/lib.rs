@@ -25,5 +25,6 @@ pub mod id;
 pub mod limits;
 pub mod observe;
 pub mod repo;
+pub mod restore;
 pub mod seal;
 pub mod store;
