@@ -11,6 +11,7 @@
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
 
+pub mod backup;
 pub mod check;
 pub mod chunk;
 pub mod compress;

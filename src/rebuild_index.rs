@@ -269,7 +269,6 @@ mod tests {
 
     #[test]
     fn a_crash_at_any_request_leaves_all_packs_listed() {
-        use crate::error::StoreErrorKind;
         use crate::store::faulty::{Fault, FaultPlan};
 
         let f = Fixture::small();
@@ -284,7 +283,6 @@ mod tests {
                 &StopFlag::new(),
             );
             f.store.set_plan(FaultPlan::none());
-            let _: StoreErrorKind = StoreErrorKind::Other;
             assert_eq!(f.indexed().index().counts(), before, "after request {nth}");
             if result.is_ok() {
                 return;

@@ -115,6 +115,13 @@ pub struct Manifest {
     pub errors: Vec<String>,
 }
 
+impl RunCounts {
+    /// All files of the snapshot (anything but directories).
+    pub fn files(&self) -> u64 {
+        self.files_new.saturating_add(self.files_changed).saturating_add(self.files_unmodified)
+    }
+}
+
 impl Manifest {
     /// The JSON text.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {

@@ -9,6 +9,7 @@
 
 mod claims;
 mod open_pack;
+mod stream;
 mod uploader;
 
 use std::sync::Arc;
@@ -21,11 +22,13 @@ use crate::error::{Error, Result};
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
-    DATA_PACK_TARGET_BYTES, METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL,
-    ZSTD_METADATA_LEVEL,
+    DATA_FRAME_TARGET_BYTES, DATA_PACK_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES, METADATA_PACK_TARGET_BYTES,
+    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
 use crate::seal::{self, PlainFrame};
+
+pub use stream::{MetadataWriter, PartList};
 
 use claims::Claims;
 use open_pack::OpenPack;
@@ -70,11 +73,20 @@ impl Default for IngestOptions {
     }
 }
 
+/// The frames that one thread is filling: what a thread stores one after another is decoded together.
+#[derive(Default)]
+struct Lane {
+    data: PlainFrame,
+    metadata: PlainFrame,
+}
+
 /// A run that stores chunks; shared by all its threads.
 pub struct Ingest {
     repo: Arc<IndexedRepository>,
     options: IngestOptions,
     claims: Arc<Claims>,
+    /// One for each thread of the pool, and a last one for all others.
+    lanes: Vec<Mutex<Lane>>,
     data_packs: [Mutex<Option<OpenPack>>; OPEN_DATA_PACKS],
     metadata_pack: Mutex<Option<OpenPack>>,
     counters: Arc<Counters>,
@@ -91,6 +103,7 @@ impl Ingest {
             repo,
             options,
             claims,
+            lanes: (0..=rayon::current_num_threads()).map(|_| Mutex::default()).collect(),
             data_packs: Default::default(),
             metadata_pack: Mutex::default(),
             counters,
@@ -115,6 +128,25 @@ impl Ingest {
             }
         }
         Ok(())
+    }
+
+    /// Adds a claimed chunk to this thread's frame, which is stored once it is full.
+    pub fn add(&self, kind: PackKind, id: ChunkId, plaintext: &[u8]) -> Result<()> {
+        let others = self.lanes.len().saturating_sub(1);
+        let number = rayon::current_thread_index().unwrap_or(others).min(others);
+        let lane = self.lanes.get(number).ok_or_else(|| Error::Internal("no lane".to_owned()))?;
+        let mut lane = lane.lock();
+        let (frame, target) = match kind {
+            PackKind::Data => (&mut lane.data, DATA_FRAME_TARGET_BYTES),
+            PackKind::Metadata => (&mut lane.metadata, METADATA_FRAME_TARGET_BYTES),
+        };
+        frame.push(id, plaintext);
+        if frame.is_full(target) { self.store(kind, frame) } else { Ok(()) }
+    }
+
+    /// The repository.
+    pub fn repo(&self) -> &Arc<IndexedRepository> {
+        &self.repo
     }
 
     /// Compresses, seals and packs a frame of claimed chunks, and empties it.
@@ -179,8 +211,17 @@ impl Ingest {
         }
     }
 
-    /// Ends the run: writes the packs that are still open and the last segment.
+    /// Ends the run: stores what is not yet, writes the packs that are still open and the last segment.
     pub fn finish(self) -> Result<(IndexDurable, Added)> {
+        use rayon::prelude::*;
+        let flushed: Result<()> = self.lanes.par_iter().try_for_each(|lane| {
+            let mut lane = lane.lock();
+            self.store(PackKind::Data, &mut lane.data)?;
+            self.store(PackKind::Metadata, &mut lane.metadata)
+        });
+        if let Err(error) = flushed {
+            return Err(self.uploader.finish().err().unwrap_or(error));
+        }
         for slot in self.data_packs.iter().chain([&self.metadata_pack]) {
             if let Some(pack) = slot.lock().take() {
                 if let Some(closed) = pack.close()? {
@@ -188,11 +229,13 @@ impl Ingest {
                 }
             }
         }
+        // The uploader counts what it has written, so it comes first.
+        let counters = Arc::clone(&self.counters);
         self.uploader.finish()?;
         let added = Added {
-            chunks: self.counters.chunks.load(Ordering::Relaxed),
-            raw_bytes: self.counters.raw_bytes.load(Ordering::Relaxed),
-            stored_bytes: self.counters.stored_bytes.load(Ordering::Relaxed),
+            chunks: counters.chunks.load(Ordering::Relaxed),
+            raw_bytes: counters.raw_bytes.load(Ordering::Relaxed),
+            stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
         };
         Ok((IndexDurable { _private: () }, added))
     }

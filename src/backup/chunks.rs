@@ -1,0 +1,87 @@
+//! Plaintext becomes stored chunks.
+
+use crate::error::Result;
+use crate::format::entry::Part;
+use crate::format::pack::PackKind;
+use crate::id::ChunkId;
+use crate::repo::ingest::Ingest;
+
+/// One piece of a buffer: a chunk, or zeros.
+enum Piece {
+    Chunk { id: ChunkId, start: usize, len: usize },
+    Zeros { len: usize },
+}
+
+/// Gathers the chunks of a buffer, so that they are claimed together.
+#[derive(Default)]
+pub struct Batch {
+    pieces: Vec<Piece>,
+    ids: Vec<ChunkId>,
+    new: Vec<bool>,
+}
+
+/// Chunks shorter than this are stored even if all zeros: a file of a few zero bytes is no hole.
+const ZEROS_MIN_LEN: usize = 4096;
+
+impl Batch {
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.ids.clear();
+    }
+
+    /// How many pieces there are.
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Adds the chunk of `len` bytes at `start` of `buffer`.
+    pub fn push(&mut self, ingest: &Ingest, buffer: &[u8], start: usize, len: usize) {
+        let Some(chunk) = buffer.get(start..start + len) else { return };
+        if len >= ZEROS_MIN_LEN && is_zero(chunk) {
+            self.pieces.push(Piece::Zeros { len });
+            return;
+        }
+        let id = ingest.repo().keys().chunk_id(chunk);
+        self.ids.push(id);
+        self.pieces.push(Piece::Chunk { id, start, len });
+    }
+
+    /// Cuts `buffer[start..]` into chunks and adds them all. The buffer must hold the stream's end.
+    pub fn push_all(&mut self, ingest: &Ingest, buffer: &[u8], mut start: usize) {
+        while let Some(rest) = buffer.get(start..).filter(|rest| !rest.is_empty()) {
+            let len = ingest.repo().chunker().cut(rest);
+            self.push(ingest, buffer, start, len);
+            start += len;
+        }
+    }
+
+    /// Claims all chunks, stores the new ones, and gives each piece as a part to `each`.
+    pub fn store(
+        &mut self,
+        ingest: &Ingest,
+        buffer: &[u8],
+        mut each: impl FnMut(Part) -> Result<()>,
+    ) -> Result<()> {
+        ingest.claim(&self.ids, &mut self.new)?;
+        let mut new = self.new.iter();
+        for piece in &self.pieces {
+            each(match *piece {
+                Piece::Zeros { len } => Part::Zeros { len: len as u64 },
+                Piece::Chunk { id, start, len } => {
+                    if new.next() == Some(&true) {
+                        let chunk = buffer.get(start..start + len).unwrap_or_default();
+                        ingest.add(PackKind::Data, id, chunk)?;
+                    }
+                    Part::Chunk { id, len: u32::try_from(len).unwrap_or(u32::MAX) }
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Most data is told by its first bytes.
+    bytes.iter().take(16).all(|b| *b == 0) && bytes.iter().all(|b| *b == 0)
+}

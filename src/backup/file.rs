@@ -1,0 +1,450 @@
+//! Regular files: read, cut, stored.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rayon::Scope;
+
+use crate::backup::chunks::Batch;
+use crate::backup::context::{Context, count};
+use crate::backup::directory::{Directory, Done};
+use crate::entry_name::EntryName;
+use crate::error::Result;
+use crate::extent::Extent;
+use crate::format::entry::{Content, Entry, Metadata, Node, Part};
+use crate::fs::extents::Span;
+use crate::fs::metadata::MetadataReader;
+use crate::fs::source::{Change, SourceFile, Stat};
+use crate::limits::{READ_BATCH_BYTES, SMALL_FILE_MAX_BYTES};
+use crate::repo::ingest::PartList;
+
+/// A file that the parent does not have, or has otherwise.
+pub struct ChangedFile {
+    /// Its place in the window.
+    pub place: usize,
+    /// Its name.
+    pub name: EntryName,
+    /// What it looked like when the directory was walked.
+    pub stat: Stat,
+}
+
+/// A small file whose bytes are in the buffer of its task.
+struct ReadFile {
+    place: usize,
+    name: EntryName,
+    meta: Metadata,
+    size: u64,
+    /// Pieces of the batch, and holes, in order.
+    parts: Vec<Planned>,
+}
+
+enum Planned {
+    /// So many pieces of the batch.
+    Pieces(usize),
+    Hole(u64),
+}
+
+/// What a thread keeps from one task to the next.
+#[derive(Default)]
+struct Workspace {
+    buffer: Vec<u8>,
+    batch: Batch,
+    metadata: Option<MetadataReader>,
+}
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// Takes some files of a directory: small ones together, large ones each with batches of its own.
+pub fn take_files<'s, 'a: 's>(
+    scope: &Scope<'s>,
+    context: &'s Context<'a>,
+    directory: &Arc<Directory<'a>>,
+    files: Vec<ChangedFile>,
+    done: Done<'s, 'a>,
+) {
+    let (small, large): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| file.stat.size <= SMALL_FILE_MAX_BYTES);
+    if let Err(error) = WORKSPACE.with_borrow_mut(|work| take_small(context, directory, small, work)) {
+        return context.fail(error);
+    }
+    for file in large {
+        take_large(scope, context, directory, file, done.another());
+    }
+    done.done(scope);
+}
+
+fn take_small(
+    context: &Context<'_>,
+    directory: &Directory<'_>,
+    files: Vec<ChangedFile>,
+    work: &mut Workspace,
+) -> Result<()> {
+    let Workspace { buffer, batch, metadata } = work;
+    let metadata = metadata.get_or_insert_with(|| MetadataReader::new(Arc::clone(&context.owners)));
+    buffer.clear();
+    batch.clear();
+    let mut read = Vec::with_capacity(files.len());
+    for file in files {
+        if context.is_over() {
+            return Ok(());
+        }
+        let path = || directory.path_of(&file.name);
+        match read_small(context, directory, &file, buffer, batch, metadata) {
+            Ok(file) => read.push(file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                context.note(&path(), "vanished before it was read");
+                directory.mark_changed();
+            }
+            Err(error) => {
+                context.report(&path(), error);
+                directory.mark_changed();
+            }
+        }
+    }
+    let mut parts = Vec::with_capacity(batch.len());
+    batch.store(context.ingest, buffer, |part| {
+        parts.push(part);
+        Ok(())
+    })?;
+    let mut parts = parts.into_iter();
+    for file in read {
+        let mut list = PartList::default();
+        for planned in file.parts {
+            match planned {
+                Planned::Hole(len) => list.push(context.ingest, Part::Hole { len })?,
+                Planned::Pieces(count) => {
+                    for part in parts.by_ref().take(count) {
+                        list.push(context.ingest, part)?;
+                    }
+                }
+            }
+        }
+        let content = list.finish(context.ingest, file.size)?;
+        let entry = Entry { name: file.name, meta: file.meta, node: Node::File(content) };
+        directory.put(file.place, entry, true);
+    }
+    Ok(())
+}
+
+fn read_small(
+    context: &Context<'_>,
+    directory: &Directory<'_>,
+    changed: &ChangedFile,
+    buffer: &mut Vec<u8>,
+    batch: &mut Batch,
+    metadata: &mut MetadataReader,
+) -> std::io::Result<ReadFile> {
+    let file = SourceFile::open(directory.source(), &changed.name)?;
+    let begin = buffer.len();
+    let mut size = 0;
+    let mut parts = Vec::new();
+    for span in file.spans() {
+        match span? {
+            Span::Hole(extent) => {
+                size += extent.len();
+                parts.push(Planned::Hole(extent.len()));
+            }
+            Span::Data(extent) => {
+                let start = buffer.len();
+                let result = read_extent(&file, extent, buffer);
+                if result.is_err() {
+                    buffer.truncate(begin);
+                }
+                result?;
+                size += (buffer.len() - start) as u64;
+                let before = batch.len();
+                batch.push_all(context.ingest, buffer, start);
+                parts.push(Planned::Pieces(batch.len() - before));
+            }
+        }
+    }
+    count(&context.counters.bytes_read, (buffer.len() - begin) as u64);
+    context.observer.advance(1, size);
+    note_changes(context, directory, changed, &file);
+    let (meta, problems) = metadata.of_file(&file);
+    for problem in problems {
+        context.note(&directory.path_of(&changed.name), problem);
+    }
+    Ok(ReadFile { place: changed.place, name: changed.name.clone(), meta, size, parts })
+}
+
+/// Appends the bytes of `extent` to `buffer`, fewer if the file has become shorter.
+fn read_extent(file: &SourceFile, extent: Extent, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+    let start = buffer.len();
+    let len = usize::try_from(extent.len()).map_err(std::io::Error::other)?;
+    buffer.resize(start + len, 0);
+    let mut done = 0;
+    while done < len {
+        let Some(rest) = buffer.get_mut(start + done..) else { break };
+        match file.read_at(rest, extent.offset() + done as u64)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    buffer.truncate(start + done);
+    Ok(())
+}
+
+fn note_changes(context: &Context<'_>, directory: &Directory<'_>, changed: &ChangedFile, file: &SourceFile) {
+    if matches!(file.change_since(file.stat()), Ok(Change::Bytes)) {
+        context.note(
+            &directory.path_of(&changed.name),
+            "changed while it was read: it may be stored half old, half new",
+        );
+    }
+}
+
+/// A large file on its way.
+struct LargeFile<'a> {
+    directory: Arc<Directory<'a>>,
+    changed: ChangedFile,
+    meta: Metadata,
+    assembly: Mutex<Assembly>,
+    /// Batches that are not stored yet, and the reader.
+    pending: AtomicUsize,
+    /// It could not be read to its end: half a file is not a file.
+    unreadable: AtomicBool,
+}
+
+/// Parts in the order of the file, whatever order the batches end in.
+#[derive(Default)]
+pub struct Assembly {
+    next: u64,
+    early: BTreeMap<u64, Vec<Part>>,
+    list: PartList,
+    size: u64,
+}
+
+impl Assembly {
+    /// Takes the parts of batch `number`.
+    pub fn put(&mut self, context: &Context<'_>, number: u64, parts: Vec<Part>) -> Result<()> {
+        self.early.insert(number, parts);
+        while let Some(parts) = self.early.remove(&self.next) {
+            self.next += 1;
+            for part in parts {
+                self.size += part.len();
+                self.list.push(context.ingest, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The content, once all batches are in.
+    pub fn finish(self, context: &Context<'_>) -> Result<Content> {
+        self.list.finish(context.ingest, self.size)
+    }
+}
+
+fn take_large<'s, 'a: 's>(
+    scope: &Scope<'s>,
+    context: &'s Context<'a>,
+    directory: &Arc<Directory<'a>>,
+    changed: ChangedFile,
+    done: Done<'s, 'a>,
+) {
+    let path = directory.path_of(&changed.name);
+    context.observer.current(&path);
+    let file = match SourceFile::open(directory.source(), &changed.name) {
+        Ok(file) => file,
+        Err(error) => {
+            context.report(&path, error);
+            directory.mark_changed();
+            return done.done(scope);
+        }
+    };
+    let (meta, problems) = MetadataReader::new(Arc::clone(&context.owners)).of_file(&file);
+    for problem in problems {
+        context.note(&path, problem);
+    }
+    let large = Arc::new(LargeFile {
+        directory: Arc::clone(directory),
+        changed,
+        meta,
+        assembly: Mutex::default(),
+        pending: AtomicUsize::new(1),
+        unreadable: AtomicBool::new(false),
+    });
+    let mut number = 0;
+    let read = file
+        .spans()
+        .try_for_each(|span| read_span(scope, context, &file, span?, &large, &mut number, &done).map(drop));
+    note_changes(context, directory, &large.changed, &file);
+    if let Err(error) = read {
+        context.report(&path, error);
+        directory.mark_changed();
+        large.unreadable.store(true, Ordering::Relaxed);
+    }
+    context.observer.advance(1, 0);
+    batch_done(scope, context, &large, done);
+}
+
+/// Reads one span in batches, and has each stored by whoever is free.
+fn read_span<'s, 'a: 's>(
+    scope: &Scope<'s>,
+    context: &'s Context<'a>,
+    file: &SourceFile,
+    span: Span,
+    large: &Arc<LargeFile<'a>>,
+    number: &mut u64,
+    done: &Done<'s, 'a>,
+) -> std::io::Result<()> {
+    let extent = match span {
+        Span::Hole(extent) => {
+            let hole = vec![Part::Hole { len: extent.len() }];
+            if let Err(error) = large.assembly.lock().put(context, *number, hole) {
+                context.fail(error);
+            }
+            *number += 1;
+            return Ok(());
+        }
+        Span::Data(extent) => extent,
+    };
+    let mut offset = extent.offset();
+    let mut source = |buffer: &mut [u8]| {
+        let left = usize::try_from(extent.end() - offset).unwrap_or(usize::MAX);
+        let Some(buffer) = buffer.get_mut(..left.min(READ_BATCH_BYTES)).or(None) else {
+            return Ok(0);
+        };
+        let n = file.read_at(buffer, offset)?;
+        offset += n as u64;
+        Ok(n)
+    };
+    read_batches(context, &mut source, &mut |buffer, lens| {
+        let this = *number;
+        *number += 1;
+        large.pending.fetch_add(1, Ordering::Relaxed);
+        let (large, done) = (Arc::clone(large), done.clone());
+        submit(scope, context, buffer, lens, move |scope, parts| {
+            let put = parts.and_then(|parts| large.assembly.lock().put(context, this, parts));
+            match put {
+                Ok(()) => batch_done(scope, context, &large, done),
+                Err(error) => context.fail(error),
+            }
+        });
+    })
+}
+
+/// Reads `source` to its end, cuts it, and hands out batches: a buffer, and the lengths of the chunks
+/// at its start.
+pub fn read_batches(
+    context: &Context<'_>,
+    source: &mut dyn FnMut(&mut [u8]) -> std::io::Result<usize>,
+    each: &mut dyn FnMut(Vec<u8>, Vec<usize>),
+) -> std::io::Result<()> {
+    let chunker = context.ingest.repo().chunker();
+    let full = READ_BATCH_BYTES + chunker.max_len();
+    let mut buffer = take_buffer(context);
+    let mut ended = false;
+    while !ended && !context.is_over() {
+        let mut have = buffer.len();
+        buffer.resize(full, 0);
+        while have < full && !ended {
+            let n = source(buffer.get_mut(have..).unwrap_or_default())?;
+            count(&context.counters.bytes_read, n as u64);
+            have += n;
+            ended = n == 0;
+        }
+        buffer.truncate(have);
+        let mut lens = Vec::new();
+        let mut cut = 0;
+        // A chunk may be cut only where the largest one would fit, or at the end.
+        while cut < have && (ended || have - cut >= chunker.max_len()) {
+            let len = chunker.cut(buffer.get(cut..).unwrap_or_default());
+            lens.push(len);
+            cut += len;
+        }
+        let mut next = take_buffer(context);
+        next.extend_from_slice(buffer.get(cut..).unwrap_or_default());
+        buffer.truncate(cut);
+        context.observer.advance(0, cut as u64);
+        each(std::mem::replace(&mut buffer, next), lens);
+    }
+    give_buffer(context, buffer);
+    Ok(())
+}
+
+fn take_buffer(context: &Context<'_>) -> Vec<u8> {
+    let mut buffer = context.buffers.lock().pop().unwrap_or_default();
+    buffer.clear();
+    buffer
+}
+
+fn give_buffer(context: &Context<'_>, buffer: Vec<u8>) {
+    context.buffers.lock().push(buffer);
+}
+
+/// Has a batch stored by whoever is free, or right here if enough wait already.
+pub fn submit<'s, 'a: 's>(
+    scope: &Scope<'s>,
+    context: &'s Context<'a>,
+    buffer: Vec<u8>,
+    lens: Vec<usize>,
+    then: impl FnOnce(&Scope<'s>, Result<Vec<Part>>) + Send + 's,
+) {
+    let store = move |scope: &Scope<'s>| {
+        if context.is_over() {
+            return;
+        }
+        let parts = store_batch(context, &buffer, &lens);
+        give_buffer(context, buffer);
+        then(scope, parts);
+    };
+    let waiting = context.batches.fetch_add(1, Ordering::Relaxed);
+    if waiting >= context.batches_max() {
+        store(scope);
+        context.batches.fetch_sub(1, Ordering::Relaxed);
+    } else {
+        scope.spawn(move |scope| {
+            store(scope);
+            context.batches.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+fn store_batch(context: &Context<'_>, buffer: &[u8], lens: &[usize]) -> Result<Vec<Part>> {
+    let mut batch = Batch::default();
+    let mut start = 0;
+    for &len in lens {
+        batch.push(context.ingest, buffer, start, len);
+        start += len;
+    }
+    let mut parts = Vec::with_capacity(lens.len());
+    batch.store(context.ingest, buffer, |part| {
+        parts.push(part);
+        Ok(())
+    })?;
+    Ok(parts)
+}
+
+/// A batch, or the reader, is done with a file; the last one puts its entry into place.
+fn batch_done<'s, 'a: 's>(
+    scope: &Scope<'s>,
+    context: &'s Context<'a>,
+    large: &Arc<LargeFile<'a>>,
+    done: Done<'s, 'a>,
+) {
+    if large.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    if large.unreadable.load(Ordering::Relaxed) {
+        return done.done(scope);
+    }
+    let assembly = std::mem::take(&mut *large.assembly.lock());
+    match assembly.finish(context) {
+        Ok(content) => {
+            let entry = Entry {
+                name: large.changed.name.clone(),
+                meta: large.meta.clone(),
+                node: Node::File(content),
+            };
+            large.directory.put(large.changed.place, entry, true);
+            done.done(scope);
+        }
+        Err(error) => context.fail(error),
+    }
+}

@@ -1,0 +1,208 @@
+//! Backup: a source becomes a snapshot.
+//!
+//! ```text
+//! paths   walk -> compare with the parent -> read -> chunk -> claim -> frame -> pack -> index
+//!              \_ listings, bottom-up _____________________/                             |
+//! stream  read -> chunk -> ...                                                      snapshot
+//! ```
+//!
+//! Every directory is a task of the thread pool, taken depth first, so that few are open at a time
+//! and what lies together is stored together. Large files and streams are cut by one thread and
+//! hashed, compressed and sealed by all. Files that cannot be read are reported and left out; what
+//! the repository cannot store ends the run, and no snapshot is made.
+
+mod chunks;
+mod context;
+mod directory;
+mod file;
+mod previous;
+mod roots;
+mod series;
+mod stream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::env::{Clock, SystemClock, Timestamp};
+use crate::error::{Error, Result};
+use crate::format::entry::Content;
+use crate::format::manifest::{Manifest, RunCounts, SnapshotKind};
+use crate::fs::exclude::ExcludeRules;
+use crate::id::SnapshotId;
+use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::ingest::{Ingest, IngestOptions};
+use crate::repo::snapshots::{self, Snapshot};
+use crate::repo::{self, IndexedRepository};
+
+use context::Context;
+use series::Ancestry;
+pub use series::KindRequest;
+pub use stream::StreamSource;
+
+/// What a backup may choose.
+#[derive(Debug, Default)]
+pub struct BackupOptions {
+    /// Which kind of snapshot to make.
+    pub kind: KindRequest,
+    /// What to leave out.
+    pub rules: ExcludeRules,
+    /// Labels of the snapshot.
+    pub tags: Vec<String>,
+    /// Host to record.
+    pub host: String,
+    /// User to record.
+    pub user: String,
+    /// The point in time to record, in place of now.
+    pub time: Option<Timestamp>,
+    /// Read and count, but store nothing.
+    pub dry_run: bool,
+    /// Read every file again, also those that look unchanged.
+    pub force: bool,
+    /// Make no snapshot if nothing changed against the parent.
+    pub skip_if_unchanged: bool,
+    /// Do not check sealed frames before they count as stored.
+    pub no_verify: bool,
+    /// Compare with this snapshot, in place of the latest of the series.
+    pub parent: Option<Snapshot>,
+    /// Folders that are left out wherever they are met: the repository and the cache.
+    pub protect: Vec<PathBuf>,
+}
+
+/// What a backup did.
+#[derive(Debug)]
+pub struct BackupReport {
+    /// The new snapshot; none for a dry run, or if nothing changed and that was to be skipped.
+    pub snapshot: Option<SnapshotId>,
+    /// What the snapshot says, or would say.
+    pub manifest: Manifest,
+    /// True if nothing changed against the parent.
+    pub unchanged: bool,
+    /// True if something of the source could not be read.
+    pub incomplete: bool,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What reading a source gave.
+struct Taken {
+    root: Content,
+    unchanged: bool,
+    stream_blake3: Option<String>,
+}
+
+/// Backs up files and directories.
+///
+/// # Errors
+/// If none of `paths` exists, if the repository fails, or if `stop` is set.
+pub fn run_paths(
+    repo: Arc<IndexedRepository>,
+    paths: &[PathBuf],
+    options: &BackupOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<BackupReport> {
+    let roots = roots::plan(paths, options)?;
+    let names = roots.names();
+    run(repo, &names, None, options, observer, stop, |context, ancestry| {
+        directory::take_tree(context, &roots, ancestry.parent_root())
+    })
+}
+
+/// Backs up a byte stream as one file called `name` at the root of the snapshot.
+///
+/// # Errors
+/// If the stream cannot be read, is empty without `allow_empty`, or its command fails; if the
+/// repository fails; if `stop` is set. No snapshot is made then.
+pub fn run_stream(
+    repo: Arc<IndexedRepository>,
+    source: StreamSource<'_>,
+    name: &str,
+    allow_empty: bool,
+    options: &BackupOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<BackupReport> {
+    let command = source.command_line();
+    run(repo, &[name.to_owned()], Some(command), options, observer, stop, |context, ancestry| {
+        stream::take(context, source, name, allow_empty, ancestry.parent_root())
+    })
+}
+
+fn run(
+    repo: Arc<IndexedRepository>,
+    names: &[String],
+    stream: Option<Vec<String>>,
+    options: &BackupOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+    take: impl FnOnce(&Context<'_>, &Ancestry) -> Result<Taken>,
+) -> Result<BackupReport> {
+    let begun = Instant::now();
+    let started = SystemClock.now();
+    let ancestry = Ancestry::find(&repo, names, options)?;
+    let totals = ancestry.parent_counts();
+    observer.phase(Phase::BackingUp, totals.files(), totals.bytes_total);
+
+    let ingest_options = IngestOptions { verify: !options.no_verify, dry_run: options.dry_run };
+    let ingest = Ingest::new(Arc::clone(&repo), ingest_options)?;
+    let context = Context::new(&ingest, options, ancestry.kind(), observer, stop);
+    let taken = match take(&context, &ancestry) {
+        Ok(taken) => taken,
+        Err(error) => {
+            drop(context);
+            // What is stored already is listed, so that the next run need not store it again.
+            let listed = ingest.abandon();
+            return Err(if matches!(error, Error::Interrupted) {
+                listed.err().unwrap_or(error)
+            } else {
+                error
+            });
+        }
+    };
+    let outcome = context.finish();
+    let (receipt, added) = ingest.finish()?;
+    let counts = RunCounts {
+        added_raw: added.raw_bytes,
+        added_stored: added.stored_bytes,
+        chunks_new: added.chunks,
+        ..outcome.counts
+    };
+    let manifest = Manifest {
+        required_features: Vec::new(),
+        kind: ancestry.kind(),
+        series: ancestry.series().to_owned(),
+        parent: ancestry.parent().map(|s| s.id.to_hex()),
+        base: ancestry.base(),
+        root: taken.root,
+        time: repo::format_time(options.time.unwrap_or(started)),
+        started: repo::format_time(started),
+        finished: repo::format_time(SystemClock.now()),
+        host: options.host.clone(),
+        user: options.user.clone(),
+        paths: names.to_vec(),
+        stream: stream.is_some(),
+        stream_blake3: taken.stream_blake3,
+        command: stream.unwrap_or_default(),
+        tags: options.tags.clone(),
+        excludes: options.rules.description().to_vec(),
+        program: repo::program(),
+        summary: counts,
+        errors: outcome.errors,
+    };
+    let unchanged = taken.unchanged && ancestry.parent().is_some();
+    let wanted = !options.dry_run && !(unchanged && options.skip_if_unchanged);
+    let snapshot = if wanted { Some(snapshots::save(&repo, &receipt, &manifest)?) } else { None };
+    Ok(BackupReport {
+        snapshot,
+        manifest,
+        unchanged,
+        incomplete: counts.errors > 0,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// A full reads every byte again, whatever the metadata says.
+fn reads_everything(kind: SnapshotKind, options: &BackupOptions) -> bool {
+    options.force || kind == SnapshotKind::Full
+}

@@ -1,0 +1,215 @@
+//! Byte streams: standard input, or what a command writes.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::backup::Taken;
+use crate::backup::context::{Context, count};
+use crate::backup::file::{Assembly, read_batches, submit};
+use crate::backup::previous::Previous;
+use crate::entry_name::EntryName;
+use crate::env::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::format::entry::{Content, Entry, Metadata, Node};
+use crate::format::listing::encode_entry;
+use crate::format::manifest::escape_bytes;
+use crate::repo::ingest::MetadataWriter;
+
+/// How often a reader that waits for its source looks whether it is to stop.
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Mode of a stream's file: what was piped may be secret.
+const STREAM_MODE: u16 = 0o600;
+
+/// Where a stream comes from.
+pub enum StreamSource<'a> {
+    /// A reader that gives its bytes without waiting long.
+    Reader(&'a mut (dyn Read + Send)),
+    /// The standard input of this process.
+    Stdin,
+    /// The standard output of a command; its standard error goes where ours goes.
+    Command {
+        /// The program.
+        program: OsString,
+        /// Its arguments.
+        args: Vec<OsString>,
+    },
+}
+
+impl StreamSource<'_> {
+    /// The command and its arguments, for the manifest.
+    pub fn command_line(&self) -> Vec<String> {
+        match self {
+            Self::Command { program, args } => {
+                std::iter::once(program).chain(args).map(|arg| escape_bytes(arg.as_bytes())).collect()
+            }
+            Self::Reader(_) | Self::Stdin => Vec::new(),
+        }
+    }
+}
+
+/// Stores a stream as the one file of a root listing.
+pub fn take(
+    context: &Context<'_>,
+    source: StreamSource<'_>,
+    name: &str,
+    allow_empty: bool,
+    previous: Option<&Content>,
+) -> Result<Taken> {
+    let name = EntryName::new(name.as_bytes())
+        .map_err(|error| Error::Usage(format!("the stream cannot be called {name:?}: {error}")))?;
+    context.observer.current(Path::new(name.as_os_str()));
+    let (content, hash) = match source {
+        StreamSource::Reader(reader) => store(context, &mut |buffer| reader.read(buffer))?,
+        StreamSource::Stdin => {
+            let stdin = io::stdin();
+            store(context, &mut |buffer| read_or_stop(context, stdin.as_fd(), buffer))?
+        }
+        StreamSource::Command { program, args } => store_command(context, &program, &args)?,
+    };
+    if content.size == 0 && !allow_empty {
+        return Err(Error::Usage(
+            "the stream is empty: nothing was stored (--allow-empty if that is meant)".to_owned(),
+        ));
+    }
+    let before = Previous::new(&context.reader, previous)
+        .and_then(|mut previous| previous.take(name.as_bytes(), &mut |_| {}))
+        .unwrap_or_default();
+    let counters = &context.counters;
+    let unchanged = matches!(&before, Some(Entry { node: Node::File(old), .. }) if *old == content);
+    count(&counters.bytes_total, content.size);
+    match (before.is_some(), unchanged) {
+        (_, true) => count(&counters.files_unmodified, 1),
+        (true, false) => {
+            count(&counters.files_changed, 1);
+            count(&counters.bytes_changed, content.size);
+        }
+        (false, false) => {
+            count(&counters.files_new, 1);
+            count(&counters.bytes_new, content.size);
+        }
+    }
+    let entry = Entry { name, meta: stream_metadata(context), node: Node::File(content) };
+    let mut encoded = Vec::new();
+    encode_entry(&mut encoded, &mut Vec::new(), &entry);
+    let mut listing = MetadataWriter::default();
+    listing.write(context.ingest, &encoded)?;
+    let root = listing.finish(context.ingest)?;
+    context.observer.advance(1, 0);
+    Ok(Taken { root, unchanged, stream_blake3: Some(hash) })
+}
+
+fn stream_metadata(context: &Context<'_>) -> Metadata {
+    let now = SystemClock.now();
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Metadata {
+        mode: STREAM_MODE,
+        uid,
+        gid,
+        user: context.owners.user(uid).as_ref().into(),
+        group: context.owners.group(gid).as_ref().into(),
+        mtime: now,
+        ctime: now,
+        device: 0,
+        inode: 0,
+        nlink: 1,
+        xattrs: Vec::new(),
+    }
+}
+
+/// Reads to the end; gives the content and the BLAKE3 of all bytes in hex.
+fn store(
+    context: &Context<'_>,
+    source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+) -> Result<(Content, String)> {
+    let mut hasher = blake3::Hasher::new();
+    let assembly = Mutex::new(Assembly::default());
+    let assembly_ref = &assembly;
+    let mut hashed = |buffer: &mut [u8]| {
+        let n = loop {
+            match source(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        hasher.update(buffer.get(..n).unwrap_or_default());
+        Ok(n)
+    };
+    rayon::in_place_scope(|scope| {
+        let mut number = 0;
+        let read = read_batches(context, &mut hashed, &mut |buffer, lens| {
+            let this = number;
+            number += 1;
+            submit(scope, context, buffer, lens, move |_, parts| {
+                let put = parts.and_then(|parts| assembly_ref.lock().put(context, this, parts));
+                if let Err(error) = put {
+                    context.fail(error);
+                }
+            });
+        });
+        if let Err(error) = read {
+            context.fail(Error::io("read", "the stream")(error));
+        }
+    });
+    context.check()?;
+    let content = assembly.into_inner().finish(context)?;
+    Ok((content, hasher.finalize().to_hex().to_string()))
+}
+
+/// Reads from a pipe or terminal; gives up when the run is over.
+fn read_or_stop(context: &Context<'_>, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        if context.is_over() {
+            return Ok(0);
+        }
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        match poll(&mut fds, Some(&WAIT)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(rustix::io::read(fd, buffer)?),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn store_command(context: &Context<'_>, program: &OsString, args: &[OsString]) -> Result<(Content, String)> {
+    let name = program.to_string_lossy().into_owned();
+    let mut child =
+        Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(
+            |error| Error::Command { command: name.clone(), outcome: format!("cannot be started: {error}") },
+        )?;
+    let Some(output) = child.stdout.take() else {
+        return Err(Error::Internal("a command without output".to_owned()));
+    };
+    let stored = store(context, &mut |buffer| read_or_stop(context, output.as_fd(), buffer));
+    // Closed before waiting, so that a command that still writes ends too.
+    drop(output);
+    if stored.is_err() {
+        // It may have ended already.
+        let _ = child.kill();
+    }
+    let status = wait(&mut child, &name)?;
+    let stored = stored?;
+    if status.success() {
+        return Ok(stored);
+    }
+    let outcome = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "did not end well".to_owned(),
+    };
+    Err(Error::Command { command: name, outcome })
+}
+
+fn wait(child: &mut Child, name: &str) -> Result<ExitStatus> {
+    child.wait().map_err(|error| Error::Command {
+        command: name.to_owned(),
+        outcome: format!("cannot be waited for: {error}"),
+    })
+}

@@ -1,0 +1,117 @@
+//! The smaller commands.
+
+use std::fs;
+
+use crate::support::run::finish;
+use crate::support::tree::{file, noise};
+use crate::support::{PASSWORD, Sandbox};
+
+#[test]
+fn snapshots_are_listed_for_people_and_machines() {
+    let (sandbox, first, _) = Sandbox::backed_up(&[file("x", "x")]);
+    let second = sandbox.backup();
+    let finished = sandbox.ok(["snapshots"]);
+    finished.says(&first[..8]).says(&second[..8]).says("2 snapshots");
+    let ids: Vec<_> = sandbox.snapshots_json().iter().map(|s| s["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, [first, second], "oldest first");
+}
+
+#[test]
+fn an_empty_repository_has_no_snapshots() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.snapshots_json().is_empty());
+    sandbox.ok(["snapshots"]);
+    sandbox.run(["restore", "latest", "--target", "out"]).fails().says("snapshot");
+    sandbox.check_clean();
+    sandbox.ok(["stats"]);
+}
+
+#[test]
+fn stats_count_what_is_stored() {
+    let (sandbox, _, _) = Sandbox::backed_up(&[noise("x", 1, 2_000_000)]);
+    sandbox.ok(["stats"]);
+    let finished = sandbox.ok(["stats", "--json"]);
+    let last = finished.text().lines().last().unwrap_or_default().to_owned();
+    serde_json::from_str::<serde_json::Value>(&last).unwrap_or_else(|e| panic!("{e}\n{finished}"));
+}
+
+#[test]
+fn objects_can_be_looked_at() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
+    sandbox.ok(["cat", "config"]);
+    let snapshot = sandbox.ok(["cat", "snapshot", &id]);
+    serde_json::from_slice::<serde_json::Value>(&snapshot.stdout)
+        .unwrap_or_else(|e| panic!("{e}\n{snapshot}"));
+    for (kind, folder) in [("pack", "packs"), ("index", "index")] {
+        let (path, _) = sandbox.objects().into_iter().find(|(p, _)| p.starts_with(folder)).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        sandbox.ok(["cat", kind, name]);
+    }
+    sandbox.run(["cat", "snapshot", "0000000000"]).fails();
+    sandbox.run(["cat", "nonsense"]).exits(2);
+}
+
+#[test]
+fn passwords_can_be_added_changed_and_removed() {
+    let (sandbox, id, before) = Sandbox::backed_up(&[file("x", "x")]);
+    let with = |password: &str, args: &[&str]| {
+        let mut command = sandbox.command(args);
+        command.env("BACKSTAY_PASSWORD", password);
+        finish(command, None)
+    };
+    let new = |password: &str| {
+        let path = sandbox.root().join("new-password");
+        fs::write(&path, format!("{password}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    sandbox.ok(["key", "list"]);
+    sandbox.ok(["key", "add", "--new-password-file", &new("second")]);
+    with("second", &["snapshots"]).exits(0).says(&id[..8]);
+    with(PASSWORD, &["snapshots"]).exits(0);
+    with("second", &["key", "passwd", "--new-password-file", &new("third")]).exits(0);
+    with("second", &["snapshots"]).exits(12);
+    with("third", &["snapshots"]).exits(0);
+    let keys = fs::read_dir(sandbox.repo.join("keys")).unwrap().count();
+    assert_eq!(keys, 2);
+    // The key in use cannot be removed, another one can.
+    let outcomes: Vec<_> = fs::read_dir(sandbox.repo.join("keys"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|key| sandbox.run(["key", "remove", &key]).status.code())
+        .collect();
+    assert_eq!(outcomes.iter().filter(|code| **code == Some(0)).count(), 1, "{outcomes:?}");
+    with("third", &["snapshots"]).exits(12);
+    sandbox.restores_to(&id, &before);
+    sandbox.check_clean();
+}
+
+#[test]
+fn the_index_can_be_rebuilt_at_any_time() {
+    let (sandbox, id, before) = Sandbox::backed_up(&[noise("x", 1, 500_000)]);
+    sandbox.ok(["rebuild-index"]);
+    sandbox.check_clean();
+    sandbox.restores_to(&id, &before);
+    sandbox.ok(["rebuild-index"]);
+    let bytes = sandbox.repo_bytes();
+    sandbox.backup();
+    assert!(sandbox.repo_bytes() - bytes < 30_000);
+}
+
+#[test]
+fn the_cache_can_be_listed_and_cleared() {
+    let (sandbox, id, before) = Sandbox::backed_up(&[noise("x", 1, 500_000)]);
+    sandbox.ok(["cache", "list"]);
+    sandbox.ok(["cache", "clear"]);
+    sandbox.restores_to(&id, &before);
+}
+
+#[test]
+fn completions_and_manual_are_made_without_a_repository() {
+    let sandbox = Sandbox::empty();
+    for shell in ["bash", "zsh", "fish"] {
+        sandbox.ok(["completions", shell]).says("backstay");
+    }
+    sandbox.run(["man"]).exits_any(&[0, 2]);
+    let finished = sandbox.run(["man", "--help"]).exits(0);
+    assert!(!finished.stdout.is_empty());
+}

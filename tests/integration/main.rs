@@ -1,0 +1,30 @@
+//! Tests of the program as its users meet it: the built binary, real files, real signals.
+//!
+//! Nothing here links the library; what the tests know of a repository is what `docs/format.md` says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "a test that cannot go on must stop loudly, also in helpers that clippy does not see as tests"
+)]
+
+mod support;
+
+mod backup_cli;
+mod commands;
+mod crash;
+mod damage;
+mod environment;
+mod excludes;
+mod generated;
+mod moving_source;
+mod restore_cli;
+mod round_trip;
+mod streams;
+mod tidy;
