@@ -253,7 +253,9 @@ mod tests {
         let (one, two, both) = (stats(&all[..1]), stats(&all[1..]), stats(&all));
         assert_eq!(one.data.all, both.data.all);
         assert_eq!(both.restore_bytes, one.restore_bytes + two.restore_bytes);
-        assert!(both.data.referenced.raw_bytes < one.data.referenced.raw_bytes + two.data.referenced.raw_bytes);
+        assert!(
+            both.data.referenced.raw_bytes < one.data.referenced.raw_bytes + two.data.referenced.raw_bytes
+        );
         assert_eq!(both.data.referenced.chunks, both.data.all.chunks);
         assert_eq!(both.metadata.referenced.chunks, both.metadata.all.chunks);
         assert_eq!(both.data.referenced, both.data.all);

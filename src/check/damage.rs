@@ -23,12 +23,7 @@ pub(super) struct Damage {
 impl Damage {
     pub fn new(repo: &IndexedRepository) -> Result<Self> {
         let table = OrdinalTable::new(repo.index())?;
-        Ok(Self {
-            chunks: table.empty_set(),
-            table,
-            packs: Mutex::default(),
-            any: AtomicBool::new(false),
-        })
+        Ok(Self { chunks: table.empty_set(), table, packs: Mutex::default(), any: AtomicBool::new(false) })
     }
 
     /// True if something is bad, or is missing altogether.

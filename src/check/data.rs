@@ -17,8 +17,8 @@ use crate::limits::CHECK_READ_BYTES;
 use crate::observe::Phase;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::index::PackNo;
-use crate::repo::pack_reader::{self, OpenPack};
 use crate::repo::layout;
+use crate::repo::pack_reader::{self, OpenPack};
 
 use super::objects::is_damage;
 use super::read_data::Selected;
@@ -137,8 +137,10 @@ impl Work<'_> {
         if hasher.finalize().as_bytes() != record.id.as_bytes() {
             let what = "its bytes are not those it is named after";
             check.findings.error(&name, what, Advice::BackUpAgain);
+        } else {
+            // Of other bytes nothing more can be learnt: a damaged header could pass for a newer version's.
+            self.directory(&record)?;
         }
-        self.directory(&record)?;
         self.packs_read.fetch_add(1, Ordering::Relaxed);
         check.observer.advance(1, 0);
         Ok(())
@@ -156,7 +158,8 @@ impl Work<'_> {
         let mut first_slot = piece.first_slot;
         for number in piece.frames.clone() {
             let entry = pack_reader::frame_entry(&pack.record, number)?;
-            let range = |position: u64| usize::try_from(position - piece.extent.offset()).unwrap_or(usize::MAX);
+            let range =
+                |position: u64| usize::try_from(position - piece.extent.offset()).unwrap_or(usize::MAX);
             let sealed = bytes.slice(range(entry.extent.offset())..range(entry.extent.end()));
             let task = Task { pack: Arc::clone(pack), no, number, first_slot, sealed };
             match to_idle.try_send(task) {

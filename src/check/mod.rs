@@ -24,8 +24,8 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::{IndexedRepository, Repository};
 
 mod affected;
-mod data;
 mod damage;
+mod data;
 mod objects;
 mod packs;
 mod read_data;

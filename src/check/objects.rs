@@ -50,7 +50,9 @@ fn place(name: &ObjectName) -> Place {
     match name.as_str().split('/').next() {
         Some("config") => is(layout::config()),
         Some(layout::KEYS) => KeyId::from_hex(last).map_or(Place::Unknown, |id| is(layout::key(&id))),
-        Some(layout::INDEX) => SegmentId::from_hex(last).map_or(Place::Unknown, |id| is(layout::segment(&id))),
+        Some(layout::INDEX) => {
+            SegmentId::from_hex(last).map_or(Place::Unknown, |id| is(layout::segment(&id)))
+        }
         Some(layout::SNAPSHOTS) => {
             SnapshotId::from_hex(last).map_or(Place::Unknown, |id| is(layout::snapshot(&id)))
         }
@@ -123,10 +125,11 @@ pub(super) fn keys(repo: &Repository, findings: &Findings) -> Result<u64> {
 
 fn key(repo: &Repository, name: &ObjectName) -> Result<()> {
     let object = repo.store().get(name)?;
-    let header = sealed::decode_header(name, &object, ObjectKind::Key, repo.id())?;
+    // The hash first: a damaged header could pass for one of a newer version.
     if blake3::hash(&object).to_hex().as_str() != name.last_component() {
         return Err(Error::damaged(name, "its bytes are not those it is named after"));
     }
+    let header = sealed::decode_header(name, &object, ObjectKind::Key, repo.id())?;
     let mut slot = KeySlot::decode(object.get(HEADER_LEN..).unwrap_or_default())
         .map_err(|error| decode_error(name, error))?;
     let opened = repo.keys().object_key(&header).open(0, &mut slot.label);

@@ -145,7 +145,9 @@ mod tests {
         assert_eq!(ReadData::parse("10G").unwrap(), ReadData::Bytes(10 << 30));
         assert_eq!(ReadData::parse("512kib").unwrap(), ReadData::Bytes(512 << 10));
         assert_eq!(ReadData::parse("100").unwrap(), ReadData::Bytes(100));
-        for wrong in ["", "0", "0/7", "8/7", "1/0", "0%", "101%", "NaN%", "x", "5X", "-1", "1/2/3", "99999999T"] {
+        for wrong in
+            ["", "0", "0/7", "8/7", "1/0", "0%", "101%", "NaN%", "x", "5X", "-1", "1/2/3", "99999999T"]
+        {
             assert!(ReadData::parse(wrong).is_err(), "{wrong}");
         }
     }

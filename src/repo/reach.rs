@@ -112,13 +112,8 @@ impl Reach {
         visitor: &'a dyn Visitor,
         stop: &'a StopFlag,
     ) -> Result<()> {
-        let walk = Walk {
-            reach: self,
-            visitor,
-            stop,
-            failed: AtomicBool::new(false),
-            failure: Mutex::default(),
-        };
+        let walk =
+            Walk { reach: self, visitor, stop, failed: AtomicBool::new(false), failure: Mutex::default() };
         rayon::scope(|scope| roots.for_each(|root| walk.spawn(scope, root.clone(), 0)));
         let left = std::mem::take(&mut *self.batches.lock());
         if let Some(error) = walk.failure.into_inner() {

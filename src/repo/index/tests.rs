@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::extent::Extent;
 use crate::format::directory::{ChunkEntry, Codec, Directory, FrameEntry};
+use crate::format::pack::PackKind;
 
 pub(super) const REPO: RepoId = RepoId::from_bytes([7; 16]);
 
