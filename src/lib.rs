@@ -12,6 +12,7 @@
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
 
 pub mod backup;
+pub mod check;
 pub mod chunk;
 pub mod compress;
 pub mod crypto;
@@ -24,7 +25,9 @@ pub mod fs;
 pub mod id;
 pub mod limits;
 pub mod observe;
+pub mod rebuild_index;
 pub mod repo;
 pub mod restore;
 pub mod seal;
+pub mod stats;
 pub mod store;

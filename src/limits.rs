@@ -198,6 +198,25 @@ pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
 /// Handles that a restore asks the system for: the directories of its windows, and a very deep tree.
 pub const RESTORE_OPEN_FILES: u64 = 8192;
 
+// --- checking ----------------------------------------------------------------------------------
+
+/// References that a walk collects before it looks them up together, for each thread.
+pub const REACH_BATCH_CHUNKS: usize = 4096;
+/// Directories that may wait to be walked; beyond that they are walked at once.
+pub const REACH_WAITING_DIRS_MAX: usize = 16 * 1024;
+/// Long contents that are remembered as walked, 16 bytes each; more are walked again.
+pub const REACH_FINGERPRINTS_MAX: usize = 1_000_000;
+/// Bytes that are read at a time of a pack that is read whole. Two such pieces are in memory for each thread.
+pub const CHECK_READ_BYTES: u64 = 2 * MIB as u64;
+/// Findings that a report quotes; the rest are counted.
+pub const CHECK_FINDINGS_KEPT: usize = 1000;
+/// Affected paths that a report quotes for each snapshot; the rest are counted.
+pub const CHECK_PATHS_KEPT: usize = 20;
+/// Missing chunks that a check tells apart, so that each is reported once.
+pub const CHECK_MISSING_KEPT: usize = 100_000;
+/// Packs whose directories are read together when an index is rebuilt.
+pub const REBUILD_BATCH_PACKS: usize = 64;
+
 // --- stores ------------------------------------------------------------------------------------
 
 /// How often a store request that failed for a passing reason is sent in all.
