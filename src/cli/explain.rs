@@ -180,11 +180,9 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
             EXIT_FAILED,
         ),
         Error::Store(error) => return explain_store(error, repo),
-        Error::Io { action, path, source } => (
-            format!("cannot {action} {}: {}", path.display(), plain(source)),
-            io_advice(source),
-            EXIT_FAILED,
-        ),
+        Error::Io { action, path, source } => {
+            (format!("cannot {action} {}: {}", path.display(), plain(source)), io_advice(source), EXIT_FAILED)
+        }
         Error::Index(text) => (
             format!("the local index failed: {text}"),
             Some("`backstay cache clear` removes it; it is made anew when it is needed.".to_owned()),

@@ -59,7 +59,7 @@ impl SnapshotPath {
 
 /// The names of a path inside a snapshot.
 pub fn components(path: &[u8]) -> Result<Vec<EntryName>> {
-    let names = path.split(|&b| b == b'/').filter(|name| !matches!(name, [] | b"."));
+    let names = path.split(|&b| b == b'/').filter(|name| !matches!(*name, [] | b"."));
     names
         .map(|name| {
             EntryName::new(name)
@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn snapshots_and_paths_are_told_apart() {
         let parsed = |text: &str| {
-            SnapshotPath::parse(OsStr::new(text)).map(|s| (s.snapshot, String::from_utf8(join(&s.path)).unwrap()))
+            SnapshotPath::parse(OsStr::new(text))
+                .map(|s| (s.snapshot, String::from_utf8(join(&s.path)).unwrap()))
         };
         for (text, snapshot, path) in [
             ("latest", "latest", "/"),

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::cli::names::{printable, printable_path, printable_text};
 use crate::cli::output;
-use crate::cli::settings::{Settings, Verbosity};
+use crate::cli::settings::Settings;
 use crate::cli::units;
 use crate::format::manifest::escape_bytes;
 use crate::observe::{Observer, Phase};
@@ -108,12 +108,12 @@ impl Progress {
         };
         let progress = Self { shared: Arc::new(shared), ticker: Mutex::new(None) };
         if mode != Mode::Silent {
-            progress.start(settings.color, settings.verbosity == Verbosity::Verbose);
+            progress.start(settings.color);
         }
         progress
     }
 
-    fn start(&self, color: bool, _verbose: bool) {
+    fn start(&self, color: bool) {
         let shared = Arc::clone(&self.shared);
         let (stop, stopped) = mpsc::channel();
         let interval = match shared.mode {
@@ -139,11 +139,6 @@ impl Progress {
             let _ = thread.join();
             self.shared.bar.finish_and_clear();
         }
-    }
-
-    /// How many files had an error so far.
-    pub fn errors(&self) -> u64 {
-        self.shared.errors.load(Ordering::Relaxed)
     }
 }
 
@@ -204,8 +199,11 @@ impl Moment {
 
     /// Done and total of what tells best how far it is.
     fn fraction(&self) -> Option<(u64, u64)> {
-        let (done, total) =
-            if self.total_bytes > 0 { (self.bytes, self.total_bytes) } else { (self.items, self.total_items) };
+        let (done, total) = if self.total_bytes > 0 {
+            (self.bytes, self.total_bytes)
+        } else {
+            (self.items, self.total_items)
+        };
         (total > 0).then(|| (done.min(total), total))
     }
 

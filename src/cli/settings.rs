@@ -66,9 +66,8 @@ impl Settings {
         if let Some(cache) = self.cache.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             return std::path::absolute(cache).map_err(Error::io("use the cache folder", cache));
         }
-        default_cache(&|name| std::env::var_os(name).map(PathBuf::from), &home_of_user).ok_or_else(|| {
-            Error::Usage("there is no home folder for a cache: give --cache-dir".to_owned())
-        })
+        default_cache(&|name| std::env::var_os(name).map(PathBuf::from), &home_of_user)
+            .ok_or_else(|| Error::Usage("there is no home folder for a cache: give --cache-dir".to_owned()))
     }
 
     /// True unless `--quiet` was given.
@@ -102,8 +101,9 @@ mod tests {
     #[test]
     fn the_cache_is_where_it_is_looked_for() {
         let cache = |variables: &[(&str, &str)], home: Option<&str>| {
-            let variable =
-                |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value));
+            let variable = |name: &str| {
+                variables.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value))
+            };
             default_cache(&variable, &|| home.map(PathBuf::from))
         };
         let path = |text: &str| Some(PathBuf::from(text));

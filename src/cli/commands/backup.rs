@@ -24,10 +24,12 @@ use crate::repo::snapshots::{self, SnapshotFilter};
 
 /// Store files, folders or a stream as a new snapshot
 #[derive(Debug, Args)]
-#[command(long_about = "Store files, folders or a stream as a new snapshot.\n\nUnchanged files are taken over \
+#[command(
+    long_about = "Store files, folders or a stream as a new snapshot.\n\nUnchanged files are taken over \
     from the last snapshot of the same host and paths without being read. Files that cannot be read are \
     reported, and the exit code is then 3. Without --kind the first snapshot is full, and later ones are \
-    incremental; whatever the kind, every snapshot can be restored by itself.")]
+    incremental; whatever the kind, every snapshot can be restored by itself."
+)]
 #[command(after_help = "Examples:\n  backstay backup /etc /home --exclude '*.tmp'\n  \
     backstay backup --stdin-from-command --stdin-filename db.sql -- pg_dump mydb")]
 pub struct BackupArgs {
@@ -224,8 +226,7 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
     };
     let stop = signals::stop_flag();
     let report = if args.is_stream() {
-        let mut input = io::stdin();
-        let source = stream(args, &mut input)?;
+        let source = stream(args)?;
         let name = args.stdin_filename.as_str();
         backup::run_stream(repo, source, name, args.allow_empty, &options, &progress, stop)?
     } else {
@@ -236,9 +237,9 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::incomplete_if(report.incomplete))
 }
 
-fn stream<'a>(args: &BackupArgs, input: &'a mut io::Stdin) -> Result<StreamSource<'a>> {
+fn stream(args: &BackupArgs) -> Result<StreamSource<'static>> {
     if args.stdin {
-        return Ok(StreamSource::Stdin(input));
+        return Ok(StreamSource::Stdin);
     }
     let mut words = args.paths.iter().cloned();
     let program = words.next().ok_or_else(|| Error::Usage("no command is given after --".to_owned()))?;
@@ -418,7 +419,10 @@ snapshot abababab saved (incremental, after 01234567)";
         let mut report = report(RunCounts { errors: 2, ..RunCounts::default() });
         report.snapshot = None;
         let text = describe(true, &report, true);
-        assert!(text.contains("dry run: nothing was stored") && text.contains("2 files and folders"), "{text}");
+        assert!(
+            text.contains("dry run: nothing was stored") && text.contains("2 files and folders"),
+            "{text}"
+        );
         report.unchanged = true;
         assert!(describe(false, &report, false).ends_with("nothing changed: no snapshot was made"));
         assert!(describe(false, &report, false).contains("no new data"));

@@ -178,7 +178,8 @@ fn kind(node: &Node) -> (char, &'static str) {
 fn mode(meta: &Metadata) -> String {
     let set = |bit: u16| meta.mode & bit != 0;
     let mut text = String::with_capacity(9);
-    for (shift, special, both, alone) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+    for (shift, special, both, alone) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')]
+    {
         text.push(if set(0o4 << shift) { 'r' } else { '-' });
         text.push(if set(0o2 << shift) { 'w' } else { '-' });
         text.push(match (set(0o1 << shift), set(special)) {
