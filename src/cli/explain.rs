@@ -63,6 +63,8 @@ pub enum Failure {
     Error(Error),
     /// Damage that is the answer of the command that looked for it.
     Damage(Error),
+    /// What was to be backed up is not there, is empty, or cannot be had.
+    Source(Error),
     /// Standard output could not be written.
     Output(io::Error),
 }
@@ -110,6 +112,7 @@ pub fn print_failure(settings: &Settings, failure: &Failure) -> ExitCode {
         Failure::Damage(error) => {
             Explanation { code: EXIT_DAMAGED, ..explain(error, settings.repo_if_any()) }
         }
+        Failure::Source(error) => explain_source(error, settings.repo_if_any()),
     };
     let Explanation { what, advice, code } = explanation;
     let text = if settings.json {
@@ -203,6 +206,21 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
         ),
     };
     Explanation { what, advice, code }
+}
+
+/// A source is found by a path of this machine, and the command line may be right though it is empty.
+fn explain_source(error: &Error, repo: Option<&str>) -> Explanation {
+    let explanation = explain(error, repo);
+    match error {
+        Error::NotFound { .. } => {
+            Explanation { advice: Some("Check the path: no snapshot was made.".to_owned()), ..explanation }
+        }
+        Error::Usage(_) => Explanation { code: EXIT_FAILED, ..explanation },
+        Error::Command { .. } => {
+            Explanation { advice: Some("No snapshot was made.".to_owned()), ..explanation }
+        }
+        _ => explanation,
+    }
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -306,6 +324,14 @@ mod tests {
         let error = Error::TooNew { object: "config".to_owned(), needs: "format 9".to_owned() };
         let explanation = explain(&error, None);
         assert!(!explanation.what.contains("damage") && explanation.advice.unwrap().contains("upgrade"));
+    }
+
+    #[test]
+    fn a_source_that_is_not_there_is_no_snapshot() {
+        let error = Error::NotFound { what: "/x".to_owned() };
+        assert!(explain_source(&error, None).advice.unwrap().contains("Check the path"));
+        assert_eq!(explain_source(&Error::Usage("the stream is empty".to_owned()), None).code, 1);
+        assert_eq!(explain_source(&Error::Interrupted, None).code, 130);
     }
 
     #[test]

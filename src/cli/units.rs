@@ -2,29 +2,28 @@
 
 use std::time::Duration;
 
-const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// A size in binary units with three digits: `512 B`, `1.50 KiB`, `23.4 MiB`.
 pub fn size(bytes: u64) -> String {
-    let mut rest = u128::from(bytes) * 1000;
-    let mut unit = 0;
-    while rest >= 1_023_500 && unit + 1 < UNITS.len() {
-        rest = (rest + 512) / 1024;
-        unit += 1;
+    if bytes < 1024 {
+        return format!("{bytes} B");
     }
-    let name = UNITS.get(unit).copied().unwrap_or_default();
-    let (whole, thousandths) = (rest / 1000, rest % 1000);
-    match (unit, whole) {
-        (0, _) => format!("{bytes} B"),
-        (_, 0..10) if (thousandths + 5) / 10 < 100 => {
-            format!("{whole}.{:02} {name}", (thousandths + 5) / 10)
+    for (unit, name) in (1..).zip(UNITS) {
+        let whole = 1u128 << (10 * unit);
+        let rounded = |scale: u128| (u128::from(bytes) * scale + whole / 2) / whole;
+        let (hundredths, tenths, ones) = (rounded(100), rounded(10), rounded(1));
+        if hundredths < 1000 {
+            return format!("{}.{:02} {name}", hundredths / 100, hundredths % 100);
         }
-        (_, 0..100) if (thousandths + 50) / 100 < 10 => {
-            format!("{whole}.{} {name}", (thousandths + 50) / 100)
+        if tenths < 1000 {
+            return format!("{}.{} {name}", tenths / 10, tenths % 10);
         }
-        (_, 0..100) => format!("{}.0 {name}", whole + 1),
-        _ => format!("{} {name}", (rest + 500) / 1000),
+        if ones < 1024 {
+            return format!("{ones} {name}");
+        }
     }
+    format!("{bytes} B")
 }
 
 /// Bytes per second, or nothing to speak of where no time passed.
@@ -124,8 +123,9 @@ mod tests {
             (1024, "1.00 KiB"),
             (1536, "1.50 KiB"),
             (10_239, "10.0 KiB"),
-            (102_349, "99.9 KiB"),
-            (102_399, "100.0 KiB"),
+            (102_348, "99.9 KiB"),
+            (102_399, "100 KiB"),
+            (1_048_000, "1023 KiB"),
             (1_048_575, "1.00 MiB"),
             (1_048_576, "1.00 MiB"),
             (5 << 30, "5.00 GiB"),

@@ -228,10 +228,11 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
     let report = if args.is_stream() {
         let source = stream(args)?;
         let name = args.stdin_filename.as_str();
-        backup::run_stream(repo, source, name, args.allow_empty, &options, &progress, stop)?
+        backup::run_stream(repo, source, name, args.allow_empty, &options, &progress, stop)
     } else {
-        backup::run_paths(repo, &sources, &options, &progress, stop)?
+        backup::run_paths(repo, &sources, &options, &progress, stop)
     };
+    let report = report.map_err(Failure::Source)?;
     progress.finish();
     show(settings, args.dry_run, &report)?;
     Ok(Outcome::incomplete_if(report.incomplete))
@@ -371,8 +372,12 @@ fn added(counts: &RunCounts) -> String {
         return format!("no new data, {stored} stored");
     }
     let raw = units::size(counts.added_raw);
-    let percent = u128::from(counts.added_stored) * 100 / u128::from(counts.added_raw);
-    format!("{raw} of new data, stored in {stored} ({percent}%)")
+    // Of little data most of what is stored is about it.
+    let percent = match counts.added_stored <= counts.added_raw {
+        true => format!(" ({})", units::percent(counts.added_stored, counts.added_raw)),
+        false => String::new(),
+    };
+    format!("{raw} of new data, stored in {stored}{percent}")
 }
 
 #[cfg(test)]

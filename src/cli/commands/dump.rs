@@ -30,7 +30,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// Chunks that are decoded at a time, where they are small.
 const BATCH_CHUNKS: usize = 4096;
 /// Zeros that are written at a time.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Write a file of a snapshot to standard output
 #[derive(Debug, Args)]
