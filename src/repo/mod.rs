@@ -21,10 +21,15 @@ pub mod ingest;
 pub mod keyring;
 pub mod layout;
 mod open;
+pub mod ordinals;
 pub mod pack_reader;
+mod part_list;
+pub mod reach;
 pub mod sealed;
 pub mod segments;
 pub mod snapshots;
+#[cfg(test)]
+pub mod test_fixture;
 
 pub use index::Index;
 pub use open::{InitOptions, LockedRepository, Repository};

@@ -34,12 +34,13 @@ pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Resu
     repo.store().get_range(&name, extent).map_err(|error| missing_is_damage(&name, error.into()))
 }
 
-/// A pack that the index lists must be there.
+/// A pack that the index lists must be there, and be as long as the index says.
 fn missing_is_damage(name: &ObjectName, error: Error) -> Error {
     match error {
         Error::Store(e) if e.kind == StoreErrorKind::NotFound => {
             Error::damaged(name, "it is missing from the store")
         }
+        Error::Store(e) if e.kind == StoreErrorKind::OutOfRange => Error::damaged(name, e.reason),
         other => other,
     }
 }

@@ -1,0 +1,142 @@
+//! Every snapshot opens, and every reference of it leads somewhere.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::format::entry::Entry;
+use crate::id::{ChunkId, SnapshotId};
+use crate::limits::CHECK_MISSING_KEPT;
+use crate::observe::Observer;
+use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::reach::{Broken, Reach, Visitor};
+use crate::repo::snapshots::{self, Snapshot};
+use crate::repo::{Repository, layout};
+
+use super::objects::judge;
+use super::report::{Advice, CheckCounts, Findings};
+use super::{Check, Damage};
+
+/// Entries after which progress is told.
+const PROGRESS_ENTRIES: u64 = 1000;
+
+/// The snapshots that could be read.
+pub(super) struct Snapshots {
+    /// How many there are, readable or not.
+    pub count: u64,
+    /// Those that are.
+    pub readable: Vec<Snapshot>,
+}
+
+/// Loads all snapshots.
+pub(super) fn snapshots(repo: &Repository, findings: &Findings) -> Result<Snapshots> {
+    // Strange names are reported with those of the whole store.
+    let (ids, _) = snapshots::ids(repo)?;
+    let loaded: Vec<(SnapshotId, Result<Snapshot>)> =
+        ids.into_par_iter().map(|id| (id, snapshots::load(repo, &id))).collect();
+    let mut found = Snapshots { count: 0, readable: Vec::new() };
+    for (id, loaded) in loaded {
+        if is_gone(&loaded) {
+            // It was forgotten since it was listed.
+            continue;
+        }
+        found.count += 1;
+        let name = layout::snapshot(&id)?;
+        found.readable.extend(judge(findings, &name, Advice::ForgetSnapshot, loaded)?);
+    }
+    Ok(found)
+}
+
+fn is_gone<T>(result: &Result<T>) -> bool {
+    matches!(result, Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound)
+}
+
+/// Collects broken references.
+struct Collector<'a> {
+    findings: &'a Findings,
+    observer: &'a dyn Observer,
+    damage: &'a Damage,
+    missing: Mutex<HashSet<ChunkId>>,
+    entries: AtomicU64,
+    needs_index: AtomicBool,
+}
+
+impl Collector<'_> {
+    /// True for the first time that `id` is missing. Beyond the bound, never.
+    fn is_new(&self, id: ChunkId) -> bool {
+        let mut missing = self.missing.lock();
+        missing.len() < CHECK_MISSING_KEPT && missing.insert(id)
+    }
+}
+
+impl Visitor for Collector<'_> {
+    fn entry(&self, _: &Entry) {
+        let before = self.entries.fetch_add(1, Ordering::Relaxed);
+        if before % PROGRESS_ENTRIES == PROGRESS_ENTRIES - 1 {
+            self.observer.advance(PROGRESS_ENTRIES, 0);
+        }
+    }
+
+    fn broken(&self, broken: Broken) -> Result<()> {
+        self.damage.set_any();
+        match broken {
+            Broken::Missing(id) => {
+                if self.is_new(id) {
+                    let advice = match self.needs_index.load(Ordering::Relaxed) {
+                        true => Advice::RebuildIndex,
+                        false => Advice::BackUpAgain,
+                    };
+                    self.findings.error(format!("chunk {id}"), "no pack holds it", advice);
+                }
+            }
+            Broken::WrongLength(id) => {
+                if self.is_new(id) {
+                    let what = "it has another length than a snapshot says";
+                    self.findings.error(format!("chunk {id}"), what, Advice::ForgetSnapshot);
+                }
+            }
+            Broken::Unreadable(Error::Damaged { object, what }) => {
+                self.findings.error(object, what, Advice::BackUpAgain);
+            }
+            Broken::Unreadable(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+impl Check<'_> {
+    /// Walks the trees of all snapshots.
+    pub(super) fn references(
+        &self,
+        snapshots: &Snapshots,
+        reader: &Arc<ChunkReader>,
+        damage: &Damage,
+        counts: &mut CheckCounts,
+    ) -> Result<()> {
+        let collector = Collector {
+            findings: self.findings,
+            observer: self.observer,
+            damage,
+            missing: Mutex::default(),
+            entries: AtomicU64::new(0),
+            needs_index: AtomicBool::new(counts.unlisted_packs > 0),
+        };
+        let reach = Reach::new(Arc::clone(reader))?;
+        let roots = snapshots.readable.iter().map(|snapshot| &snapshot.manifest.root);
+        reach.walk(roots, &collector, self.stop)?;
+        reach.mark_bases(&mut |no, number, base| {
+            damage.set_any();
+            let pack = self.repo.index().pack_info(no)?.id;
+            let what = format!("its base {base} is missing, or no base for it");
+            self.findings.error(format!("pack {pack}, frame {number}"), what, Advice::BackUpAgain);
+            Ok(())
+        })?;
+        counts.entries = collector.entries.into_inner();
+        counts.chunks_referenced = reach.referenced().len();
+        Ok(())
+    }
+}

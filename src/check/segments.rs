@@ -1,0 +1,154 @@
+//! Index segments are what they are named after, and the local index says what they say.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::format::segment::Segment;
+use crate::id::{PackId, SegmentId};
+use crate::observe::{Observer, StopFlag};
+use crate::repo::index::Index;
+use crate::repo::{IndexedRepository, Repository, segments};
+
+use super::objects::judge;
+use super::report::{Advice, Findings};
+
+/// Segments that are read at once.
+const BATCH: usize = 8;
+
+/// What the segments say.
+#[derive(Default)]
+pub(super) struct Checked {
+    pub count: u64,
+    pub damaged: u64,
+    /// The index; nothing where a segment is damaged.
+    pub repo: Option<Arc<IndexedRepository>>,
+}
+
+/// How the local index differs from the segments.
+#[derive(Default)]
+struct Differences {
+    superseded: HashSet<SegmentId>,
+    dropped: HashMap<SegmentId, Vec<PackId>>,
+    /// Packs that a segment lists and the index does not have.
+    absent: Vec<(SegmentId, PackId)>,
+    listed: HashSet<PackId>,
+    /// Packs of which the index and a segment say different things.
+    different: Vec<(SegmentId, PackId)>,
+}
+
+/// Reads every segment, and opens the index.
+pub(super) fn check(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    findings: &Findings,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<Checked> {
+    let (ids, _) = segments::ids(repo)?;
+    let ids: Vec<SegmentId> = ids.into_iter().collect();
+    let mut checked = Checked { count: ids.len() as u64, ..Checked::default() };
+    // A damaged segment makes this fail as well; it is named below.
+    let indexed = match IndexedRepository::open(Arc::clone(repo), cache, observer) {
+        Ok(indexed) => Some(Arc::new(indexed)),
+        Err(Error::Damaged { .. }) => None,
+        Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let index = indexed.as_ref().map(|indexed| indexed.index());
+    let mut differences = read(repo, &ids, index, findings, stop, &mut checked)?;
+    if let (Some(index), true) = (index, checked.damaged == 0) {
+        if differs(&differences, index)? {
+            // The cache is wrong: it is thrown away, and what it says then is the segments' fault.
+            index.clear()?;
+            segments::sync(repo, index, observer)?;
+            differences = read(repo, &ids, Some(index), findings, stop, &mut Checked::default())?;
+        }
+        report(&differences, findings);
+    }
+    checked.repo = indexed.filter(|_| checked.damaged == 0);
+    Ok(checked)
+}
+
+fn read(
+    repo: &Repository,
+    ids: &[SegmentId],
+    index: Option<&Index>,
+    findings: &Findings,
+    stop: &StopFlag,
+    checked: &mut Checked,
+) -> Result<Differences> {
+    let mut differences = Differences::default();
+    for batch in ids.chunks(BATCH) {
+        if stop.is_stopped() {
+            return Err(Error::Interrupted);
+        }
+        let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| segments::load(repo, id)).collect();
+        for (id, loaded) in batch.iter().zip(loaded) {
+            let name = format!("index/{id}");
+            match judge(findings, &name, Advice::RebuildIndex, loaded)? {
+                Some(segment) => differences.compare(*id, segment, index)?,
+                None => checked.damaged += 1,
+            }
+        }
+    }
+    Ok(differences)
+}
+
+impl Differences {
+    fn compare(&mut self, id: SegmentId, segment: Segment, index: Option<&Index>) -> Result<()> {
+        self.superseded.extend(segment.supersedes);
+        self.dropped.insert(id, segment.dropped);
+        let Some(index) = index else { return Ok(()) };
+        for pack in segment.packs {
+            self.listed.insert(pack.id);
+            match index.pack_no(&pack.id)? {
+                None => self.absent.push((id, pack.id)),
+                Some(no) => {
+                    if *index.pack(no)? != pack {
+                        self.different.push((id, pack.id));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs that no segment in force drops, and that the index does not have.
+    fn missing(&self) -> impl Iterator<Item = &(SegmentId, PackId)> {
+        let in_force = |(segment, _): &(&SegmentId, _)| !self.superseded.contains(segment);
+        let dropped: HashSet<&PackId> =
+            self.dropped.iter().filter(in_force).flat_map(|(_, packs)| packs).collect();
+        self.absent
+            .iter()
+            .filter(move |(segment, pack)| !self.superseded.contains(segment) && !dropped.contains(pack))
+    }
+}
+
+fn differs(differences: &Differences, index: &Index) -> Result<bool> {
+    if !differences.different.is_empty() || differences.missing().next().is_some() {
+        return Ok(true);
+    }
+    for info in index.packs() {
+        // A pack of a segment that came after the listing is not known here, and makes for nothing
+        // worse than one needless load.
+        if !differences.listed.contains(&info?.id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn report(differences: &Differences, findings: &Findings) {
+    for (segment, pack) in &differences.different {
+        let what = format!("it describes pack {pack} otherwise than another segment does");
+        findings.error(format!("index/{segment}"), what, Advice::RebuildIndex);
+    }
+    for (segment, pack) in differences.missing() {
+        let what = format!("it lists pack {pack}, which the index does not take up");
+        findings.error(format!("index/{segment}"), what, Advice::RebuildIndex);
+    }
+}

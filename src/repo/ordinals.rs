@@ -1,0 +1,101 @@
+//! Sets of chunks, as one bit for each place in the index.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+use crate::repo::index::{Index, Location};
+
+/// A set of chunk ordinals: one bit for each chunk of the repository, shared by threads.
+#[derive(Debug)]
+pub struct OrdinalSet {
+    words: Vec<AtomicU64>,
+}
+
+impl OrdinalSet {
+    /// An empty set for ordinals below `limit`.
+    pub fn new(limit: u64) -> Self {
+        let words = usize::try_from(limit.div_ceil(64)).unwrap_or(usize::MAX);
+        Self { words: std::iter::repeat_with(AtomicU64::default).take(words).collect() }
+    }
+
+    fn place(&self, ordinal: u64) -> Option<(&AtomicU64, u64)> {
+        let word = self.words.get(usize::try_from(ordinal / 64).ok()?)?;
+        Some((word, 1 << (ordinal % 64)))
+    }
+
+    /// Adds `ordinal`; true if it was not in the set. What is not below the limit is never in it.
+    pub fn insert(&self, ordinal: u64) -> bool {
+        let Some((word, bit)) = self.place(ordinal) else { return true };
+        // Most are in it already: looking costs less than writing to a line that others read.
+        word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// True if `ordinal` is in the set.
+    pub fn contains(&self, ordinal: u64) -> bool {
+        self.place(ordinal).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    /// How many ordinals it holds.
+    pub fn len(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
+    /// True if it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+    }
+}
+
+/// Ordinals of places without asking the index for each: 8 bytes for every pack number.
+#[derive(Debug)]
+pub struct OrdinalTable {
+    first: Vec<u64>,
+    limit: u64,
+}
+
+impl OrdinalTable {
+    /// The ordinals of all packs that `index` has now.
+    pub fn new(index: &Index) -> Result<Self> {
+        let mut first = Vec::new();
+        for info in index.packs() {
+            let info = info?;
+            let number = usize::try_from(info.no.get()).unwrap_or(usize::MAX);
+            // Numbers of dropped packs lead nowhere.
+            first.resize(number, u64::MAX);
+            first.push(info.first_ordinal);
+        }
+        Ok(Self { first, limit: index.ordinal_limit() })
+    }
+
+    /// The ordinal of a place; `u64::MAX` for one in a pack that came later.
+    pub fn ordinal(&self, location: &Location) -> u64 {
+        let number = usize::try_from(location.pack.get()).unwrap_or(usize::MAX);
+        let first = self.first.get(number).copied().unwrap_or(u64::MAX);
+        first.saturating_add(u64::from(location.slot))
+    }
+
+    /// An empty set that has room for all ordinals of the table.
+    pub fn empty_set(&self) -> OrdinalSet {
+        OrdinalSet::new(self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        let set = OrdinalSet::new(130);
+        assert!(set.is_empty());
+        for ordinal in [0, 63, 64, 129] {
+            assert!(!set.contains(ordinal));
+            assert!(set.insert(ordinal));
+            assert!(!set.insert(ordinal));
+            assert!(set.contains(ordinal));
+        }
+        assert_eq!(set.len(), 4);
+        // Beyond the limit nothing is remembered, and nothing breaks.
+        assert!(set.insert(1000) && set.insert(1000) && !set.contains(1000));
+    }
+}

@@ -1,0 +1,347 @@
+//! What snapshots refer to: their trees are walked, each listing once, and every chunk is marked.
+//!
+//! Memory does not grow with the number of files: chunks are bits of an [`OrdinalSet`], listings are
+//! streamed, and directories that wait to be walked are bounded.
+//!
+//! - A listing of one chunk was walked before if that chunk is marked as a listing.
+//! - A longer content was walked before if its fingerprint is remembered.
+//! - A changed list of parts is walked again, but parts that lie in chunks of the list that were
+//!   walked before are not looked up again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rayon::Scope;
+
+use crate::error::{Error, Result};
+use crate::format::content::encode_content;
+use crate::format::entry::{Content, Entry, Node, Part};
+use crate::id::ChunkId;
+use crate::limits::{REACH_BATCH_CHUNKS, REACH_FINGERPRINTS_MAX, REACH_WAITING_DIRS_MAX, TREE_DEPTH_MAX};
+use crate::observe::StopFlag;
+use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::content::ListingReader;
+use crate::repo::index::PackNo;
+use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
+use crate::repo::part_list::PartListReader;
+
+/// Directories that are walked inside one another on one stack, when too many wait.
+const NESTED_DIRS_MAX: u32 = 32;
+
+/// A reference that leads nowhere.
+#[derive(Debug)]
+pub enum Broken {
+    /// No pack holds the chunk.
+    Missing(ChunkId),
+    /// The chunk has another length than the reference says.
+    WrongLength(ChunkId),
+    /// A listing or a list of parts cannot be read.
+    Unreadable(Error),
+}
+
+/// Sees what a walk comes by, from many threads.
+pub trait Visitor: Sync {
+    /// An entry of a listing that is walked for the first time.
+    fn entry(&self, _entry: &Entry) {}
+
+    /// A reference leads nowhere. An error ends the walk.
+    fn broken(&self, broken: Broken) -> Result<()>;
+}
+
+/// A walk over trees. Several calls of [`walk`](Self::walk) add up.
+pub struct Reach {
+    reader: Arc<ChunkReader>,
+    table: OrdinalTable,
+    referenced: OrdinalSet,
+    listings: OrdinalSet,
+    part_lists: OrdinalSet,
+    fingerprints: Mutex<HashSet<[u8; 16]>>,
+    /// References that were not looked up yet: a few directories fill a batch.
+    batches: Mutex<Vec<Batch>>,
+    waiting: AtomicUsize,
+}
+
+type Batch = Vec<(ChunkId, u32)>;
+
+/// What the tasks of one walk share.
+struct Walk<'a> {
+    reach: &'a Reach,
+    visitor: &'a dyn Visitor,
+    stop: &'a StopFlag,
+    failed: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Reach {
+    /// Nothing was walked yet.
+    pub fn new(reader: Arc<ChunkReader>) -> Result<Self> {
+        let table = OrdinalTable::new(reader.repo().index())?;
+        Ok(Self {
+            referenced: table.empty_set(),
+            listings: table.empty_set(),
+            part_lists: table.empty_set(),
+            reader,
+            table,
+            fingerprints: Mutex::default(),
+            batches: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// Every chunk that what was walked refers to, listings and lists of parts included.
+    pub fn referenced(&self) -> &OrdinalSet {
+        &self.referenced
+    }
+
+    /// Ordinals of places.
+    pub fn table(&self) -> &OrdinalTable {
+        &self.table
+    }
+
+    /// The reader it reads listings with.
+    pub fn reader(&self) -> &Arc<ChunkReader> {
+        &self.reader
+    }
+
+    /// Walks the trees below the root listings `roots`, in parallel.
+    pub fn walk<'a>(
+        &'a self,
+        roots: impl Iterator<Item = &'a Content> + Send,
+        visitor: &'a dyn Visitor,
+        stop: &'a StopFlag,
+    ) -> Result<()> {
+        let walk =
+            Walk { reach: self, visitor, stop, failed: AtomicBool::new(false), failure: Mutex::default() };
+        rayon::scope(|scope| roots.for_each(|root| walk.spawn(scope, root.clone(), 0)));
+        let left = std::mem::take(&mut *self.batches.lock());
+        if let Some(error) = walk.failure.into_inner() {
+            return Err(error);
+        }
+        left.into_iter().try_for_each(|batch| self.look_up(&batch, visitor))
+    }
+
+    /// Looks a batch of references up and marks them.
+    fn look_up(&self, batch: &[(ChunkId, u32)], visitor: &dyn Visitor) -> Result<()> {
+        let ids: Vec<ChunkId> = batch.iter().map(|(id, _)| *id).collect();
+        let found = self.reader.repo().index().lookup_many(&ids)?;
+        for ((id, len), location) in batch.iter().zip(found) {
+            match location {
+                None => visitor.broken(Broken::Missing(*id))?,
+                Some(location) if location.len != *len => visitor.broken(Broken::WrongLength(*id))?,
+                Some(location) => {
+                    self.referenced.insert(self.table.ordinal(&location));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what deltas are based on to what is referenced, until nothing new comes. `each` sees every
+    /// base of a referenced frame that no pack holds, or that does not lie below the frame.
+    pub fn mark_bases(&self, each: &mut dyn FnMut(PackNo, u32, &ChunkId) -> Result<()>) -> Result<()> {
+        let index = self.reader.repo().index();
+        let mut with_deltas = Vec::new();
+        for info in index.packs() {
+            let no = info?.no;
+            if index.pack(no)?.directory.frames.iter().any(|frame| !frame.bases.is_empty()) {
+                with_deltas.push(no);
+            }
+        }
+        let mut seen_frames = HashSet::new();
+        loop {
+            let mut grown = false;
+            for &no in &with_deltas {
+                grown |= self.mark_bases_of(no, &mut seen_frames, each)?;
+            }
+            if !grown {
+                return Ok(());
+            }
+        }
+    }
+
+    fn mark_bases_of(
+        &self,
+        no: PackNo,
+        seen: &mut HashSet<(PackNo, u32)>,
+        each: &mut dyn FnMut(PackNo, u32, &ChunkId) -> Result<()>,
+    ) -> Result<bool> {
+        let index = self.reader.repo().index();
+        let (pack, mut ordinal) = (index.pack(no)?, index.pack_info(no)?.first_ordinal);
+        let mut grown = false;
+        for (number, frame) in (0u32..).zip(&pack.directory.frames) {
+            let first = ordinal;
+            ordinal += frame.chunks.len() as u64;
+            let is_referenced = || (first..ordinal).any(|ordinal| self.referenced.contains(ordinal));
+            if frame.bases.is_empty() || seen.contains(&(no, number)) || !is_referenced() {
+                continue;
+            }
+            seen.insert((no, number));
+            grown = true;
+            for (base, location) in frame.bases.iter().zip(index.lookup_many(&frame.bases)?) {
+                let Some(location) = location else {
+                    each(no, number, base)?;
+                    continue;
+                };
+                self.referenced.insert(self.table.ordinal(&location));
+                let below = index.pack(location.pack)?;
+                let slot = below.directory.slot(location.slot);
+                let base_frame =
+                    slot.and_then(|slot| below.directory.frames.get(usize::try_from(slot.frame).ok()?));
+                // A reader follows the recorded depth down, so a circle of bases cannot be read.
+                if base_frame.is_none_or(|base_frame| base_frame.depth >= frame.depth) {
+                    each(no, number, base)?;
+                }
+            }
+        }
+        Ok(grown)
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn spawn<'scope>(&'scope self, scope: &Scope<'scope>, listing: Content, depth: usize) {
+        self.reach.waiting.fetch_add(1, Ordering::Relaxed);
+        scope.spawn(move |scope| {
+            self.reach.waiting.fetch_sub(1, Ordering::Relaxed);
+            let mut batch = self.reach.batches.lock().pop().unwrap_or_default();
+            if let Err(error) = self.directory(scope, &listing, depth, 0, &mut batch) {
+                self.failed.store(true, Ordering::Relaxed);
+                self.failure.lock().get_or_insert(error);
+            }
+            self.reach.batches.lock().push(batch);
+        });
+    }
+
+    fn directory<'scope>(
+        &'scope self,
+        scope: &Scope<'scope>,
+        listing: &Content,
+        depth: usize,
+        nested: u32,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        if self.stop.is_stopped() {
+            return Err(Error::Interrupted);
+        }
+        if self.failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if depth > TREE_DEPTH_MAX {
+            let error = Error::damaged("a directory listing", "it is nested too deep");
+            return self.visitor.broken(Broken::Unreadable(error));
+        }
+        if !self.enter(listing, batch)? {
+            return Ok(());
+        }
+        let entries = match ListingReader::new(Arc::clone(&self.reach.reader), listing) {
+            Ok(entries) => entries,
+            Err(error) => return self.unreadable(error),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return self.unreadable(error),
+            };
+            self.visitor.entry(&entry);
+            match &entry.node {
+                Node::File(content) => self.content(content, batch)?,
+                Node::Directory(below) => {
+                    let many = self.reach.waiting.load(Ordering::Relaxed) >= REACH_WAITING_DIRS_MAX;
+                    if many && nested < NESTED_DIRS_MAX {
+                        self.directory(scope, below, depth + 1, nested + 1, batch)?;
+                    } else if let Node::Directory(below) = entry.node {
+                        self.spawn(scope, below, depth + 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the chunks of a listing; false if it was walked before, or cannot be read.
+    fn enter(&self, listing: &Content, batch: &mut Batch) -> Result<bool> {
+        let reach = self.reach;
+        match (listing.depth, listing.parts.as_slice()) {
+            (_, []) => Ok(listing.size > 0),
+            (0, [Part::Chunk { id, len }]) => match reach.reader.repo().index().lookup(id)? {
+                None => self.visitor.broken(Broken::Missing(*id)).map(|()| false),
+                Some(location) if location.len != *len => {
+                    self.visitor.broken(Broken::WrongLength(*id)).map(|()| false)
+                }
+                Some(location) => {
+                    let ordinal = reach.table.ordinal(&location);
+                    reach.referenced.insert(ordinal);
+                    Ok(reach.listings.insert(ordinal))
+                }
+            },
+            _ => {
+                if !self.is_new(listing) {
+                    return Ok(false);
+                }
+                self.parts(listing, batch)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn content(&self, content: &Content, batch: &mut Batch) -> Result<()> {
+        if content.depth > 0 && !self.is_new(content) {
+            return Ok(());
+        }
+        self.parts(content, batch)
+    }
+
+    /// False for a content that is remembered.
+    fn is_new(&self, content: &Content) -> bool {
+        let mut bytes = Vec::new();
+        encode_content(&mut bytes, content);
+        let mut fingerprint = [0; 16];
+        blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut fingerprint);
+        let mut known = self.reach.fingerprints.lock();
+        if known.len() >= REACH_FINGERPRINTS_MAX {
+            return !known.contains(&fingerprint);
+        }
+        known.insert(fingerprint)
+    }
+
+    fn parts(&self, content: &Content, batch: &mut Batch) -> Result<()> {
+        if content.depth == 0 {
+            return content.parts.iter().try_for_each(|part| self.refer(part, batch));
+        }
+        let reach = self.reach;
+        let is_fresh = |id: &ChunkId| -> Result<bool> {
+            let location = reach.reader.repo().index().lookup(id)?;
+            Ok(location.is_none_or(|at| reach.part_lists.insert(reach.table.ordinal(&at))))
+        };
+        let mut lists = PartListReader::new(&reach.reader, content, &is_fresh);
+        let walked = lists.walk(&mut |part| self.refer(part, batch));
+        match walked {
+            Err(error) => self.unreadable(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn refer(&self, part: &Part, batch: &mut Batch) -> Result<()> {
+        if let Part::Chunk { id, len } = part {
+            batch.push((*id, *len));
+            if batch.len() >= REACH_BATCH_CHUNKS {
+                let full = std::mem::take(batch);
+                self.reach.look_up(&full, self.visitor)?;
+                if self.stop.is_stopped() {
+                    return Err(Error::Interrupted);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Damage is the visitor's; anything else ends the walk.
+    fn unreadable(&self, error: Error) -> Result<()> {
+        match error {
+            error @ Error::Damaged { .. } => self.visitor.broken(Broken::Unreadable(error)),
+            error => Err(error),
+        }
+    }
+}
