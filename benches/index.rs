@@ -5,8 +5,10 @@ use std::hint::black_box;
 
 use backstay::extent::Extent;
 use backstay::format::directory::{ChunkEntry, Codec, Directory, FrameEntry};
+use backstay::format::pack::PackKind;
+use backstay::format::segment::PackRecord;
 use backstay::id::{ChunkId, PackId, RepoId, SegmentId};
-use backstay::repo::index::{Index, PackKind, PackRecord, SegmentDelta};
+use backstay::repo::index::{Index, SegmentDelta};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const CHUNKS: u64 = 400_000;

@@ -307,9 +307,8 @@ fn read_span<'s, 'a: 's>(
     let mut offset = extent.offset();
     let mut source = |buffer: &mut [u8]| {
         let left = usize::try_from(extent.end() - offset).unwrap_or(usize::MAX);
-        let Some(buffer) = buffer.get_mut(..left.min(READ_BATCH_BYTES)).or(None) else {
-            return Ok(0);
-        };
+        let len = buffer.len().min(left);
+        let buffer = buffer.get_mut(..len).unwrap_or_default();
         let n = file.read_at(buffer, offset)?;
         offset += n as u64;
         Ok(n)

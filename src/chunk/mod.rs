@@ -36,15 +36,18 @@ impl Chunker {
         self.max
     }
 
-    /// A stream of at most this many bytes is one chunk.
+    /// Length of the smallest chunk in bytes, but for the last of a stream.
     pub fn min_len(&self) -> usize {
         self.min
     }
 
     /// Length of the first chunk of `data`, which must hold [`max_len`](Self::max_len) bytes or all
     /// that is left of the stream. Zero only if `data` is empty.
+    ///
+    /// What is left of a stream is one chunk if it is at most the average: to look for a cut in it
+    /// costs time and gains nothing. Most files are such a chunk.
     pub fn cut(&self, data: &[u8]) -> usize {
-        if data.len() <= self.min {
+        if data.len() <= self.avg {
             return data.len();
         }
         let (_, len) = cut_gear(

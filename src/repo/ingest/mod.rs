@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::compress::Compressor;
 use crate::error::{Error, Result};
+use crate::format::directory::ChunkEntry;
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
@@ -165,7 +166,7 @@ impl Ingest {
         }
         self.uploader.check()?;
         let reservation = {
-            let mut slot = self.pack_slot(kind).lock();
+            let mut slot = self.pack_slot(kind, &chunks).lock();
             let pack = match slot.take() {
                 Some(pack) => pack,
                 None => OpenPack::new(self.repo.repository(), kind)?,
@@ -183,22 +184,19 @@ impl Ingest {
         Ok(())
     }
 
-    fn pack_slot(&self, kind: PackKind) -> &Mutex<Option<OpenPack>> {
+    /// The pack that takes a frame. Of several it is picked by the frame's first chunk id, which is as
+    /// good as random to whoever does not hold the key.
+    fn pack_slot(&self, kind: PackKind, chunks: &[ChunkEntry]) -> &Mutex<Option<OpenPack>> {
         let [first, others @ ..] = &self.data_packs;
-        match kind {
-            PackKind::Metadata => &self.metadata_pack,
-            PackKind::Data => {
-                let small = self.counters.raw_bytes.load(Ordering::Relaxed) < SECOND_PACK_AFTER_BYTES;
-                let mut byte = [0];
-                // Without randomness the order of packs tells a little more; nothing else is lost.
-                let random = !small && crate::env::fill_random(&mut byte).is_ok();
-                let [byte] = byte;
+        let small = self.counters.raw_bytes.load(Ordering::Relaxed) < SECOND_PACK_AFTER_BYTES;
+        match (kind, chunks.first()) {
+            (PackKind::Metadata, _) => &self.metadata_pack,
+            (PackKind::Data, Some(chunk)) if !small => {
+                let [.., byte] = *chunk.id.as_bytes();
                 let pick = usize::from(byte) % OPEN_DATA_PACKS;
-                match pick.checked_sub(1) {
-                    Some(other) if random => others.get(other).unwrap_or(first),
-                    _ => first,
-                }
+                pick.checked_sub(1).and_then(|other| others.get(other)).unwrap_or(first)
             }
+            (PackKind::Data, _) => first,
         }
     }
 
@@ -223,10 +221,9 @@ impl Ingest {
             return Err(self.uploader.finish().err().unwrap_or(error));
         }
         for slot in self.data_packs.iter().chain([&self.metadata_pack]) {
-            if let Some(pack) = slot.lock().take() {
-                if let Some(closed) = pack.close()? {
-                    self.uploader.send(closed)?;
-                }
+            let closed = slot.lock().take().map(OpenPack::close).transpose()?.flatten();
+            if let Some(closed) = closed {
+                self.uploader.send(closed)?;
             }
         }
         // The uploader counts what it has written, so it comes first.
