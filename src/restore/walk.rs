@@ -80,9 +80,11 @@ impl<'s, 'a> Walk<'s, 'a> {
                 .fold(options.filter.root(), |state, name| options.filter.enter(&state, name.as_bytes()))
         };
         match found {
-            Found::Root(listing) => self.enter(node, &listing, filter_at(path))?,
+            Found::Root(listing) => self.enter(node, &listing, filter_at(path), Selection::Take)?,
             Found::Entry(entry) => match &entry.node {
-                Node::Directory(listing) => self.enter(node, listing, filter_at(path))?,
+                Node::Directory(listing) => {
+                    self.enter(node, listing, filter_at(path), Selection::Take)?;
+                }
                 _ => {
                     let above = path.split_last().map_or(path, |(_, above)| above);
                     self.leaf(&node, &filter_at(above), *entry)?;
@@ -120,11 +122,7 @@ impl<'s, 'a> Walk<'s, 'a> {
                 Node::Directory(listing) => {
                     let below = filter.enter(&level.filter, entry.name.as_bytes());
                     let node = level.node.child(entry.name, entry.meta);
-                    self.enter(node, &listing, below)?;
-                    if selection == Selection::Take {
-                        self.place();
-                    }
-                    Ok(())
+                    self.enter(node, &listing, below, selection)
                 }
                 _ => match self.place() {
                     Some(place) => self.take(place, entry),
@@ -144,7 +142,13 @@ impl<'s, 'a> Walk<'s, 'a> {
         Ok(())
     }
 
-    fn enter(&mut self, node: Arc<DirNode>, listing: &Content, filter: FilterState) -> Result<()> {
+    fn enter(
+        &mut self,
+        node: Arc<DirNode>,
+        listing: &Content,
+        filter: FilterState,
+        selection: Selection,
+    ) -> Result<()> {
         let entries = if self.levels.len() >= TREE_DEPTH_MAX {
             Err(Error::damaged("the snapshot", "its directories are nested too deep"))
         } else {
@@ -154,6 +158,9 @@ impl<'s, 'a> Walk<'s, 'a> {
             Ok(entries) => {
                 let listing = self.session.options.delete.then(|| listing.clone());
                 self.levels.push(Level { node, entries, filter, listing, place: None, is_lost: false });
+                if selection == Selection::Take {
+                    self.place();
+                }
                 Ok(())
             }
             Err(error) if is_damage(&error) => {
@@ -172,22 +179,23 @@ impl<'s, 'a> Walk<'s, 'a> {
         }
     }
 
-    /// The current directory, opened; nothing if that failed.
+    /// The current directory, opened with all above it; nothing if that failed.
     fn place(&mut self) -> Option<Place> {
-        let level = self.levels.last_mut()?;
-        if level.place.is_none() && !level.is_lost {
-            let (place, opened) = level.node.open(self.session);
-            self.filler.window.dirs += opened;
-            level.is_lost = place.is_none();
-            if let (Some(place), Some(listing)) = (&place, &level.listing)
-                && let Err(error) =
-                    remove_extraneous(self.session, &self.listings, place, listing, &level.filter)
-            {
-                self.session.file_error(&level.node.path(), &error);
+        if self.levels.last().is_some_and(|level| level.place.is_none() && !level.is_lost) {
+            for level in self.levels.iter_mut().filter(|level| level.place.is_none() && !level.is_lost) {
+                let (place, opened) = level.node.open(self.session);
+                self.filler.window.dirs += opened;
+                level.is_lost = place.is_none();
+                if let (Some(place), Some(listing)) = (&place, &level.listing)
+                    && let Err(error) =
+                        remove_extraneous(self.session, &self.listings, place, listing, &level.filter)
+                {
+                    self.session.file_error(&level.node.path(), &error);
+                }
+                level.place = place;
             }
-            level.place = place;
         }
-        level.place.clone()
+        self.levels.last()?.place.clone()
     }
 
     /// Adds an entry that is no directory to the window.
