@@ -173,6 +173,8 @@ impl FileState {
         if !self.has_failed() {
             let file = match file {
                 Some(file) => Some(file),
+                // May be one that only its attributes keep from being opened.
+                None if self.fate() == Fate::Trust => dir.open_to_read(&self.name).ok(),
                 None => {
                     let wrote = self.wrote.load(Ordering::Relaxed);
                     let opened = self.check(session, self.open(dir));

@@ -18,6 +18,7 @@
 
 mod execute;
 mod file;
+mod links;
 mod node;
 mod options;
 mod plan;

@@ -36,6 +36,7 @@ impl Session<'_> {
         let makes_holes = |gap: &Gap| self.options.sparse || !gap.allocated;
         if window.files.iter().all(is_new) {
             // What is not written in a new file is a hole.
+            self.observer.advance(0, total_len(&window.gaps));
             window.gaps.retain(|gap| !makes_holes(gap));
             return;
         }
@@ -74,7 +75,7 @@ impl Session<'_> {
 
     fn count(&self, file: &WindowFile, parts: &[FilePart], gaps: &[Gap], needed: &Needed) {
         let chunk_bytes: u64 = parts.iter().map(|part| u64::from(part.len)).sum();
-        let gap_bytes: u64 = gaps.iter().map(|gap| gap.len).sum();
+        let gap_bytes = total_len(gaps);
         let right = match needed {
             Needed::All => 0,
             Needed::Nothing if file.state.fate() == Fate::Keep => {
@@ -147,7 +148,7 @@ impl Session<'_> {
             && existing.size == state.size
             && existing.mtime == state.meta.mtime;
         if existing.nlink > 1 {
-            return self.decide_linked(dir, file, existing, is_trusted, parts, gaps);
+            return self.keep_if_right(dir, file, existing, is_trusted, parts, gaps);
         }
         if is_trusted {
             state.set_fate(Fate::Trust);
@@ -170,17 +171,14 @@ impl Session<'_> {
                 }
                 needed
             }
-            Some(None) => {
-                state.set_fate(Fate::New);
-                Needed::All
-            }
+            Some(None) => self.keep_if_right(dir, file, existing, false, parts, gaps),
             None => Needed::Nothing,
         }
     }
 
-    /// A file with other names is never changed in place: they may be outside the target. It is kept
-    /// where the snapshot has as many names of it and every byte is right.
-    fn decide_linked(
+    /// A file with other names, which may be outside the target, or that may not be written, is never
+    /// changed in place. It is kept where the snapshot has as many names of it and every byte is right.
+    fn keep_if_right(
         &self,
         dir: &TargetDir,
         file: &WindowFile,
@@ -204,6 +202,7 @@ impl Session<'_> {
                     link.set_usable();
                 }
                 add(&self.counts.files_unchanged, 1);
+                add(&self.counts.bytes_already_right, parts.iter().map(|part| u64::from(part.len)).sum());
                 state.set_fate(Fate::Keep);
                 return Needed::Nothing;
             }
@@ -275,6 +274,11 @@ impl Session<'_> {
         }
         true
     }
+}
+
+/// The sum, which in a hostile snapshot is beyond all numbers.
+fn total_len(gaps: &[Gap]) -> u64 {
+    gaps.iter().fold(0, |sum: u64, gap| sum.saturating_add(gap.len))
 }
 
 /// True if nothing is stored there, which is told without reading.

@@ -92,3 +92,24 @@ fn delete_removes_what_the_snapshot_does_not_have() {
     );
     f.assert_attributes("d", 0o750);
 }
+
+#[test]
+fn a_file_that_may_not_be_written_is_kept_if_right_and_replaced_if_not() {
+    let bytes = vec![Bytes::Chunk(b"right".to_vec())];
+    let f = Fixture::new(vec![Tree::File("a", meta(0o400), bytes)]);
+    f.restore(&RestoreOptions::default());
+    for mode in [Overwrite::Always, Overwrite::IfChanged] {
+        let report = f.restore(&overwrite(mode));
+        assert_eq!(
+            (report.bytes_written, report.files_unchanged, report.files_restored),
+            (0, 1, 0),
+            "{mode:?}"
+        );
+    }
+    fs::remove_file(f.path("a")).unwrap();
+    fs::write(f.path("a"), "wrong").unwrap();
+    fs::set_permissions(f.path("a"), PermissionsExt::from_mode(0o400)).unwrap();
+    f.restore(&RestoreOptions::default());
+    assert_eq!(f.read("a"), b"right");
+    f.assert_attributes("a", 0o400);
+}

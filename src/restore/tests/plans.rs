@@ -15,8 +15,10 @@ fn id(n: u8) -> ChunkId {
     ChunkId::from_bytes([n; 32])
 }
 
-/// A pack of frames: offset, stored length, chunks as (name, length).
-fn pack(frames: &[(u64, u64, &[(u8, u32)])]) -> Arc<PackRecord> {
+/// Offset, stored length, and chunks as (name, length).
+type Frame<'a> = (u64, u64, &'a [(u8, u32)]);
+
+fn pack(frames: &[Frame<'_>]) -> Arc<PackRecord> {
     let frames = frames
         .iter()
         .map(|(offset, len, chunks)| FrameEntry {

@@ -1,0 +1,93 @@
+//! What is neither a directory nor has bytes: symlinks, special nodes, further names of a file.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::entry::Node;
+use crate::fs::target::SpecialNode;
+
+use super::session::{Session, add};
+use super::walk::add_entry;
+use super::window::{Filler, LinkJob, NodeJob};
+
+impl Session<'_> {
+    /// Makes a symlink, device, fifo or socket.
+    pub(super) fn node(&self, job: &NodeJob) {
+        let NodeJob { place, name, meta, node, link } = job;
+        let path = || place.node.path_of(name);
+        if self.leaves_at(place, name, meta) {
+            add(&self.counts.files_skipped, 1);
+        } else {
+            let created = match (&place.dir, node) {
+                (Some(dir), Node::Symlink(target)) if !self.options.dry_run => {
+                    dir.create_symlink(name, target, meta)
+                }
+                (Some(dir), node) if !self.options.dry_run => match SpecialNode::of(node) {
+                    Some(special) => dir.create_special(name, special, meta),
+                    None => Ok(Vec::new()),
+                },
+                _ => Ok(Vec::new()),
+            };
+            match created {
+                Ok(warnings) => {
+                    self.attribute_warnings(path, &warnings);
+                    add(&self.counts.files_restored, 1);
+                    link.iter().for_each(|link| link.set_usable());
+                }
+                Err(error) => self.target_error(&path(), error),
+            }
+        }
+        self.observer.advance(1, 0);
+        place.node.release(self);
+    }
+
+    /// Makes hard links. Where that fails, or there is nothing to link to, makes a file of its own.
+    pub(super) fn links(&self, links: Vec<LinkJob>) {
+        let mut copies = Vec::new();
+        for job in links {
+            if self.is_stopped() {
+                return;
+            }
+            let LinkJob { place, entry, .. } = &job;
+            if self.leaves_at(place, &entry.name, &entry.meta) {
+                add(&self.counts.files_skipped, 1);
+            } else if self.options.dry_run || self.link(&job) {
+                add(&self.counts.files_restored, 1);
+            } else {
+                copies.push(job);
+                continue;
+            }
+            self.observer.advance(1, 0);
+            place.node.release(self);
+        }
+        if let Err(error) = self.copy(copies) {
+            self.end_with(error);
+        }
+    }
+
+    fn link(&self, job: &LinkJob) -> bool {
+        let LinkJob { place, entry, source } = job;
+        let (Some(dir), true) = (&place.dir, source.is_usable()) else { return false };
+        let Some(source_dir) = source.node.reopen() else { return false };
+        dir.create_hard_link(&entry.name, &source_dir, &source.name).is_ok()
+    }
+
+    fn copy(&self, copies: Vec<LinkJob>) -> Result<()> {
+        let mut filler = Filler::default();
+        let mut flush = |filler: &mut Filler| {
+            let planned = self.plan(filler.take())?;
+            self.execute(planned);
+            Ok(())
+        };
+        for LinkJob { place, entry, .. } in copies {
+            let node = Arc::clone(&place.node);
+            self.observer.advance(1, 0);
+            add_entry(self, &self.reader, &mut filler, place, entry, None, &mut flush)?;
+            node.release(self);
+            if filler.is_full() {
+                flush(&mut filler)?;
+            }
+        }
+        if filler.window.is_empty() { Ok(()) } else { flush(&mut filler) }
+    }
+}
