@@ -480,3 +480,24 @@ fn references_to_nothing_wrong_lengths_and_endless_depth_are_found() {
     assert_eq!((report.affected[0].dirs, report.affected[0].files), (2, 2));
     assert_eq!(paths(&report.affected[0])[1..], ["dir", "lost", "wrong"]);
 }
+
+#[test]
+fn what_was_damaged_comes_back_with_the_next_full_backup() {
+    let f = Fixture::small();
+    let (name, id) = pack_of(&f, PackKind::Data, true);
+    f.change(&name, |bytes| bytes[100] ^= 1);
+    let report = check(&f, ReadData::All);
+    assert_eq!(report.damaged_packs, [id]);
+    let options = crate::rebuild_index::RebuildOptions {
+        leave_out: report.damaged_packs.into_iter().collect(),
+        ..Default::default()
+    };
+    let rebuilt =
+        crate::rebuild_index::run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new()).unwrap();
+    assert_eq!((rebuilt.packs, rebuilt.packs_left_out, rebuilt.packs_missing), (3, 1, 0));
+    assert_eq!(check(&f, ReadData::Nothing).affected.len(), 2);
+    f.snapshot("2026-01-03T00:00:00Z", &[]);
+    let report = check(&f, ReadData::All);
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+    assert_eq!((report.counts.snapshots, report.counts.unlisted_packs), (3, 1));
+}
