@@ -7,13 +7,14 @@
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: `repo`
 //! - operations: `backup`, `restore`, `check`, ...
-//! - the shell: `cli`
+//! - the shell: [`cli`]
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
 
 pub mod backup;
 pub mod check;
 pub mod chunk;
+pub mod cli;
 pub mod compress;
 pub mod crypto;
 pub mod entry_name;
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod observe;
 pub mod rebuild_index;
 pub mod repo;
+pub mod restore;
 pub mod seal;
 pub mod stats;
 pub mod store;

@@ -182,8 +182,21 @@ pub const READ_COALESCE_MAX_BYTES: u64 = 4 * MIB as u64;
 pub const RESTORE_WINDOW_PARTS: usize = 32_768;
 /// Files a restore plans at a time.
 pub const RESTORE_WINDOW_FILES: usize = 8_192;
-/// Directories a restore keeps open at a time.
+/// Directories a restore opens for one window; those of three windows may be open at a time, and those
+/// above the current one.
 pub const RESTORE_WINDOW_DIRS: usize = 512;
+/// Parts of a restore's first window, so that writing begins at once; the next ones double.
+pub const RESTORE_FIRST_WINDOW_PARTS: usize = 512;
+/// Plaintext bytes of the frames that one read fetches: what a thread takes on at a time.
+pub const RESTORE_GROUP_RAW_BYTES: u64 = 8 * MIB as u64;
+/// Symlinks, empty files and the like that a thread takes on at a time.
+pub const RESTORE_LOOSE_BATCH: usize = 64;
+/// Allocated zeros that are written before the run looks whether it was stopped.
+pub const RESTORE_ZEROS_BYTES: u64 = 64 * MIB as u64;
+/// Decoded frames of listings that a restore keeps.
+pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
+/// Handles that a restore asks the system for: the directories of its windows, and a very deep tree.
+pub const RESTORE_OPEN_FILES: u64 = 8192;
 
 // --- checking ----------------------------------------------------------------------------------
 

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `backstay`; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    backstay::cli::main()
+}

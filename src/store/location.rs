@@ -36,6 +36,11 @@ pub fn create_store(location: &str, known: &[&str]) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(LocalStore::create(&parse(location)?, known)?))
 }
 
+/// The folder that `location` names, if it names one on this machine.
+pub fn local_folder(location: &str) -> Option<PathBuf> {
+    parse(location).ok()
+}
+
 /// The folder that `location` names.
 fn parse(location: &str) -> Result<PathBuf> {
     let path = match location.split_once(':') {

@@ -1,0 +1,213 @@
+//! The command line: every option that all commands know, and the list of commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{BoolishValueParser, FalseyValueParser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cli::commands::{
+    backup, cache, cat, check, completions, docs, dump, init, key, ls, man, rebuild_index, restore,
+    snapshots, stats, version,
+};
+
+/// Deduplicating, encrypted backups, and a recovery that is measured.
+///
+/// Name the repository once with -r or BACKSTAY_REPOSITORY, make it with `backstay init`, and store
+/// something in it with `backstay backup PATH`. The exit code is 0 for success, 1 for a failure, 2 for
+/// wrong usage, 3 if some files could not be read or restored, 10 if there is no repository, 11 if it
+/// is busy, 12 for a wrong password, 20 if `check` found damage, and 130 after an interruption.
+#[derive(Debug, Parser)]
+#[command(name = "backstay", version, propagate_version = true, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of all commands.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of all commands.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Where the repository is: a folder
+    #[arg(short, long, global = true, value_name = "REPO")]
+    #[arg(env = "BACKSTAY_REPOSITORY", hide_env_values = true)]
+    pub repo: Option<String>,
+
+    /// File whose first line is the password
+    ///
+    /// Without this option, --password-command and their variables, the password is taken from
+    /// BACKSTAY_PASSWORD, or asked for on a terminal.
+    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(env = "BACKSTAY_PASSWORD_FILE", hide_env_values = true)]
+    pub password_file: Option<PathBuf>,
+
+    /// Shell command that prints the password
+    #[arg(long, global = true, value_name = "COMMAND")]
+    #[arg(env = "BACKSTAY_PASSWORD_COMMAND", hide_env_values = true)]
+    pub password_command: Option<OsString>,
+
+    /// Folder for local caches [default: backstay in the user's cache folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(env = "BACKSTAY_CACHE_DIR", hide_env_values = true)]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Print JSON, as docs/json.md describes it
+    #[arg(long, global = true, env = "BACKSTAY_JSON", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub json: bool,
+
+    /// Print nothing but results that were asked for, warnings and errors
+    #[arg(short, long, global = true, env = "BACKSTAY_QUIET", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub quiet: bool,
+
+    /// Say more; may be repeated
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(env = "BACKSTAY_VERBOSE", hide_env_values = true)]
+    pub verbose: u8,
+
+    /// Do not use colors
+    #[arg(long, global = true, env = "NO_COLOR", hide_env_values = true)]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub no_color: bool,
+
+    /// Which of two sources of the password stands on the command line, and not in the environment.
+    #[arg(skip)]
+    pub password_on_command_line: PasswordOptions,
+}
+
+/// Which options for a password were written on the command line: these come before the environment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PasswordOptions {
+    /// `--password-file`.
+    pub file: bool,
+    /// `--password-command`.
+    pub command: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new repository
+    Init(init::InitArgs),
+    /// Store files, folders or a stream as a new snapshot
+    Backup(Box<backup::BackupArgs>),
+    /// List the snapshots
+    Snapshots(snapshots::SnapshotsArgs),
+    /// List what is in a snapshot
+    Ls(ls::LsArgs),
+    /// Bring files of a snapshot back
+    Restore(Box<restore::RestoreArgs>),
+    /// Write a file of a snapshot to standard output
+    Dump(dump::DumpArgs),
+    /// Look for damage in the repository
+    Check(check::CheckArgs),
+    /// Say how much is stored
+    Stats(stats::StatsArgs),
+    /// Manage passwords
+    Key(key::KeyArgs),
+    /// Print an object of the repository, decrypted and decoded
+    Cat(cat::CatArgs),
+    /// Make the repository's index anew from its packs
+    RebuildIndex(rebuild_index::RebuildIndexArgs),
+    /// Manage local caches
+    Cache(cache::CacheArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual
+    Man(man::ManArgs),
+    /// Print the version
+    Version(version::VersionArgs),
+    /// Print the reference of all commands in Markdown
+    #[command(hide = true)]
+    Docs(docs::DocsArgs),
+}
+
+/// The definition of the whole command line.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// Understands the command line, the program's name first.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = definition().try_get_matches_from(args)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    cli.global.password_on_command_line =
+        PasswordOptions { file: given("password_file"), command: given("password_command") };
+    Ok(cli)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &str) -> Result<Cli, clap::Error> {
+        parse(words.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_has_help() {
+        fn look(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} of {name} has no help", argument.get_id());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        let mut definition = definition();
+        definition.build();
+        look(&definition);
+    }
+
+    #[test]
+    fn every_global_option_has_a_variable() {
+        let definition = definition();
+        for argument in definition.get_arguments().filter(|argument| argument.is_global_set()) {
+            let variable = argument.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = argument.get_id().as_str().to_uppercase();
+            let expected = [format!("BACKSTAY_{name}"), name.clone()];
+            let known = expected.iter().any(|name| name == variable) || variable == "BACKSTAY_REPOSITORY";
+            assert!(known, "{name}: {variable:?}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for words in ["backstay -r /x --json -v snapshots", "backstay snapshots --json --repo /x -v"] {
+            let cli = parse_words(words).unwrap();
+            assert_eq!(cli.global.repo.as_deref(), Some("/x"));
+            assert!(cli.global.json);
+            assert_eq!(cli.global.verbose, 1);
+        }
+        let cli = parse_words("backstay snapshots --password-file /p").unwrap();
+        assert!(cli.global.password_on_command_line.file && !cli.global.password_on_command_line.command);
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_no_option() {
+        let cli = parse_words("backstay backup --stdin-from-command -- pg_dump --json -v x").unwrap();
+        let Command::Backup(args) = cli.command else { panic!("not a backup") };
+        assert_eq!(args.paths, ["pg_dump", "--json", "-v", "x"]);
+        assert!(!cli.global.json);
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for words in ["backstay", "backstay nonsense", "backstay restore", "backstay cat nonsense"] {
+            assert!(parse_words(words).is_err(), "{words}");
+        }
+    }
+}

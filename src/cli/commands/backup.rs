@@ -1,0 +1,444 @@
+//! `backstay backup`
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::backup::{self, BackupOptions, BackupReport, KindRequest, StreamSource};
+use crate::cli::explain::{Failure, Outcome};
+use crate::cli::progress::Progress;
+use crate::cli::settings::{Settings, Verbosity};
+use crate::cli::{output, places, selection, session, signals, times, units};
+use crate::env::Timestamp;
+use crate::error::{Error, Result};
+use crate::format::manifest::{Manifest, RunCounts, SnapshotKind};
+use crate::fs::exclude::{ExcludeOptions, ExcludeRules, parse_files_from, parse_files_from_raw};
+use crate::limits::LIST_FILE_MAX_BYTES;
+use crate::repo::snapshots::{self, SnapshotFilter};
+
+/// Store files, folders or a stream as a new snapshot
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Store files, folders or a stream as a new snapshot.\n\nUnchanged files are taken over \
+    from the last snapshot of the same host and paths without being read. Files that cannot be read are \
+    reported, and the exit code is then 3. Without --kind the first snapshot is full, and later ones are \
+    incremental; whatever the kind, every snapshot can be restored by itself."
+)]
+#[command(after_help = "Examples:\n  backstay backup /etc /home --exclude '*.tmp'\n  \
+    backstay backup --stdin-from-command --stdin-filename db.sql -- pg_dump mydb")]
+pub struct BackupArgs {
+    /// Files and folders to store; with --stdin-from-command, the command and its arguments
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<OsString>,
+
+    /// Store what comes from standard input
+    #[arg(long, conflicts_with_all = ["stdin_from_command", "files_from", "files_from_raw", "paths"])]
+    stdin: bool,
+
+    /// Store what a command prints; nothing is stored if the command fails
+    #[arg(long, conflicts_with_all = ["files_from", "files_from_raw"], requires = "paths")]
+    stdin_from_command: bool,
+
+    /// The name of the stream in the snapshot
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    stdin_filename: String,
+
+    /// Make a snapshot of a stream even if it is empty
+    #[arg(long)]
+    allow_empty: bool,
+
+    /// File with paths to store, one a line ("-" for standard input; may be repeated)
+    #[arg(long, value_name = "FILE")]
+    files_from: Vec<PathBuf>,
+
+    /// File with paths to store, a NUL byte after each ("-" for standard input; may be repeated)
+    #[arg(long, value_name = "FILE")]
+    files_from_raw: Vec<PathBuf>,
+
+    #[command(flatten)]
+    exclude: ExcludeArgs,
+
+    /// How the source is read and new data is stored
+    #[arg(short, long, value_enum, default_value_t = Kind::Auto)]
+    kind: Kind,
+
+    /// Compare with this snapshot [default: the last one of the same host and paths]
+    #[arg(long, value_name = "SNAPSHOT")]
+    parent: Option<String>,
+
+    /// Read all files again, also those that look unchanged
+    #[arg(short, long)]
+    force: bool,
+
+    /// Make no snapshot if nothing changed
+    #[arg(long)]
+    skip_if_unchanged: bool,
+
+    /// Read and compare, but store nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Do not open stored data again to verify it before it counts
+    #[arg(long)]
+    no_verify: bool,
+
+    /// Label the snapshot; several with commas, or by repeating
+    #[arg(long = "tag", value_name = "TAG[,TAG...]")]
+    tags: Vec<String>,
+
+    /// The host to record [default: this one]
+    #[arg(short = 'H', long, value_name = "HOST", env = "BACKSTAY_HOST", hide_env_values = true)]
+    host: Option<String>,
+
+    /// The point in time to record: "YYYY-MM-DD HH:MM:SS" in local time, RFC 3339, or "now"
+    #[arg(long, value_name = "TIME", value_parser = times::parse)]
+    time: Option<Timestamp>,
+}
+
+/// What is left out.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is left out")]
+struct ExcludeArgs {
+    /// Leave out what fits this pattern (may be repeated)
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<OsString>,
+
+    /// As --exclude, ignoring the case of letters
+    #[arg(long, value_name = "PATTERN")]
+    iexclude: Vec<OsString>,
+
+    /// File with patterns, one a line (may be repeated)
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+
+    /// As --exclude-file, ignoring the case of letters
+    #[arg(long, value_name = "FILE")]
+    iexclude_file: Vec<PathBuf>,
+
+    /// Leave out what lies beside a file of this name, which may have to start with a text (may be repeated)
+    #[arg(long, value_name = "NAME[:TEXT]")]
+    exclude_if_present: Vec<OsString>,
+
+    /// Leave out folders that are marked as caches by a CACHEDIR.TAG
+    #[arg(long)]
+    exclude_caches: bool,
+
+    /// Leave out files larger than this, such as 500M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    exclude_larger_than: Option<u64>,
+
+    /// Do not enter other file systems
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+}
+
+/// How a source is read and its new data stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Full at first, then incremental
+    Auto,
+    /// Every byte is read again, and stored without reference to older versions
+    Full,
+    /// What changed since the last full snapshot
+    Differential,
+    /// What changed since the last snapshot
+    Incremental,
+}
+
+impl From<Kind> for KindRequest {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Auto => Self::Auto,
+            Kind::Full => Self::Full,
+            Kind::Differential => Self::Differential,
+            Kind::Incremental => Self::Incremental,
+        }
+    }
+}
+
+impl BackupArgs {
+    fn is_stream(&self) -> bool {
+        self.stdin || self.stdin_from_command
+    }
+
+    /// The paths of all options; none for a stream.
+    fn sources(&self) -> Result<Vec<PathBuf>> {
+        if self.is_stream() {
+            return Ok(Vec::new());
+        }
+        let mut sources: Vec<PathBuf> = self.paths.iter().map(PathBuf::from).collect();
+        for list in &self.files_from {
+            sources.extend(parse_files_from(&read_list(list)?)?);
+        }
+        for list in &self.files_from_raw {
+            sources.extend(parse_files_from_raw(&read_list(list)?)?);
+        }
+        if sources.is_empty() {
+            let text = "nothing to back up: name files or folders, or use --stdin or --stdin-from-command";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        Ok(sources)
+    }
+
+    fn rules(&self) -> Result<ExcludeRules> {
+        let options = ExcludeOptions {
+            patterns: self.exclude.exclude.clone(),
+            pattern_files: self.exclude.exclude_file.clone(),
+            ignoring_case: self.exclude.iexclude.clone(),
+            ignoring_case_files: self.exclude.iexclude_file.clone(),
+            if_present: self.exclude.exclude_if_present.clone(),
+            caches: self.exclude.exclude_caches,
+            larger_than_bytes: self.exclude.exclude_larger_than,
+            one_file_system: self.exclude.one_file_system,
+        };
+        ExcludeRules::load(&options, &|name| std::env::var_os(name))
+    }
+}
+
+pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
+    let sources = args.sources()?;
+    let rules = args.rules()?;
+    let repository = places::repository_folder(settings.repo()?);
+    places::check_sources(&sources, repository.as_deref())?;
+
+    let progress = Progress::new(settings);
+    let repo = session::open_indexed(settings, &progress)?;
+    let find = |spec: &String| snapshots::find(repo.repository(), spec, &SnapshotFilter::default());
+    let options = BackupOptions {
+        kind: args.kind.into(),
+        rules,
+        tags: args.tags.iter().flat_map(|list| selection::split_tags(list)).collect(),
+        host: args.host.clone().unwrap_or_else(session::host),
+        user: session::user(),
+        time: args.time,
+        dry_run: args.dry_run,
+        force: args.force,
+        skip_if_unchanged: args.skip_if_unchanged,
+        no_verify: args.no_verify,
+        parent: args.parent.as_ref().map(find).transpose()?,
+        protect: repository.into_iter().chain(settings.cache().ok()).collect(),
+    };
+    let stop = signals::stop_flag();
+    let report = if args.is_stream() {
+        let source = stream(args)?;
+        let name = args.stdin_filename.as_str();
+        backup::run_stream(repo, source, name, args.allow_empty, &options, &progress, stop)
+    } else {
+        backup::run_paths(repo, &sources, &options, &progress, stop)
+    };
+    let report = report.map_err(Failure::Source)?;
+    progress.finish();
+    show(settings, args.dry_run, &report)?;
+    Ok(Outcome::incomplete_if(report.incomplete))
+}
+
+fn stream(args: &BackupArgs) -> Result<StreamSource<'static>> {
+    if args.stdin {
+        return Ok(StreamSource::Stdin);
+    }
+    let mut words = args.paths.iter().cloned();
+    let program = words.next().ok_or_else(|| Error::Usage("no command is given after --".to_owned()))?;
+    Ok(StreamSource::Command { program, args: words.collect() })
+}
+
+fn read_list(path: &Path) -> Result<Vec<u8>> {
+    let error = || Error::io("read the list of files", path);
+    let mut list = Vec::new();
+    let is_stdin = path.as_os_str().as_bytes() == b"-";
+    let read = if is_stdin {
+        io::stdin().lock().take(LIST_FILE_MAX_BYTES + 1).read_to_end(&mut list)
+    } else {
+        fs::File::open(path).and_then(|file| file.take(LIST_FILE_MAX_BYTES + 1).read_to_end(&mut list))
+    };
+    read.map_err(error())?;
+    if list.len() as u64 > LIST_FILE_MAX_BYTES {
+        return Err(Error::Usage(format!("the list of files {} is too long", path.display())));
+    }
+    Ok(list)
+}
+
+fn show(settings: &Settings, dry_run: bool, report: &BackupReport) -> Result<(), Failure> {
+    if settings.json {
+        return output::print_json_line(&summary(dry_run, report)?);
+    }
+    output::say(settings, &describe(dry_run, report, settings.verbosity == Verbosity::Verbose))
+}
+
+fn summary(dry_run: bool, report: &BackupReport) -> Result<serde_json::Value, Failure> {
+    let mut summary = serde_json::to_value(report.manifest.summary)?;
+    let manifest = &report.manifest;
+    let more = json!({
+        "message_type": "summary",
+        "dry_run": dry_run,
+        "snapshot_id": report.snapshot.map(|id| id.to_hex()),
+        "unchanged": report.unchanged,
+        "incomplete": report.incomplete,
+        "kind": manifest.kind,
+        "parent": manifest.parent,
+        "base": manifest.base,
+        "series": manifest.series,
+        "time": manifest.time,
+        "stream_blake3": manifest.stream_blake3,
+        "seconds": report.seconds,
+    });
+    if let (Some(summary), Some(more)) = (summary.as_object_mut(), more.as_object()) {
+        summary.extend(more.clone());
+    }
+    Ok(summary)
+}
+
+/// The summary that a person likes to read.
+fn describe(dry_run: bool, report: &BackupReport, verbose: bool) -> String {
+    let manifest = &report.manifest;
+    let counts = &manifest.summary;
+    let mut lines = Vec::new();
+    if !manifest.stream {
+        lines.push(format!("Files:    {}", files(counts)));
+        lines.push(format!("Folders:  {}", folders(counts)));
+    }
+    let time = Duration::try_from_secs_f64(report.seconds).unwrap_or_default();
+    lines.push(format!(
+        "Read:     {} of {} in {} ({})",
+        units::size(counts.bytes_read),
+        units::size(counts.bytes_total),
+        units::duration(time),
+        units::rate(counts.bytes_read, time),
+    ));
+    lines.push(format!("Added:    {}", added(counts)));
+    if verbose {
+        lines.push(format!("Chunks:   {} new", units::count(counts.chunks_new)));
+        if let Some(hash) = &manifest.stream_blake3 {
+            lines.push(format!("BLAKE3:   {hash}"));
+        }
+    }
+    if counts.errors > 0 {
+        let errors = units::counted(counts.errors, "file or folder", "files and folders");
+        lines.push(format!("Errors:   {errors} could not be read"));
+    }
+    lines.push(outcome(dry_run, report));
+    lines.join("\n")
+}
+
+fn outcome(dry_run: bool, report: &BackupReport) -> String {
+    let manifest = &report.manifest;
+    let unchanged = if report.unchanged { ", nothing changed" } else { "" };
+    match report.snapshot {
+        Some(id) => format!("snapshot {} saved ({}{unchanged})", id.short(), lineage(manifest)),
+        None if dry_run => format!("dry run: nothing was stored ({}{unchanged})", lineage(manifest)),
+        None => "nothing changed: no snapshot was made".to_owned(),
+    }
+}
+
+/// What kind of snapshot it is, and against what.
+fn lineage(manifest: &Manifest) -> String {
+    let short = |id: &Option<String>| id.as_deref().and_then(|id| id.get(..8)).map(str::to_owned);
+    match (manifest.kind, short(&manifest.parent)) {
+        (SnapshotKind::Full, _) => "full".to_owned(),
+        (SnapshotKind::Differential, Some(parent)) => format!("differential, against {parent}"),
+        (SnapshotKind::Incremental, Some(parent)) => format!("incremental, after {parent}"),
+        (SnapshotKind::Differential, None) => "differential".to_owned(),
+        (SnapshotKind::Incremental, None) => "incremental".to_owned(),
+    }
+}
+
+fn files(counts: &RunCounts) -> String {
+    format!(
+        "{} new, {} changed, {} unmodified, {} removed",
+        units::count(counts.files_new),
+        units::count(counts.files_changed),
+        units::count(counts.files_unmodified),
+        units::count(counts.files_removed),
+    )
+}
+
+fn folders(counts: &RunCounts) -> String {
+    format!(
+        "{} new, {} changed, {} unmodified",
+        units::count(counts.dirs_new),
+        units::count(counts.dirs_changed),
+        units::count(counts.dirs_unmodified),
+    )
+}
+
+fn added(counts: &RunCounts) -> String {
+    let stored = units::size(counts.added_stored);
+    if counts.added_raw == 0 {
+        return format!("no new data, {stored} stored");
+    }
+    let raw = units::size(counts.added_raw);
+    // Of little data most of what is stored is about it.
+    let percent = match counts.added_stored <= counts.added_raw {
+        true => format!(" ({})", units::percent(counts.added_stored, counts.added_raw)),
+        false => String::new(),
+    };
+    format!("{raw} of new data, stored in {stored}{percent}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SnapshotId;
+
+    fn report(summary: RunCounts) -> BackupReport {
+        let text = r#"{"kind":"incremental","parent":"0123456789abcdef","series":"h:/a","root":"000000",
+            "time":"2026-01-02T03:04:05Z","started":"2026-01-02T03:04:05Z","finished":"2026-01-02T03:04:06Z",
+            "host":"h","user":"u","paths":["/a"],"program":"backstay 0.1.0"}"#;
+        let manifest = Manifest { summary, ..Manifest::decode(text.as_bytes()).unwrap() };
+        let snapshot = Some(SnapshotId::from_bytes([0xab; 32]));
+        BackupReport { snapshot, manifest, unchanged: false, incomplete: false, seconds: 2.0 }
+    }
+
+    #[test]
+    fn the_summary_is_readable() {
+        let counts = RunCounts {
+            files_new: 12,
+            files_changed: 3,
+            files_unmodified: 1234,
+            files_removed: 2,
+            dirs_new: 1,
+            dirs_changed: 4,
+            dirs_unmodified: 56,
+            bytes_read: 300 << 20,
+            bytes_total: 5 << 30,
+            added_raw: 100 << 20,
+            added_stored: 40 << 20,
+            ..RunCounts::default()
+        };
+        let expected = "\
+Files:    12 new, 3 changed, 1,234 unmodified, 2 removed
+Folders:  1 new, 4 changed, 56 unmodified
+Read:     300 MiB of 5.00 GiB in 2.00 s (150 MiB/s)
+Added:    100 MiB of new data, stored in 40.0 MiB (40%)
+snapshot abababab saved (incremental, after 01234567)";
+        assert_eq!(describe(false, &report(counts), false), expected);
+    }
+
+    #[test]
+    fn what_was_not_stored_is_said() {
+        let mut report = report(RunCounts { errors: 2, ..RunCounts::default() });
+        report.snapshot = None;
+        let text = describe(true, &report, true);
+        assert!(
+            text.contains("dry run: nothing was stored") && text.contains("2 files and folders"),
+            "{text}"
+        );
+        report.unchanged = true;
+        assert!(describe(false, &report, false).ends_with("nothing changed: no snapshot was made"));
+        assert!(describe(false, &report, false).contains("no new data"));
+    }
+
+    #[test]
+    fn the_json_summary_names_the_snapshot_and_the_counts() {
+        let summary = summary(false, &report(RunCounts { files_new: 7, ..RunCounts::default() })).unwrap();
+        assert_eq!(summary["message_type"], "summary");
+        assert_eq!(summary["snapshot_id"], "ab".repeat(32));
+        assert_eq!(summary["files_new"], 7);
+        assert_eq!(summary["kind"], "incremental");
+    }
+}

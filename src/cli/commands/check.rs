@@ -1,0 +1,297 @@
+//! `backstay check`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::check::{self, Advice, AffectedSnapshot, CheckOptions, CheckReport, Finding, ReadData, Severity};
+use crate::cli::explain::{Failure, Outcome, one_line};
+use crate::cli::names::{printable, printable_text};
+use crate::cli::progress::Progress;
+use crate::cli::settings::{Settings, Verbosity};
+use crate::cli::{output, session, signals, times, units};
+use crate::error::Error;
+use crate::format::manifest::escape_bytes;
+
+/// Look for damage in the repository
+#[derive(Debug, Args)]
+#[command(long_about = "Look for damage in the repository.\n\nWithout options: every reference of every \
+    snapshot leads to a chunk, packs and index agree, and nothing unknown is there. With --read-data \
+    everything that is stored is also read, opened and compared with its ids. The exit code is 20 if \
+    something is damaged; what it is and whom it affects is said.")]
+pub struct CheckArgs {
+    /// Also read, decrypt and hash everything that is stored
+    #[arg(long, conflicts_with = "read_data_subset")]
+    read_data: bool,
+
+    /// Do so for a part: 1/7 (the first of seven parts), 5% or 10G (chosen at random)
+    #[arg(long, value_name = "PART", value_parser = parse_subset)]
+    read_data_subset: Option<ReadData>,
+}
+
+fn parse_subset(text: &str) -> Result<ReadData, String> {
+    ReadData::parse(text).map_err(|error| one_line(&error))
+}
+
+pub fn run(settings: &Settings, args: &CheckArgs) -> Result<Outcome, Failure> {
+    let read_data = match args.read_data_subset {
+        Some(part) => part,
+        None if args.read_data => ReadData::All,
+        None => ReadData::Nothing,
+    };
+    let repo = session::open(settings).map_err(judge)?;
+    let cache = session::cache(settings)?;
+    let progress = Progress::new(settings);
+    let options = CheckOptions { read_data };
+    let stop = signals::stop_flag();
+    let report = check::run(&Arc::new(repo), &cache, &options, &progress, stop).map_err(judge)?;
+    progress.finish();
+    show(settings, &report)?;
+    Ok(if report.is_damaged() { Outcome::Damaged } else { Outcome::Done })
+}
+
+/// Damage that ends the check is its answer too.
+fn judge(error: Error) -> Failure {
+    match error {
+        Error::Damaged { .. } => Failure::Damage(error),
+        other => Failure::Error(other),
+    }
+}
+
+fn show(settings: &Settings, report: &CheckReport) -> Result<(), Failure> {
+    if settings.json {
+        for finding in &report.findings {
+            output::print_json_line(&finding_json(finding))?;
+        }
+        for snapshot in &report.affected {
+            output::print_json_line(&affected_json(snapshot))?;
+        }
+        return output::print_json_line(&summary(report));
+    }
+    let least = match settings.verbosity {
+        Verbosity::Quiet => Severity::Error,
+        Verbosity::Normal => Severity::Warning,
+        Verbosity::Verbose => Severity::Note,
+    };
+    let mut text = String::new();
+    for finding in report.findings.iter().filter(|finding| finding.severity >= least) {
+        text.push_str(&describe(finding));
+    }
+    if report.findings_omitted > 0 {
+        let more = units::counted(report.findings_omitted, "finding is", "findings are");
+        text.push_str(&format!("{more} not shown\n"));
+    }
+    for snapshot in &report.affected {
+        text.push_str(&describe_affected(snapshot));
+    }
+    if settings.talks() || report.is_damaged() {
+        text.push_str(&conclusion(report));
+    }
+    output::print(&text)
+}
+
+fn severity(finding: &Finding) -> &'static str {
+    match finding.severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Error => "damage",
+    }
+}
+
+fn describe(finding: &Finding) -> String {
+    let (object, what) = (printable_text(&finding.object), printable_text(&finding.what));
+    let help = advice(finding.advice).1.map(|help| format!("\n  {help}")).unwrap_or_default();
+    format!("{}: {object}: {what}{help}\n", severity(finding))
+}
+
+/// The name for machines, and what to do.
+fn advice(advice: Advice) -> (&'static str, Option<&'static str>) {
+    match advice {
+        Advice::Nothing => ("nothing", None),
+        Advice::RemoveObject => ("remove_object", Some("Find out who put it there, and remove it.")),
+        Advice::RebuildIndex => ("rebuild_index", Some("`backstay rebuild-index` makes the index anew.")),
+        Advice::RestoreObject => {
+            ("restore_object", Some("Put the object back from a copy of the repository, if there is one."))
+        }
+        Advice::BackUpAgain => (
+            "back_up_again",
+            Some(
+                "Run `backstay backup --force` of the same source: what is still there is stored again. Or put \
+                 the object back from a copy of the repository.",
+            ),
+        ),
+        Advice::ForgetSnapshot => (
+            "forget_snapshot",
+            Some("Put the object back from a copy of the repository, or give the snapshot up."),
+        ),
+        Advice::ReplaceKey => {
+            ("replace_key", Some("`backstay key add` the password again, then remove the damaged key."))
+        }
+    }
+}
+
+fn describe_affected(snapshot: &AffectedSnapshot) -> String {
+    let mut text = format!(
+        "affected: snapshot {} of {} on {}: {} ({})",
+        snapshot.id.short(),
+        times::local(&snapshot.time),
+        printable_text(&snapshot.host),
+        units::counted(snapshot.files, "file is incomplete", "files are incomplete"),
+        units::size(snapshot.bytes_lost),
+    );
+    if snapshot.dirs > 0 {
+        let dirs = units::counted(snapshot.dirs, "folder", "folders");
+        text.push_str(&format!(", {dirs} cannot be read"));
+    }
+    text.push('\n');
+    for path in &snapshot.paths {
+        text.push_str(&format!("  /{}\n", printable(path)));
+    }
+    let shown = snapshot.paths.len() as u64;
+    let all = snapshot.files + snapshot.dirs;
+    if all > shown {
+        text.push_str(&format!("  and {} more\n", units::count(all - shown)));
+    }
+    text
+}
+
+fn conclusion(report: &CheckReport) -> String {
+    let counts = &report.counts;
+    let time = Duration::try_from_secs_f64(counts.seconds).unwrap_or_default();
+    let mut text = format!(
+        "Checked:  {}, {}, {}, {} ({}) in {}\n",
+        units::counted(counts.snapshots, "snapshot", "snapshots"),
+        units::counted(counts.entries, "entry", "entries"),
+        units::counted(counts.chunks, "chunk", "chunks"),
+        units::counted(counts.packs, "pack", "packs"),
+        units::size(counts.pack_bytes),
+        units::duration(time),
+    );
+    if counts.packs_read > 0 {
+        text.push_str(&format!(
+            "Read:     {} ({}, {})\n",
+            units::counted(counts.packs_read, "pack", "packs"),
+            units::size(counts.bytes_read),
+            units::rate(counts.bytes_read, time),
+        ));
+    }
+    if counts.unlisted_packs > 0 {
+        text.push_str(&format!(
+            "Unused:   {} ({}) that interrupted runs left, or that a run is writing now\n",
+            units::counted(counts.unlisted_packs, "pack", "packs"),
+            units::size(counts.unlisted_bytes),
+        ));
+    }
+    let warnings = match report.warnings {
+        0 => String::new(),
+        many => format!(", {}", units::counted(many, "warning", "warnings")),
+    };
+    match report.errors {
+        0 => text.push_str(&format!("no damage was found{warnings}\n")),
+        many => {
+            let objects = units::counted(many, "damage was", "damages were");
+            let affected = match report.affected.len() as u64 {
+                0 => String::new(),
+                many => format!(", {} affected", units::counted(many, "snapshot is", "snapshots are")),
+            };
+            text.push_str(&format!("{objects} found{affected}{warnings}\n"));
+        }
+    }
+    text
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "message_type": if finding.severity == Severity::Error { "error" } else { "warning" },
+        "severity": severity(finding),
+        "object": finding.object,
+        "message": finding.what,
+        "advice": advice(finding.advice).0,
+    })
+}
+
+fn affected_json(snapshot: &AffectedSnapshot) -> Value {
+    let path = |path: &Vec<u8>| format!("/{}", escape_bytes(path));
+    json!({
+        "message_type": "affected",
+        "snapshot_id": snapshot.id.to_hex(),
+        "time": snapshot.time,
+        "host": snapshot.host,
+        "files": snapshot.files,
+        "dirs": snapshot.dirs,
+        "bytes_lost": snapshot.bytes_lost,
+        "paths": snapshot.paths.iter().map(path).collect::<Vec<_>>(),
+    })
+}
+
+fn summary(report: &CheckReport) -> Value {
+    let counts = &report.counts;
+    json!({
+        "message_type": "summary",
+        "damaged": report.is_damaged(),
+        "errors": report.errors,
+        "warnings": report.warnings,
+        "findings_omitted": report.findings_omitted,
+        "snapshots_affected": report.affected.len(),
+        "keys": counts.keys,
+        "segments": counts.segments,
+        "snapshots": counts.snapshots,
+        "entries": counts.entries,
+        "packs": counts.packs,
+        "pack_bytes": counts.pack_bytes,
+        "chunks": counts.chunks,
+        "chunks_referenced": counts.chunks_referenced,
+        "unlisted_packs": counts.unlisted_packs,
+        "unlisted_bytes": counts.unlisted_bytes,
+        "packs_read": counts.packs_read,
+        "bytes_read": counts.bytes_read,
+        "seconds": counts.seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SnapshotId;
+
+    #[test]
+    fn damage_is_named_with_what_to_do() {
+        let finding = Finding {
+            severity: Severity::Error,
+            object: "pack abcd".to_owned(),
+            what: "it is missing".to_owned(),
+            advice: Advice::BackUpAgain,
+        };
+        let text = describe(&finding);
+        assert!(
+            text.starts_with("damage: pack abcd: it is missing\n  Run `backstay backup --force`"),
+            "{text}"
+        );
+        assert_eq!(finding_json(&finding)["message_type"], "error");
+    }
+
+    #[test]
+    fn affected_snapshots_name_their_files() {
+        let snapshot = AffectedSnapshot {
+            id: SnapshotId::from_bytes([0xab; 32]),
+            time: String::new(),
+            host: "h".to_owned(),
+            files: 3,
+            dirs: 0,
+            bytes_lost: 1024,
+            paths: vec![b"a/b".to_vec(), b"c\n".to_vec()],
+        };
+        let text = describe_affected(&snapshot);
+        assert!(text.contains("snapshot abababab"), "{text}");
+        assert!(text.ends_with("  /a/b\n  /c\\x0a\n  and 1 more\n"), "{text}");
+    }
+
+    #[test]
+    fn the_conclusion_counts() {
+        let report = CheckReport { errors: 2, warnings: 1, ..CheckReport::default() };
+        assert!(conclusion(&report).ends_with("2 damages were found, 1 warning\n"));
+        assert!(conclusion(&CheckReport::default()).ends_with("no damage was found\n"));
+    }
+}

@@ -1,0 +1,50 @@
+//! `backstay init`
+
+use clap::Args;
+
+use serde_json::json;
+
+use crate::cli::explain::{Failure, Outcome};
+use crate::cli::settings::Settings;
+use crate::cli::{output, session};
+use crate::error::Error;
+use crate::repo::{InitOptions, LockedRepository, Repository};
+use crate::store::{create_store, open_store};
+
+/// Make a new repository
+#[derive(Debug, Args)]
+#[command(long_about = "Make a new repository.\n\nThe place is a folder that does not exist yet, or is \
+    empty. The password is asked for twice at a terminal, or taken from where --password-file and the \
+    like say. Whoever forgets it loses everything in the repository: keep a copy of it in another place.")]
+pub struct InitArgs {
+    /// A note for the first key, shown by `key list`
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+}
+
+pub fn run(settings: &Settings, args: &InitArgs) -> Result<Outcome, Failure> {
+    let location = settings.repo()?;
+    // Before a password is asked for, and before a folder is made.
+    match open_store(location).and_then(LockedRepository::find) {
+        Ok(found) => drop(found),
+        Err(Error::NoRepository { .. } | Error::Damaged { .. }) => {
+            return make(settings, location, args);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Err(Error::RepositoryExists { location: location.to_owned() }.into())
+}
+
+fn make(settings: &Settings, location: &str, args: &InitArgs) -> Result<Outcome, Failure> {
+    let password = settings.password.read_new()?;
+    let store = create_store(location, &session::REPOSITORY_NAMES)?;
+    let label = session::key_label(&args.note);
+    let repo = Repository::init(store, &password, &label, InitOptions::default())?;
+    if settings.json {
+        let id = repo.id().to_string();
+        output::print_json_line(&json!({"message_type": "summary", "repository": location, "id": id}))?;
+    }
+    let text = format!("repository {} made at {location}", repo.id());
+    output::say(settings, &format!("{text}\nWithout the password nothing can be restored: keep it safe."))?;
+    Ok(Outcome::Done)
+}

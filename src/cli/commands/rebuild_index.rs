@@ -1,0 +1,79 @@
+//! `backstay rebuild-index`
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::explain::{Failure, Outcome};
+use crate::cli::progress::Progress;
+use crate::cli::settings::Settings;
+use crate::cli::{output, session, signals, units};
+use crate::observe::Observer;
+use crate::rebuild_index::{self, RebuildOptions, RebuildReport};
+
+/// Make the repository's index anew from its packs
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Make the repository's index anew from its packs.\n\nNeeded only if `check` says so: the \
+    local cache of the index is mended without being asked. Packs that are damaged are left out and named."
+)]
+pub struct RebuildIndexArgs {
+    /// Read every pack's directory, also where the old index lists it
+    #[arg(long)]
+    read_all: bool,
+
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub fn run(settings: &Settings, args: &RebuildIndexArgs) -> Result<Outcome, Failure> {
+    let repo = session::open(settings)?;
+    let cache = session::cache(settings)?;
+    let progress = Progress::new(settings);
+    let options = RebuildOptions { read_all: args.read_all, dry_run: args.dry_run };
+    let report = rebuild_index::run(&repo, &cache, &options, &progress, signals::stop_flag())?;
+    for (id, what) in &report.damaged_packs {
+        progress.warning(&format!("pack {id} is left out: {what}"));
+    }
+    progress.finish();
+    if settings.json {
+        output::print_json_line(&json!({
+            "message_type": "summary",
+            "dry_run": args.dry_run,
+            "packs": report.packs,
+            "chunks": report.chunks,
+            "packs_read": report.packs_read,
+            "packs_missing": report.packs_missing,
+            "packs_damaged": report.damaged_packs.len(),
+            "segments_damaged": report.damaged_segments,
+            "segments_published": report.segments_published,
+            "segments_deleted": report.segments_deleted,
+            "seconds": report.seconds,
+        }))?;
+    } else {
+        output::say(settings, &describe(args.dry_run, &report))?;
+    }
+    Ok(if report.damaged_packs.is_empty() { Outcome::Done } else { Outcome::Damaged })
+}
+
+fn describe(dry_run: bool, report: &RebuildReport) -> String {
+    let verb = if dry_run { "dry run: the index would list" } else { "the index lists" };
+    let mut text = format!(
+        "{verb} {} with {} ({} read anew) after {}",
+        units::counted(report.packs, "pack", "packs"),
+        units::counted(report.chunks, "chunk", "chunks"),
+        units::count(report.packs_read),
+        units::duration(Duration::try_from_secs_f64(report.seconds).unwrap_or_default()),
+    );
+    if report.packs_missing > 0 {
+        let missing = units::counted(report.packs_missing, "pack", "packs");
+        text.push_str(&format!("\n{missing} of the old index are not in the store: run `backstay check`"));
+    }
+    if report.damaged_segments > 0 {
+        let damaged = units::counted(report.damaged_segments, "part", "parts");
+        text.push_str(&format!("\n{damaged} of the old index could not be read and are replaced"));
+    }
+    text
+}

@@ -1,0 +1,73 @@
+//! The shell: arguments become settings, an operation runs, its report becomes text.
+//!
+//! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
+//!   repository is opened; `signals`: how a run is stopped
+//! - `commands`: one file for each command
+//! - `output`, `progress`, `table`, `units`, `times`, `names`: how things are shown
+//! - `explain`: the only place that turns errors into words and exit codes
+
+mod args;
+mod commands;
+mod explain;
+mod names;
+mod output;
+mod password;
+mod places;
+mod progress;
+mod selection;
+mod session;
+mod settings;
+mod signals;
+mod table;
+mod times;
+mod units;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use explain::{Failure, Outcome};
+use settings::Settings;
+
+/// Runs the program with the arguments of the process; the exit codes are listed in `explain`.
+pub fn main() -> ExitCode {
+    panic::set_hook(Box::new(|info| explain::print_panic(&info.to_string())));
+    let run = || match args::parse(std::env::args_os()) {
+        Ok(cli) => run(cli),
+        Err(error) => explain::print_usage(&error),
+    };
+    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(ExitCode::FAILURE)
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let settings = Settings::new(cli.global);
+    signals::install();
+    crate::fs::source::raise_open_files_limit();
+    match dispatch(&settings, cli.command) {
+        Ok(outcome) => outcome.exit_code(),
+        Err(failure) => explain::print_failure(&settings, &failure),
+    }
+}
+
+fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
+    use commands::*;
+
+    match command {
+        Command::Init(args) => init::run(settings, &args),
+        Command::Backup(args) => backup::run(settings, &args),
+        Command::Snapshots(args) => snapshots::run(settings, &args),
+        Command::Ls(args) => ls::run(settings, &args),
+        Command::Restore(args) => restore::run(settings, &args),
+        Command::Dump(args) => dump::run(settings, &args),
+        Command::Check(args) => check::run(settings, &args),
+        Command::Stats(args) => stats::run(settings, &args),
+        Command::Key(args) => key::run(settings, &args),
+        Command::Cat(args) => cat::run(settings, &args),
+        Command::RebuildIndex(args) => rebuild_index::run(settings, &args),
+        Command::Cache(args) => cache::run(settings, &args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+        Command::Version(args) => version::run(settings, &args),
+        Command::Docs(args) => docs::run(&args),
+    }
+}

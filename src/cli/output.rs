@@ -1,0 +1,63 @@
+//! Standard output: results, and nothing else.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+
+use rustix::io::dup;
+use serde::Serialize;
+
+use crate::cli::explain::Failure;
+use crate::cli::names::printable_text;
+use crate::cli::settings::Settings;
+
+/// Collected before it is written.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Standard output for many small writes; to be flushed at the end.
+pub fn buffered() -> Result<BufWriter<File>, Failure> {
+    Ok(BufWriter::with_capacity(BUFFER_BYTES, raw()?))
+}
+
+/// Standard output without a buffer, for large writes.
+pub fn raw() -> Result<File, Failure> {
+    Ok(File::from(dup(rustix::stdio::stdout()).map_err(io::Error::from)?))
+}
+
+/// Writes text to standard output.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes one JSON line to standard output, in one piece.
+pub fn print_json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    print(&line)
+}
+
+/// Writes indented JSON to standard output.
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Writes a message for people to standard output, unless `--quiet` or `--json` was given.
+pub fn say(settings: &Settings, text: &str) -> Result<(), Failure> {
+    if settings.talks() && !settings.json {
+        print(&format!("{text}\n"))?;
+    }
+    Ok(())
+}
+
+/// Writes a warning to standard error.
+pub fn warn(settings: &Settings, text: &str) {
+    let line = if settings.json {
+        serde_json::json!({"message_type": "warning", "message": text}).to_string()
+    } else {
+        format!("warning: {}", printable_text(text))
+    };
+    let _ = writeln!(io::stderr(), "{line}");
+}

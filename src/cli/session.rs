@@ -1,0 +1,89 @@
+//! Opening the repository that the settings name.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cli::places;
+use crate::cli::settings::Settings;
+use crate::cli::times;
+use crate::error::{Error, Result};
+use crate::format::key_slot::KeyLabel;
+use crate::observe::Observer;
+use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
+use crate::store::{Store, open_store};
+
+/// What an interrupted `init`, or a repository, has at the top of its folder.
+pub const REPOSITORY_NAMES: [&str; 5] = ["config", "keys", "packs", "index", "snapshots"];
+
+/// Opens the repository.
+pub fn open(settings: &Settings) -> Result<Repository> {
+    let store = store(settings)?;
+    let locked = LockedRepository::find(store)?;
+    let password = settings.password.read()?;
+    locked.unlock(&password)
+}
+
+/// Opens the repository and its index.
+pub fn open_indexed(settings: &Settings, observer: &dyn Observer) -> Result<Arc<IndexedRepository>> {
+    let repo = Arc::new(open(settings)?);
+    let cache = cache(settings)?;
+    Ok(Arc::new(IndexedRepository::open(repo, &cache, observer)?))
+}
+
+/// The store of the repository.
+pub fn store(settings: &Settings) -> Result<Arc<dyn Store>> {
+    open_store(settings.repo()?)
+}
+
+/// The cache folder, made if it is missing.
+pub fn cache(settings: &Settings) -> Result<PathBuf> {
+    let cache = settings.cache()?;
+    places::make_cache(&cache)?;
+    Ok(cache)
+}
+
+/// This host's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The user who runs this.
+pub fn user() -> String {
+    let uid = uzers::get_effective_uid();
+    uzers::get_user_by_uid(uid)
+        .map_or_else(|| uid.to_string(), |user| user.name().to_string_lossy().into_owned())
+}
+
+/// What a new key says about itself.
+pub fn key_label(note: &str) -> KeyLabel {
+    KeyLabel { created: format_time(times::now()), host: host(), user: user(), note: note.to_owned() }
+}
+
+/// The first of `ids` (in hex) that starts with `prefix`, if it is the only one.
+pub fn only_match(what: &str, ids: impl Iterator<Item = String>, prefix: &str) -> Result<String> {
+    let wanted = prefix.to_ascii_lowercase();
+    if wanted.is_empty() || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Error::Usage(format!("{prefix:?} is not the id of a {what}, nor the beginning of one")));
+    }
+    let mut matching = ids.filter(|id| id.starts_with(&wanted));
+    match (matching.next(), matching.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(Error::Usage(format!("{prefix} is the beginning of several {what} ids"))),
+        (None, _) => Err(Error::NotFound { what: format!("{what} {prefix}") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_id_is_meant_or_none() {
+        let find = |prefix: &str| only_match("pack", ["abc1", "abd2"].map(String::from).into_iter(), prefix);
+        assert_eq!(find("ABC").unwrap(), "abc1");
+        assert!(matches!(find("ab"), Err(Error::Usage(_))));
+        assert!(matches!(find(""), Err(Error::Usage(_))));
+        assert!(matches!(find("xyz"), Err(Error::Usage(_))));
+        assert!(matches!(find("ff"), Err(Error::NotFound { .. })));
+    }
+}

@@ -1,0 +1,92 @@
+//! Tables for people.
+
+use std::fmt::Write;
+
+/// How a column is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Align {
+    /// Texts.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows under titles; a cell may have several lines.
+pub struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(columns: &[(&'static str, Align)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// The text, with a line below the titles and one at the end.
+    pub fn render(&self) -> String {
+        let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+        let mut widths = vec![0; self.columns.len()];
+        for row in std::iter::once(&titles).chain(&self.rows) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.lines().map(width_of).max().unwrap_or(0).max(*width);
+            }
+        }
+        let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        let line = "-".repeat(total);
+        let mut out = String::new();
+        self.write_row(&mut out, &widths, &titles);
+        let _ = writeln!(out, "{line}");
+        for row in &self.rows {
+            self.write_row(&mut out, &widths, row);
+        }
+        let _ = writeln!(out, "{line}");
+        out
+    }
+
+    fn write_row(&self, out: &mut String, widths: &[usize], row: &[String]) {
+        let height = row.iter().map(|cell| cell.lines().count()).max().unwrap_or(0).max(1);
+        for number in 0..height {
+            let mut text = String::new();
+            for ((cell, width), (_, align)) in row.iter().zip(widths).zip(&self.columns) {
+                let piece = cell.lines().nth(number).unwrap_or_default();
+                let space = " ".repeat(width.saturating_sub(width_of(piece)));
+                match align {
+                    Align::Left => text.extend([piece, &space, "  "]),
+                    Align::Right => text.extend([&space, piece, "  "]),
+                }
+            }
+            let _ = writeln!(out, "{}", text.trim_end());
+        }
+    }
+}
+
+fn width_of(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut table = Table::new(&[("Name", Align::Left), ("Size", Align::Right), ("Path", Align::Left)]);
+        table.row(["a".into(), "1".into(), "/x\n/y".into()]);
+        table.row(["bücher".into(), "12,345".into(), "/z".into()]);
+        let expected = "\
+Name      Size  Path
+--------------------
+a            1  /x
+                /y
+bücher  12,345  /z
+--------------------
+";
+        assert_eq!(table.render(), expected);
+    }
+}

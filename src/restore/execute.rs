@@ -1,0 +1,422 @@
+//! Plans windows and carries them out.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::format::entry::Node;
+use crate::fs::target::{SpecialNode, TargetFile};
+use crate::limits::{RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
+use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent};
+use crate::seal::VerifiedFrame;
+
+use super::file::FileState;
+use super::plan::{self, FrameUse, Group, Piece, Plan};
+use super::session::{Session, add, is_damage};
+use super::walk::add_entry;
+use super::window::{FilePart, Filler, Gap, LinkJob, NodeJob, Window};
+
+/// Files that a task keeps open between the frames of its group.
+const OPEN_FILES_PER_TASK: usize = 8;
+
+/// A window that is ready to be written.
+pub(super) struct Planned {
+    window: Window,
+    plan: Plan,
+    /// Files of which nothing has to be written.
+    loose: Vec<u32>,
+}
+
+impl Planned {
+    fn file(&self, number: u32) -> Option<&Arc<FileState>> {
+        self.window.files.get(usize::try_from(number).ok()?).map(|file| &file.state)
+    }
+
+    fn pieces(&self, range: &Range<usize>) -> &[Piece] {
+        self.plan.pieces.get(range.clone()).unwrap_or_default()
+    }
+}
+
+/// Files that are open in one task.
+#[derive(Default)]
+struct OpenFiles(Vec<(u32, TargetFile)>);
+
+impl OpenFiles {
+    fn take(&mut self, number: u32) -> Option<TargetFile> {
+        let place = self.0.iter().position(|(other, _)| *other == number)?;
+        Some(self.0.swap_remove(place).1)
+    }
+
+    fn keep(&mut self, number: u32, file: TargetFile) {
+        if self.0.len() >= OPEN_FILES_PER_TASK {
+            self.0.remove(0);
+        }
+        self.0.push((number, file));
+    }
+}
+
+impl Session<'_> {
+    /// Finds out what has to be done for a window.
+    pub(super) fn plan(&self, mut window: Window) -> Result<Planned> {
+        self.prepare(&mut window);
+        let mut planned = Planned { window, plan: Plan::default(), loose: Vec::new() };
+        if !self.options.dry_run {
+            let window = &planned.window;
+            let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
+            let index = self.reader.repo().index();
+            let locations = index.lookup_many(&ids)?;
+            planned.plan = plan::plan(&window.parts, &locations, &mut |no| index.pack(no))?;
+            for (file, id) in &planned.plan.missing {
+                if let Some(file) = planned.file(*file) {
+                    file.fail(self, &crate::repo::chunk_reader::missing(id));
+                }
+            }
+            self.hold_files(&planned);
+        } else {
+            planned.window.gaps.clear();
+        }
+        for (number, file) in (0u32..).zip(&planned.window.files) {
+            if !file.is_last {
+                continue;
+            }
+            if file.state.is_held_once() {
+                planned.loose.push(number);
+            } else {
+                file.state.release(self, None);
+            }
+        }
+        Ok(planned)
+    }
+
+    /// One hold for each task that will touch a file: a frame, a gap, or its verification.
+    fn hold_files(&self, planned: &Planned) {
+        let hold = |number: u32| {
+            if let Some(file) = planned.file(number) {
+                file.hold();
+            }
+        };
+        for frame in planned.plan.groups.iter().flat_map(|group| &group.frames) {
+            for visit in planned.pieces(&frame.pieces).chunk_by(|a, b| a.file == b.file) {
+                visit.first().into_iter().for_each(|piece| hold(piece.file));
+            }
+        }
+        planned.window.gaps.iter().for_each(|gap| hold(gap.file));
+        if self.options.verify {
+            for visit in planned.window.parts.chunk_by(|a, b| a.file == b.file) {
+                visit.first().into_iter().for_each(|part| hold(part.file));
+            }
+        }
+    }
+
+    /// Writes a window.
+    pub(super) fn execute(&self, planned: Planned) {
+        let Planned { window, plan, loose } = &planned;
+        let loose: Vec<_> = loose.chunks(RESTORE_LOOSE_BATCH).collect();
+        let nodes: Vec<_> = window.nodes.chunks(RESTORE_LOOSE_BATCH).collect();
+        let groups = plan.groups.len();
+        let gaps = groups + window.gaps.len();
+        let loose_end = gaps + loose.len();
+        let next = AtomicUsize::new(0);
+        let count = loose_end + nodes.len();
+        let work = || {
+            while !self.is_stopped() {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if let Some(group) = plan.groups.get(task) {
+                    self.group(&planned, group);
+                } else if let Some(gap) = window.gaps.get(task - groups) {
+                    self.gap(&planned, gap);
+                } else if let Some(loose) = loose.get(task - gaps) {
+                    for file in loose.iter().filter_map(|number| planned.file(*number)) {
+                        file.release(self, None);
+                    }
+                } else if let Some(nodes) = nodes.get(task - loose_end) {
+                    nodes.iter().for_each(|job| self.node(job));
+                } else {
+                    break;
+                }
+            }
+        };
+        if count == 1 {
+            work();
+        } else if count > 1 {
+            rayon::broadcast(|_| work());
+        }
+        if self.options.verify && !self.options.dry_run {
+            let visits: Vec<_> = window.parts.chunk_by(|a, b| a.file == b.file).collect();
+            visits.par_iter().for_each(|parts| self.verify(&planned, parts));
+        }
+        self.links(planned.window.links);
+    }
+
+    fn group(&self, planned: &Planned, group: &Group) {
+        if let Err(error) = self.try_group(planned, group) {
+            self.end_with(error);
+        }
+    }
+
+    fn try_group(&self, planned: &Planned, group: &Group) -> Result<()> {
+        let pack = self.reader.open_pack(group.pack)?;
+        let cached = match group.frames.as_slice() {
+            [frame] if !frame.is_used_up => self.reader.cached_frame(group.pack, frame.number),
+            _ => None,
+        };
+        let bytes = match cached.is_some() {
+            true => None,
+            false => match read_extent(self.reader.repo(), &pack.record, group.extent) {
+                // Perhaps only one of the frames is affected: each is tried by itself.
+                Err(error) if is_damage(&error) => None,
+                read => Some(read?),
+            },
+        };
+        let mut files = OpenFiles::default();
+        for frame_use in &group.frames {
+            if self.is_stopped() {
+                break;
+            }
+            let pieces = planned.pieces(&frame_use.pieces);
+            let frame = match &cached {
+                Some(frame) => Ok(Arc::clone(frame)),
+                None => self.frame(&pack, group, frame_use, bytes.as_deref()),
+            };
+            match frame {
+                Ok(frame) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
+                Err(error) if is_damage(&error) => self.rescue(planned, pieces)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes one frame of a group whose stored bytes are `bytes`, or are missing.
+    fn frame(
+        &self,
+        pack: &OpenPack,
+        group: &Group,
+        frame_use: &FrameUse,
+        bytes: Option<&[u8]>,
+    ) -> Result<Arc<VerifiedFrame>> {
+        let extent = frame_entry(&pack.record, frame_use.number)?.extent;
+        let sealed = bytes.and_then(|bytes| {
+            let start = usize::try_from(extent.offset() - group.extent.offset()).ok()?;
+            bytes.get(start..start.checked_add(usize::try_from(extent.len()).ok()?)?)
+        });
+        let frame = match sealed {
+            Some(sealed) => self.reader.decode(pack, frame_use.number, sealed)?,
+            None => {
+                let sealed = read_extent(self.reader.repo(), &pack.record, extent)?;
+                self.reader.decode(pack, frame_use.number, &sealed)?
+            }
+        };
+        let frame = Arc::new(frame);
+        if !frame_use.is_used_up {
+            self.reader.keep_frame(group.pack, frame_use.number, &frame);
+        }
+        Ok(frame)
+    }
+
+    fn write_frame(&self, planned: &Planned, pieces: &[Piece], frame: &[u8], files: &mut OpenFiles) {
+        let mut bytes = 0;
+        for visit in pieces.chunk_by(|a, b| a.file == b.file) {
+            let Some(number) = visit.first().map(|piece| piece.file) else { continue };
+            let Some(file) = planned.file(number) else { continue };
+            bytes += visit.iter().map(|piece| u64::from(piece.len)).sum::<u64>();
+            let opened = files.take(number);
+            if let Some(opened) = self.visit(file, visit, frame, opened) {
+                files.keep(number, opened);
+            }
+        }
+        add(&self.counts.bytes_written, bytes);
+        self.observer.advance(0, bytes);
+    }
+
+    /// Writes what one frame holds of one file. Gives the file back if others still work on it.
+    fn visit(
+        &self,
+        file: &FileState,
+        visit: &[Piece],
+        frame: &[u8],
+        mut opened: Option<TargetFile>,
+    ) -> Option<TargetFile> {
+        let dir = file.place.dir.as_ref()?;
+        if file.has_failed() {
+            return file.release(self, opened);
+        }
+        for run in plan::runs(visit) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let end = last.frame_offset as usize + last.len as usize;
+            let Some(data) = frame.get(first.frame_offset as usize..end) else { continue };
+            if data.len() as u64 == file.size && opened.is_none() && file.is_untouched() {
+                file.write_whole(self, dir, data);
+                return None;
+            }
+            if opened.is_none() {
+                opened = file.check(self, file.open(dir));
+            }
+            let Some(target) = &opened else { break };
+            let written = target.write_at(data, first.offset).map_err(dir.io_error("write", &file.name));
+            if file.check(self, written).is_none() {
+                break;
+            }
+        }
+        file.release(self, opened)
+    }
+
+    /// Restores what it can of a damaged frame: chunks that other packs hold too.
+    fn rescue(&self, planned: &Planned, pieces: &[Piece]) -> Result<()> {
+        for visit in pieces.chunk_by(|a, b| a.file == b.file) {
+            let Some(file) = visit.first().and_then(|piece| planned.file(piece.file)) else { continue };
+            let mut opened = None;
+            for piece in visit.iter().take_while(|_| !file.has_failed()) {
+                let chunk = match self.reader.read(&piece.id) {
+                    Err(error) if is_damage(&error) => {
+                        file.fail(self, &error);
+                        break;
+                    }
+                    chunk => chunk?,
+                };
+                let Some(dir) = &file.place.dir else { break };
+                if opened.is_none() {
+                    opened = file.check(self, file.open(dir));
+                }
+                let Some(target) = &opened else { break };
+                let written = target.write_at(chunk.as_slice(), piece.offset);
+                file.check(self, written.map_err(dir.io_error("write", &file.name)));
+                add(&self.counts.bytes_written, u64::from(piece.len));
+            }
+            file.release(self, opened);
+        }
+        Ok(())
+    }
+
+    /// Makes zeros: in a new file those that occupy space, in one that was there holes too.
+    fn gap(&self, planned: &Planned, gap: &Gap) {
+        let Some(file) = planned.file(gap.file) else { return };
+        let Some(dir) = &file.place.dir else { return };
+        let mut opened = None;
+        if !file.has_failed() {
+            opened = file.check(self, file.open(dir));
+        }
+        if let Some(target) = &opened {
+            let (mut offset, mut left) = (gap.offset, gap.len);
+            while left > 0 && !self.is_stopped() {
+                let writes = gap.allocated && !self.options.sparse;
+                let len = if writes { left.min(RESTORE_ZEROS_BYTES) } else { left };
+                let done =
+                    if writes { target.write_zeros(offset, len) } else { target.punch_hole(offset, len) };
+                if file.check(self, done.map_err(dir.io_error("write", &file.name))).is_none() {
+                    break;
+                }
+                if writes {
+                    add(&self.counts.bytes_written, len);
+                }
+                offset += len;
+                left -= len;
+            }
+        }
+        file.release(self, opened);
+    }
+
+    fn verify(&self, planned: &Planned, parts: &[FilePart]) {
+        let Some(file) = parts.first().and_then(|part| planned.file(part.file)) else { return };
+        let Some(dir) = &file.place.dir else { return };
+        let mut opened = None;
+        if !file.has_failed() && !self.is_stopped() {
+            opened = file.check(self, dir.reopen_file(&file.name));
+        }
+        if let Some(target) = &opened {
+            if let Some(wrong) = parts.iter().find(|part| !self.is_stopped() && !self.is_right(target, part))
+            {
+                let at = wrong.offset;
+                file.fail(
+                    self,
+                    &format_args!("what was written cannot be read back: it differs at byte {at}"),
+                );
+            } else if file.set_verified() {
+                add(&self.counts.files_verified, 1);
+            }
+        }
+        file.release(self, opened);
+    }
+
+    fn node(&self, job: &NodeJob) {
+        let NodeJob { place, name, meta, node, link } = job;
+        let path = || place.node.path_of(name);
+        if self.leaves_at(place, name, meta) {
+            add(&self.counts.files_skipped, 1);
+        } else {
+            let created = match (&place.dir, node) {
+                (Some(dir), Node::Symlink(target)) if !self.options.dry_run => {
+                    dir.create_symlink(name, target, meta)
+                }
+                (Some(dir), node) if !self.options.dry_run => match SpecialNode::of(node) {
+                    Some(special) => dir.create_special(name, special, meta),
+                    None => Ok(Vec::new()),
+                },
+                _ => Ok(Vec::new()),
+            };
+            match created {
+                Ok(warnings) => {
+                    self.attribute_warnings(path, &warnings);
+                    add(&self.counts.files_restored, 1);
+                    link.iter().for_each(|link| link.set_usable());
+                }
+                Err(error) => self.target_error(&path(), error),
+            }
+        }
+        self.observer.advance(1, 0);
+        place.node.release(self);
+    }
+
+    /// Makes hard links. Where that fails, or there is nothing to link to, makes a file of its own.
+    fn links(&self, links: Vec<LinkJob>) {
+        let mut copies = Vec::new();
+        for job in links {
+            if self.is_stopped() {
+                return;
+            }
+            let LinkJob { place, entry, .. } = &job;
+            if self.leaves_at(place, &entry.name, &entry.meta) {
+                add(&self.counts.files_skipped, 1);
+            } else if self.options.dry_run || self.link(&job) {
+                add(&self.counts.files_restored, 1);
+            } else {
+                copies.push(job);
+                continue;
+            }
+            self.observer.advance(1, 0);
+            place.node.release(self);
+        }
+        if let Err(error) = self.copy(copies) {
+            self.end_with(error);
+        }
+    }
+
+    fn link(&self, job: &LinkJob) -> bool {
+        let LinkJob { place, entry, source } = job;
+        let (Some(dir), true) = (&place.dir, source.is_usable()) else { return false };
+        let Some(source_dir) = source.node.reopen() else { return false };
+        dir.create_hard_link(&entry.name, &source_dir, &source.name).is_ok()
+    }
+
+    fn copy(&self, copies: Vec<LinkJob>) -> Result<()> {
+        let mut filler = Filler::default();
+        let mut flush = |filler: &mut Filler| {
+            let planned = self.plan(filler.take())?;
+            self.execute(planned);
+            Ok(())
+        };
+        for LinkJob { place, entry, .. } in copies {
+            let node = Arc::clone(&place.node);
+            self.observer.advance(1, 0);
+            add_entry(self, &self.reader, &mut filler, place, entry, None, &mut flush)?;
+            node.release(self);
+            if filler.is_full() {
+                flush(&mut filler)?;
+            }
+        }
+        if filler.window.is_empty() { Ok(()) } else { flush(&mut filler) }
+    }
+}

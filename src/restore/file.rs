@@ -1,0 +1,238 @@
+//! A file on its way: made at the first need, finished by whoever writes its last bytes.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::entry_name::EntryName;
+use crate::format::entry::Metadata;
+use crate::fs::target::{TargetDir, TargetFile, TargetResult};
+
+use super::node::{LinkSource, Place};
+use super::session::{Session, add};
+
+/// What becomes of what stands at a file's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Not looked at yet.
+    Unknown,
+    /// A new file is made; what is there goes.
+    New,
+    /// The file there is made right in place.
+    Repair,
+    /// The file there is right by its size and time; it is given its attributes.
+    Trust,
+    /// The file there is left as it is.
+    Keep,
+}
+
+const FATES: [Fate; 5] = [Fate::Unknown, Fate::New, Fate::Repair, Fate::Trust, Fate::Keep];
+
+/// A file that is being restored. It is done when nothing holds it anymore: the walk until its last part
+/// is planned, and every task that writes or verifies a piece of it.
+pub(super) struct FileState {
+    pub place: Place,
+    pub name: EntryName,
+    pub meta: Metadata,
+    pub size: u64,
+    /// Where other names of it will find it.
+    pub link: Option<Arc<LinkSource>>,
+    fate: AtomicU8,
+    failed: AtomicBool,
+    wrote: AtomicBool,
+    verified: AtomicBool,
+    /// Set once a file of ours, or one to repair, has the name.
+    made: Mutex<bool>,
+    holds: AtomicUsize,
+}
+
+impl FileState {
+    /// Held by the walk.
+    pub fn new(
+        place: Place,
+        name: EntryName,
+        meta: Metadata,
+        size: u64,
+        link: Option<Arc<LinkSource>>,
+    ) -> Self {
+        place.node.hold();
+        let fate = if place.may_hold_something() { Fate::Unknown } else { Fate::New };
+        Self {
+            place,
+            name,
+            meta,
+            size,
+            link,
+            fate: AtomicU8::new(fate as u8),
+            failed: AtomicBool::new(false),
+            wrote: AtomicBool::new(false),
+            verified: AtomicBool::new(false),
+            made: Mutex::new(false),
+            holds: AtomicUsize::new(1),
+        }
+    }
+
+    pub fn fate(&self) -> Fate {
+        FATES.get(usize::from(self.fate.load(Ordering::Relaxed))).copied().unwrap_or(Fate::Unknown)
+    }
+
+    pub fn set_fate(&self, fate: Fate) {
+        self.fate.store(fate as u8, Ordering::Relaxed);
+        if fate != Fate::New {
+            *self.made.lock() = true;
+        }
+    }
+
+    /// The path in the target, for messages.
+    pub fn path(&self) -> PathBuf {
+        self.place.node.path_of(&self.name)
+    }
+
+    /// It cannot be restored; reported once.
+    pub fn fail(&self, session: &Session<'_>, why: &dyn Display) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            session.file_error(&self.path(), why);
+        }
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The result, or a report that it failed.
+    pub fn check<T>(&self, session: &Session<'_>, result: TargetResult<T>) -> Option<T> {
+        result
+            .map_err(|error| {
+                if error.is_full() || !self.failed.swap(true, Ordering::Relaxed) {
+                    session.target_error(&self.path(), error);
+                }
+            })
+            .ok()
+    }
+
+    /// One more task works on it.
+    pub fn hold(&self) {
+        self.holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// True if the caller's task is the only one that works on it, and nothing of it was written.
+    pub fn is_untouched(&self) -> bool {
+        self.holds.load(Ordering::Acquire) == 1 && self.fate() == Fate::New && !*self.made.lock()
+    }
+
+    /// Opens it for writing, and makes it where this run has not yet.
+    pub fn open(&self, dir: &TargetDir) -> TargetResult<TargetFile> {
+        self.wrote.store(true, Ordering::Relaxed);
+        let mut made = self.made.lock();
+        if *made {
+            drop(made);
+            return dir.reopen_file(&self.name);
+        }
+        let file = dir.create_file(&self.name, &self.meta)?;
+        *made = true;
+        if self.size > 0 {
+            file.set_len(self.size).map_err(dir.io_error("set the length of", &self.name))?;
+        }
+        Ok(file)
+    }
+
+    /// A task is done with it; gives it its attributes if it was the last. `file` is it, if it is open.
+    pub fn release(&self, session: &Session<'_>, file: Option<TargetFile>) -> Option<TargetFile> {
+        if self.holds.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return file;
+        }
+        if !session.is_stopped() {
+            self.finish(session, file);
+        }
+        self.settle(session);
+        None
+    }
+
+    /// Writes all of a small file at once. Only if it [`is_untouched`](Self::is_untouched).
+    pub fn write_whole(&self, session: &Session<'_>, dir: &TargetDir, data: &[u8]) {
+        *self.made.lock() = true;
+        let written = dir.write_file(&self.name, data, &self.meta);
+        if let Some(warnings) = self.check(session, written) {
+            session.attribute_warnings(|| self.path(), &warnings);
+            self.wrote.store(true, Ordering::Relaxed);
+        } else {
+            self.remove_partial(session);
+        }
+        self.holds.fetch_sub(1, Ordering::AcqRel);
+        self.settle(session);
+    }
+
+    fn finish(&self, session: &Session<'_>, file: Option<TargetFile>) {
+        let Some(dir) = &self.place.dir else { return };
+        if self.fate() == Fate::Keep || session.options.dry_run {
+            return;
+        }
+        if !self.has_failed() {
+            let file = match file {
+                Some(file) => Some(file),
+                None => {
+                    let wrote = self.wrote.load(Ordering::Relaxed);
+                    let opened = self.check(session, self.open(dir));
+                    self.wrote.store(wrote || self.fate() == Fate::New, Ordering::Relaxed);
+                    opened
+                }
+            };
+            if let Some(file) = file {
+                session.attribute_warnings(|| self.path(), &file.finish(&self.meta));
+            }
+        }
+        if self.has_failed() {
+            self.remove_partial(session);
+        }
+    }
+
+    /// A new file that is not whole is removed. One that was there before stays; its time is not that of
+    /// the snapshot, so no later run takes it to be right.
+    fn remove_partial(&self, session: &Session<'_>) {
+        if let (Some(dir), Fate::New, true) = (&self.place.dir, self.fate(), *self.made.lock()) {
+            dir.remove(&self.name, &mut |path, removed| {
+                if let Err(error) = removed {
+                    session
+                        .file_error(path, &format_args!("it is incomplete, and cannot be removed: {error}"));
+                }
+            });
+        }
+    }
+
+    /// Counts it, and lets go of its directory.
+    fn settle(&self, session: &Session<'_>) {
+        if !self.has_failed() && !session.is_stopped() {
+            if let (Some(link), true) = (&self.link, self.fate() != Fate::Keep) {
+                link.set_usable();
+            }
+            let counts = &session.counts;
+            match self.fate() {
+                Fate::Keep => {}
+                Fate::Repair | Fate::Trust if !self.wrote.load(Ordering::Relaxed) => {
+                    add(&counts.files_unchanged, 1)
+                }
+                _ => add(&counts.files_restored, 1),
+            }
+        }
+        session.observer.advance(1, 0);
+        self.place.node.release(session);
+    }
+
+    /// True if nothing but the caller works on it.
+    pub fn is_held_once(&self) -> bool {
+        self.holds.load(Ordering::Acquire) == 1
+    }
+
+    /// Some of it was read again. True the first time.
+    pub fn set_verified(&self) -> bool {
+        !self.verified.swap(true, Ordering::Relaxed)
+    }
+
+    /// In a dry run: as if bytes had been written.
+    pub fn pretend_write(&self) {
+        self.wrote.store(true, Ordering::Relaxed);
+    }
+}

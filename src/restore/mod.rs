@@ -1,0 +1,107 @@
+//! Restoring a snapshot into a folder.
+//!
+//! ```text
+//! walk     (own thread)  listings, depth first: makes directories, gathers a window of files
+//! prepare  (parallel)    what stands in the target already: kept, repaired, replaced or left alone
+//! plan     (pure)        chunks still missing -> frames -> ranged reads, by pack and offset
+//! execute  (parallel)    read, decode each frame once, write every run of bytes with one call
+//! links                  hard links, once the window's files are there
+//! ```
+//!
+//! While one window is written, the next is gathered and planned. Windows are bounded by files, parts
+//! and directories ([`limits`](crate::limits)), so memory does not grow with the snapshot. Directories
+//! get their attributes when the last thing in them is done; nothing walks the tree a second time.
+//!
+//! A file that cannot be restored is reported and the rest goes on. A store that fails, and a target
+//! that is full, end the run. An interrupted run leaves its unfinished files behind, with the time of
+//! their last write: the next run compares them chunk by chunk and writes what is missing.
+
+mod execute;
+mod file;
+mod node;
+mod options;
+mod plan;
+mod prepare;
+mod session;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod window;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::entry_name::EntryName;
+use crate::error::{Error, Result};
+use crate::format::entry::Content;
+use crate::limits::{RESTORE_LISTING_CACHE_BYTES, RESTORE_OPEN_FILES};
+use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::IndexedRepository;
+use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::content::{self, Found};
+
+pub use options::{Overwrite, RestoreOptions, RestoreReport};
+
+use session::Session;
+use walk::Walk;
+
+/// Restores the tree below `path` of the snapshot whose root listing is `root`.
+///
+/// With an empty `path`, everything appears below `target` under its source path. Otherwise the contents
+/// of the directory `path` are put directly into `target`; a `path` that is no directory becomes one entry of
+/// `target`.
+///
+/// # Errors
+/// What concerns single files is reported to `observer` and counted. [`Error::NotFound`] if the snapshot has
+/// no such path; [`Error::Interrupted`] once `stop` is set; [`Error::Io`] where the target cannot be used or
+/// is full; and whatever the store or the index say.
+pub fn run(
+    repo: Arc<IndexedRepository>,
+    root: &Content,
+    path: &[EntryName],
+    target: &Path,
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RestoreReport> {
+    observer.phase(Phase::Restoring, 0, 0);
+    raise_open_files();
+    let listings = Arc::new(ChunkReader::new(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
+    let found = match path {
+        [] => Found::Root(root.clone()),
+        _ => content::find(&listings, root, path)?,
+    };
+    let session = Session::new(repo, options, observer, stop);
+    let (sender, windows) = crossbeam_channel::bounded(1);
+    std::thread::scope(|scope| {
+        let walker = std::thread::Builder::new()
+            .name("restore-walk".to_owned())
+            .spawn_scoped(scope, || {
+                // The walk owns the channel's only sender: when it ends, so does the loop below.
+                if let Err(error) = Walk::new(&session, listings, sender).run(found, path, target) {
+                    session.end_with(error);
+                }
+            })
+            .map_err(Error::io("start", "a thread"))?;
+        for window in windows {
+            session.execute(window);
+            if session.is_stopped() {
+                break;
+            }
+        }
+        walker.join().map_err(|_| Error::Internal("a restoring thread panicked".to_owned()))
+    })?;
+    session.into_report()
+}
+
+/// Many directories are open at a time, in a deep tree all those above the current one: asks the system
+/// for more than the 1,024 handles that a process gets at first.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = RESTORE_OPEN_FILES.min(maximum.unwrap_or(u64::MAX));
+    if current.is_some_and(|current| current < wanted) {
+        // Where it is refused, a very deep tree reports the directories that it could not open.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}

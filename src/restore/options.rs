@@ -1,0 +1,64 @@
+//! What a restore is asked to do, and what it did.
+
+use crate::fs::exclude::PathFilter;
+
+/// What to do with files that stand in the target already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Make them as the snapshot says. Bytes that are right already are not written again.
+    #[default]
+    Always,
+    /// As `Always`, but files of the same size and time are taken to be right without reading them.
+    IfChanged,
+    /// As `Always`, but leave what is as new as in the snapshot, or newer.
+    IfNewer,
+    /// Leave whatever is there.
+    Never,
+}
+
+/// How a snapshot is restored.
+#[derive(Debug, Default)]
+pub struct RestoreOptions {
+    /// What to do with what is there.
+    pub overwrite: Overwrite,
+    /// Which entries are restored; patterns are compared with paths in the snapshot.
+    pub filter: PathFilter,
+    /// Remove what the snapshot does not have, in the directories that it has. With a filter, only what it
+    /// would take.
+    pub delete: bool,
+    /// Change nothing; only find out what would be done.
+    pub dry_run: bool,
+    /// Read every file that was written again, and compare it by chunks.
+    pub verify: bool,
+    /// Make holes of all zeros, also of those that the source had allocated.
+    pub sparse: bool,
+    /// Take owners by number, even where this system knows their names.
+    pub numeric_ids: bool,
+}
+
+/// What a restore did, or with `dry_run` would do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Files, symlinks, hard links and special nodes that were created or changed.
+    pub files_restored: u64,
+    /// Files whose bytes were all right already.
+    pub files_unchanged: u64,
+    /// Files that were left alone because of [`Overwrite`].
+    pub files_skipped: u64,
+    /// Directories that were created, or given their attributes.
+    pub dirs: u64,
+    /// Bytes of all files that were selected.
+    pub bytes_total: u64,
+    /// Bytes that were written, without holes.
+    pub bytes_written: u64,
+    /// Bytes that were right already.
+    pub bytes_already_right: u64,
+    /// Files and directories that `delete` removed.
+    pub deleted: u64,
+    /// Files that `verify` read again.
+    pub files_verified: u64,
+    /// Files and directories that could not be restored.
+    pub errors: u64,
+    /// Attributes that could not be restored, and devices left out for want of rights.
+    pub warnings: u64,
+}

@@ -1,0 +1,155 @@
+//! What all threads of a restore share: options, progress, and how it ends.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::fs::target::{Attribute, TargetError, Warning};
+use crate::limits::FRAME_CACHE_BYTES;
+use crate::observe::{Observer, StopFlag};
+use crate::repo::IndexedRepository;
+use crate::repo::chunk_reader::ChunkReader;
+
+use super::options::{RestoreOptions, RestoreReport};
+
+/// The fields of [`RestoreReport`], counted by many threads.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub files_restored: AtomicU64,
+    pub files_unchanged: AtomicU64,
+    pub files_skipped: AtomicU64,
+    pub dirs: AtomicU64,
+    pub bytes_total: AtomicU64,
+    pub bytes_written: AtomicU64,
+    pub bytes_already_right: AtomicU64,
+    pub deleted: AtomicU64,
+    pub files_verified: AtomicU64,
+    pub errors: AtomicU64,
+    pub warnings: AtomicU64,
+}
+
+/// Adds to a counter.
+pub(super) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+/// One run.
+pub(super) struct Session<'a> {
+    pub options: &'a RestoreOptions,
+    /// Reads file data.
+    pub reader: ChunkReader,
+    pub observer: &'a dyn Observer,
+    pub counts: Counts,
+    stop: &'a StopFlag,
+    ended: AtomicBool,
+    end: Mutex<Option<Error>>,
+}
+
+impl<'a> Session<'a> {
+    pub fn new(
+        repo: Arc<IndexedRepository>,
+        options: &'a RestoreOptions,
+        observer: &'a dyn Observer,
+        stop: &'a StopFlag,
+    ) -> Self {
+        Self {
+            options,
+            reader: ChunkReader::new(repo, FRAME_CACHE_BYTES),
+            observer,
+            counts: Counts::default(),
+            stop,
+            ended: AtomicBool::new(false),
+            end: Mutex::new(None),
+        }
+    }
+
+    /// True once the run must end, for whatever reason.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_stopped() || self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Ends the run; the first error counts.
+    pub fn end_with(&self, error: Error) {
+        self.end.lock().get_or_insert(error);
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// The outcome.
+    pub fn into_report(self) -> Result<RestoreReport> {
+        if let Some(error) = self.end.into_inner() {
+            return Err(error);
+        }
+        if self.stop.is_stopped() {
+            return Err(Error::Interrupted);
+        }
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        Ok(RestoreReport {
+            files_restored: get(&counts.files_restored),
+            files_unchanged: get(&counts.files_unchanged),
+            files_skipped: get(&counts.files_skipped),
+            dirs: get(&counts.dirs),
+            bytes_total: get(&counts.bytes_total),
+            bytes_written: get(&counts.bytes_written),
+            bytes_already_right: get(&counts.bytes_already_right),
+            deleted: get(&counts.deleted),
+            files_verified: get(&counts.files_verified),
+            errors: get(&counts.errors),
+            warnings: get(&counts.warnings),
+        })
+    }
+
+    /// Reports that the file or directory at `path` cannot be restored.
+    pub fn file_error(&self, path: &Path, why: &dyn Display) {
+        add(&self.counts.errors, 1);
+        self.observer.file_error(path, &why.to_string());
+    }
+
+    /// Reports what the target refused; ends the run if it is full. `path` is what could not be restored.
+    pub fn target_error(&self, path: &Path, error: TargetError) {
+        if error.is_full() {
+            return self.end_with(error.into());
+        }
+        match error {
+            TargetError::NeedsRoot { .. } => {
+                add(&self.counts.warnings, 1);
+                self.observer.warning(&error.to_string());
+            }
+            // The path is told apart from the reason.
+            TargetError::Io { action, source, .. } => {
+                self.file_error(path, &format_args!("cannot {action}: {source}"));
+            }
+            other => self.file_error(path, &other),
+        }
+    }
+
+    /// Reports attributes that could not be given.
+    pub fn attribute_warnings(&self, path: impl Fn() -> PathBuf, warnings: &[Warning]) {
+        for warning in warnings {
+            if warning.is_full() {
+                let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                return self.end_with(Error::io("write the attributes of", &path())(source));
+            }
+            add(&self.counts.warnings, 1);
+            match warning.attribute {
+                Attribute::ForeignOwners | Attribute::RootOnlyXattrs(_) => {
+                    self.observer.warning(&warning.to_string());
+                }
+                _ => self.observer.file_error(&path(), &warning.to_string()),
+            }
+        }
+    }
+}
+
+/// True for an error that is about some stored bytes only: what needs them is lost, the rest is not.
+pub(super) fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::Damaged { .. } => true,
+        Error::Store(error) => matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::OutOfRange),
+        _ => false,
+    }
+}
