@@ -11,7 +11,7 @@
 //! A crash leaves old and new segments side by side, which say the same: the old ones count until the
 //! last of the new ones, which replaces them, is there. Nothing but segments is deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -26,10 +26,13 @@ use crate::repo::{Index, Repository, index_folder, layout, pack_reader, segments
 use crate::store::ListItem;
 
 /// How an index is rebuilt.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RebuildOptions {
     /// Read the directory of every pack, also of those that a segment lists rightly.
     pub read_all: bool,
+    /// Packs that the new index does not list, because a check found them damaged: what they hold counts
+    /// as missing, and the next backup of it stores it again.
+    pub leave_out: BTreeSet<PackId>,
     /// Store and delete nothing; only say what would be done.
     pub dry_run: bool,
 }
@@ -45,7 +48,9 @@ pub struct RebuildReport {
     pub packs_read: u64,
     /// Packs that the old index listed and that are not in the store.
     pub packs_missing: u64,
-    /// Packs that are left out, and what is wrong with each.
+    /// Packs that are left out because that was asked for.
+    pub packs_left_out: u64,
+    /// Packs that are left out because their directory cannot be read, and what is wrong with each.
     pub damaged_packs: Vec<(PackId, String)>,
     /// Old segments that could not be read.
     pub damaged_segments: u64,
@@ -72,6 +77,9 @@ pub fn run(
     // Segments before packs: what they list was stored before them.
     let (old, _) = segments::ids(repo)?;
     let mut rest = stored_packs(repo)?;
+    let left_out = rest.len();
+    rest.retain(|id, _| !options.leave_out.contains(id));
+    let left_out = left_out - rest.len();
     observer.phase(Phase::RebuildingIndex, rest.len() as u64, 0);
     let old: Vec<SegmentId> = old.into_iter().collect();
     let mut rebuild = Rebuild {
@@ -81,7 +89,7 @@ pub fn run(
         stop,
         segment: Segment::default(),
         chunks: 0,
-        report: RebuildReport::default(),
+        report: RebuildReport { packs_left_out: left_out as u64, ..RebuildReport::default() },
     };
     rebuild.take_old(&old, &mut rest)?;
     rebuild.read(rest)?;
@@ -127,8 +135,8 @@ struct Rebuild<'a> {
 impl Rebuild<'_> {
     /// Takes over what the old segments say, one at a time, and leaves in `rest` what they do not list.
     fn take_old(&mut self, old: &[SegmentId], rest: &mut BTreeMap<PackId, u64>) -> Result<()> {
-        let mut missing = std::collections::BTreeSet::new();
-        let stored: std::collections::BTreeSet<PackId> = rest.keys().copied().collect();
+        let mut missing = BTreeSet::new();
+        let stored: BTreeSet<PackId> = rest.keys().copied().collect();
         for id in old {
             self.go_on()?;
             let segment = match segments::load(self.repo, id) {
@@ -141,6 +149,9 @@ impl Rebuild<'_> {
                 Err(error) => return Err(error),
             };
             for pack in segment.packs {
+                if self.options.leave_out.contains(&pack.id) {
+                    continue;
+                }
                 if !stored.contains(&pack.id) {
                     missing.insert(pack.id);
                 } else if !self.options.read_all && rest.get(&pack.id) == Some(&pack.size) {
@@ -247,7 +258,8 @@ mod tests {
         }
         let report = rebuild(&f, RebuildOptions::default());
         assert_eq!((report.packs, report.packs_read), (before.packs, 0));
-        let report = rebuild(&f, RebuildOptions { read_all: true, dry_run: true });
+        let report =
+            rebuild(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.packs_read), (before.packs, before.packs));
         assert_eq!((report.segments_published, report.segments_deleted), (1, 0));
     }

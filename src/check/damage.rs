@@ -1,13 +1,13 @@
 //! Which chunks cannot be read.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::directory::FrameEntry;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::repo::IndexedRepository;
 use crate::repo::index::{Index, Location, PackNo};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
@@ -17,13 +17,21 @@ pub(super) struct Damage {
     table: OrdinalTable,
     chunks: OrdinalSet,
     packs: Mutex<HashSet<PackNo>>,
+    /// Packs of which at least one frame is bad.
+    touched: Mutex<BTreeSet<PackNo>>,
     any: AtomicBool,
 }
 
 impl Damage {
     pub fn new(repo: &IndexedRepository) -> Result<Self> {
         let table = OrdinalTable::new(repo.index())?;
-        Ok(Self { chunks: table.empty_set(), table, packs: Mutex::default(), any: AtomicBool::new(false) })
+        Ok(Self {
+            chunks: table.empty_set(),
+            table,
+            packs: Mutex::default(),
+            touched: Mutex::default(),
+            any: AtomicBool::new(false),
+        })
     }
 
     /// True if something is bad, or is missing altogether.
@@ -40,6 +48,12 @@ impl Damage {
     pub fn add_pack(&self, no: PackNo) {
         self.set_any();
         self.packs.lock().insert(no);
+        self.touched.lock().insert(no);
+    }
+
+    /// Packs of which something cannot be read.
+    pub fn packs(&self, index: &Index) -> Result<Vec<PackId>> {
+        self.touched.lock().iter().map(|&no| Ok(index.pack_info(no)?.id)).collect()
     }
 
     /// True if nothing of the pack can be read.
@@ -50,6 +64,7 @@ impl Damage {
     /// Frame `entry`, whose first chunk has number `first_slot` in the pack, cannot be read.
     pub fn add_frame(&self, no: PackNo, first_slot: u32, entry: &FrameEntry) {
         self.set_any();
+        self.touched.lock().insert(no);
         for (slot, chunk) in (first_slot..).zip(&entry.chunks) {
             self.chunks.insert(self.table.ordinal(&Location { pack: no, slot, len: chunk.len }));
         }

@@ -114,6 +114,7 @@ impl Check<'_> {
         }
         if damage.is_any() {
             report.affected = self.affected(snapshots, &reader, &damage)?;
+            report.damaged_packs = damage.packs(self.repo.index())?;
         }
         Ok(())
     }

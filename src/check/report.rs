@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use parking_lot::Mutex;
 
-use crate::id::SnapshotId;
+use crate::id::{PackId, SnapshotId};
 use crate::limits::CHECK_FINDINGS_KEPT;
 
 /// How bad a finding is.
@@ -29,8 +29,9 @@ pub enum Advice {
     RebuildIndex,
     /// Put the object back from a replica of the repository.
     RestoreObject,
-    /// Back up the same source in full again, which stores chunks that are missing, or put the object
-    /// back from a replica of the repository.
+    /// Put the object back from a replica of the repository. Without one: rebuild the index without the
+    /// [damaged packs](CheckReport::damaged_packs), then read the same source in full again, which stores
+    /// every chunk that it still holds.
     BackUpAgain,
     /// Put the object back from a replica of the repository, or forget the snapshot.
     ForgetSnapshot,
@@ -114,6 +115,9 @@ pub struct CheckReport {
     pub errors: u64,
     /// Warnings, quoted or not.
     pub warnings: u64,
+    /// Packs of which something cannot be read. An index without them lets the next full backup store
+    /// their chunks again.
+    pub damaged_packs: Vec<PackId>,
     /// What damage to chunks means for snapshots.
     pub affected: Vec<AffectedSnapshot>,
 }

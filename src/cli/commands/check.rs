@@ -14,6 +14,7 @@ use crate::cli::settings::{Settings, Verbosity};
 use crate::cli::{output, session, signals, times, units};
 use crate::error::Error;
 use crate::format::manifest::escape_bytes;
+use crate::id::PackId;
 
 /// Look for damage in the repository
 #[derive(Debug, Args)]
@@ -118,8 +119,8 @@ fn advice(advice: Advice) -> (&'static str, Option<&'static str>) {
         Advice::BackUpAgain => (
             "back_up_again",
             Some(
-                "Run `backstay backup --force` of the same source: what is still there is stored again. Or put \
-                 the object back from a copy of the repository.",
+                "Put the object back from a copy of the repository. Or leave its pack out of the index and run \
+                 `backstay backup --force` of the same source: what is still there is stored again.",
             ),
         ),
         Advice::ForgetSnapshot => (
@@ -184,6 +185,13 @@ fn conclusion(report: &CheckReport) -> String {
             units::size(counts.unlisted_bytes),
         ));
     }
+    if !report.damaged_packs.is_empty() {
+        text.push_str("To leave the damaged packs out of the index:\n  backstay rebuild-index");
+        for pack in &report.damaged_packs {
+            text.push_str(&format!(" --leave-out {pack}"));
+        }
+        text.push('\n');
+    }
     let warnings = match report.warnings {
         0 => String::new(),
         many => format!(", {}", units::counted(many, "warning", "warnings")),
@@ -234,6 +242,7 @@ fn summary(report: &CheckReport) -> Value {
         "errors": report.errors,
         "warnings": report.warnings,
         "findings_omitted": report.findings_omitted,
+        "damaged_packs": report.damaged_packs.iter().map(PackId::to_hex).collect::<Vec<_>>(),
         "snapshots_affected": report.affected.len(),
         "keys": counts.keys,
         "segments": counts.segments,
@@ -265,10 +274,7 @@ mod tests {
             advice: Advice::BackUpAgain,
         };
         let text = describe(&finding);
-        assert!(
-            text.starts_with("damage: pack abcd: it is missing\n  Run `backstay backup --force`"),
-            "{text}"
-        );
+        assert!(text.starts_with("damage: pack abcd: it is missing\n  Put the object back"), "{text}");
         assert_eq!(finding_json(&finding)["message_type"], "error");
     }
 

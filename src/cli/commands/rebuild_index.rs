@@ -9,6 +9,7 @@ use crate::cli::explain::{Failure, Outcome};
 use crate::cli::progress::Progress;
 use crate::cli::settings::Settings;
 use crate::cli::{output, session, signals, units};
+use crate::id::PackId;
 use crate::observe::Observer;
 use crate::rebuild_index::{self, RebuildOptions, RebuildReport};
 
@@ -23,16 +24,25 @@ pub struct RebuildIndexArgs {
     #[arg(long)]
     read_all: bool,
 
+    /// Do not list this pack: `check` named it as damaged. A forced backup stores what it held again
+    #[arg(long, value_name = "PACK", value_parser = parse_pack)]
+    leave_out: Vec<PackId>,
+
     /// Only say what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
+}
+
+fn parse_pack(text: &str) -> Result<PackId, String> {
+    PackId::from_hex(text).map_err(|error| error.to_string())
 }
 
 pub fn run(settings: &Settings, args: &RebuildIndexArgs) -> Result<Outcome, Failure> {
     let repo = session::open(settings)?;
     let cache = session::cache(settings)?;
     let progress = Progress::new(settings);
-    let options = RebuildOptions { read_all: args.read_all, dry_run: args.dry_run };
+    let leave_out = args.leave_out.iter().copied().collect();
+    let options = RebuildOptions { read_all: args.read_all, leave_out, dry_run: args.dry_run };
     let report = rebuild_index::run(&repo, &cache, &options, &progress, signals::stop_flag())?;
     for (id, what) in &report.damaged_packs {
         progress.warning(&format!("pack {id} is left out: {what}"));
@@ -46,6 +56,7 @@ pub fn run(settings: &Settings, args: &RebuildIndexArgs) -> Result<Outcome, Fail
             "chunks": report.chunks,
             "packs_read": report.packs_read,
             "packs_missing": report.packs_missing,
+            "packs_left_out": report.packs_left_out,
             "packs_damaged": report.damaged_packs.len(),
             "segments_damaged": report.damaged_segments,
             "segments_published": report.segments_published,
