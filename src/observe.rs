@@ -24,6 +24,10 @@ pub enum Phase {
 
 /// Receives what an operation has to tell while it runs. Methods are called from many threads.
 pub trait Observer: Send + Sync {
+    /// True if totals are worth counting: somebody looks at a progress bar.
+    fn wants_totals(&self) -> bool {
+        false
+    }
     /// A new phase begins. Totals are zero where they are not known.
     fn phase(&self, _phase: Phase, _total_items: u64, _total_bytes: u64) {}
     /// The totals of the running phase have grown by this much.

@@ -104,10 +104,9 @@ fn stored_packs(repo: &Repository) -> Result<BTreeMap<PackId, u64>> {
     let mut packs = BTreeMap::new();
     repo.store().list(layout::PACKS, &mut |item| {
         let ListItem::Object(info) = item else { return };
-        if let Ok(id) = PackId::from_hex(info.name.last_component()) {
-            if layout::pack(&id).is_ok_and(|name| name == info.name) {
-                packs.insert(id, info.size);
-            }
+        let Ok(id) = PackId::from_hex(info.name.last_component()) else { return };
+        if layout::pack(&id).is_ok_and(|name| name == info.name) {
+            packs.insert(id, info.size);
         }
     })?;
     Ok(packs)

@@ -383,12 +383,17 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let context = self.context;
         context.observer.advance(1, 0);
         let Found { place, name, stat, before } = found;
-        if let Some(before) = before.filter(|before| !context.read_all && special_is_same(before, &stat)) {
-            count(&context.counters.files_unmodified, 1);
-            directory.put(place, before, false);
-            return;
-        }
-        count(&context.counters.files_new, 1);
+        let before = match before {
+            Some(before) if !context.read_all && special_is_same(&before, &stat) => {
+                count(&context.counters.files_unmodified, 1);
+                directory.put(place, before, false);
+                return;
+            }
+            before => before,
+        };
+        let is_new = before.is_none_or(|before| matches!(before.node, Node::Directory(_)));
+        let counters = &context.counters;
+        count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
         let node = match stat.kind {
             FileKind::Symlink => match directory.source.read_symlink(&name) {
                 Ok(target) => Node::Symlink(target),

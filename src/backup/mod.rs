@@ -14,6 +14,7 @@
 mod chunks;
 mod context;
 mod directory;
+mod estimate;
 mod file;
 mod previous;
 mod roots;
@@ -22,6 +23,7 @@ mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::env::{Clock, SystemClock, Timestamp};
@@ -105,7 +107,15 @@ pub fn run_paths(
     let roots = roots::plan(paths, options)?;
     let names = roots.names();
     run(repo, &names, None, options, observer, stop, |context, ancestry| {
-        directory::take_tree(context, &roots, ancestry.parent_root())
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            if observer.wants_totals() && ancestry.expected().is_none() {
+                scope.spawn(|| estimate::count_paths(context, roots.paths(), &ended));
+            }
+            let taken = directory::take_tree(context, &roots, ancestry.parent_root());
+            ended.store(true, Ordering::Relaxed);
+            taken
+        })
     })
 }
 
@@ -141,8 +151,8 @@ fn run(
     let begun = Instant::now();
     let started = SystemClock.now();
     let ancestry = Ancestry::find(&repo, names, options)?;
-    let totals = ancestry.parent_counts();
-    observer.phase(Phase::BackingUp, totals.files(), totals.bytes_total);
+    let expected = ancestry.expected().unwrap_or_default();
+    observer.phase(Phase::BackingUp, expected.files(), expected.bytes_total);
 
     let ingest_options = IngestOptions { verify: !options.no_verify, dry_run: options.dry_run };
     let ingest = Ingest::new(Arc::clone(&repo), ingest_options)?;
@@ -191,8 +201,8 @@ fn run(
         errors: outcome.errors,
     };
     let unchanged = taken.unchanged && ancestry.parent().is_some();
-    let wanted = !options.dry_run && !(unchanged && options.skip_if_unchanged);
-    let snapshot = if wanted { Some(snapshots::save(&repo, &receipt, &manifest)?) } else { None };
+    let skipped = options.dry_run || (unchanged && options.skip_if_unchanged);
+    let snapshot = if skipped { None } else { Some(snapshots::save(&repo, &receipt, &manifest)?) };
     Ok(BackupReport {
         snapshot,
         manifest,

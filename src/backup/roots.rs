@@ -30,6 +30,11 @@ pub struct Roots {
 }
 
 impl Roots {
+    /// The named paths, absolute.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter().map(PathBuf::as_path)
+    }
+
     /// The named paths as a manifest records them.
     pub fn names(&self) -> Vec<String> {
         self.paths.iter().map(|path| escape_bytes(path.as_os_str().as_bytes())).collect()

@@ -27,6 +27,7 @@ pub struct Ancestry {
     kind: SnapshotKind,
     parent: Option<Snapshot>,
     base: Option<String>,
+    expected: Option<RunCounts>,
 }
 
 impl Ancestry {
@@ -40,6 +41,7 @@ impl Ancestry {
         let all = snapshots::list(repo)?.snapshots;
         let last_full = latest(&|s| s.manifest.kind == SnapshotKind::Full, &all);
         let last = latest(&|_| true, &all);
+        let expected = last.as_ref().map(|last| last.manifest.summary);
         let parent = match options.kind {
             KindRequest::Full => None,
             KindRequest::Differential => options.parent.clone().or_else(|| last_full.clone()),
@@ -54,7 +56,7 @@ impl Ancestry {
             SnapshotKind::Full => Some(parent.id.to_hex()),
             _ => last_full.as_ref().map(|full| full.id.to_hex()).or_else(|| parent.manifest.base.clone()),
         });
-        Ok(Self { series, kind, parent, base })
+        Ok(Self { series, kind, parent, base, expected })
     }
 
     /// The series' name.
@@ -82,8 +84,8 @@ impl Ancestry {
         self.parent.as_ref().map(|parent| &parent.manifest.root)
     }
 
-    /// The parent's counts: what this run will about be.
-    pub fn parent_counts(&self) -> RunCounts {
-        self.parent.as_ref().map(|parent| parent.manifest.summary).unwrap_or_default()
+    /// What the last run of the series counted: this one will about be the same.
+    pub fn expected(&self) -> Option<RunCounts> {
+        self.expected
     }
 }

@@ -158,9 +158,11 @@ impl Work<'_> {
         let mut first_slot = piece.first_slot;
         for number in piece.frames.clone() {
             let entry = pack_reader::frame_entry(&pack.record, number)?;
-            let range =
+            let place =
                 |position: u64| usize::try_from(position - piece.extent.offset()).unwrap_or(usize::MAX);
-            let sealed = bytes.slice(range(entry.extent.offset())..range(entry.extent.end()));
+            let (start, end) = (place(entry.extent.offset()), place(entry.extent.end()));
+            // `slice` would panic, and a directory may say anything.
+            let sealed = if end <= bytes.len() { bytes.slice(start..end) } else { Bytes::new() };
             let task = Task { pack: Arc::clone(pack), no, number, first_slot, sealed };
             match to_idle.try_send(task) {
                 Ok(()) => {}

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -62,7 +62,8 @@ struct Collector<'a> {
     damage: &'a Damage,
     missing: Mutex<HashSet<ChunkId>>,
     entries: AtomicU64,
-    needs_index: AtomicBool,
+    /// There are packs that no segment lists: what is missing may lie in them.
+    has_unlisted: bool,
 }
 
 impl Collector<'_> {
@@ -86,10 +87,7 @@ impl Visitor for Collector<'_> {
         match broken {
             Broken::Missing(id) => {
                 if self.is_new(id) {
-                    let advice = match self.needs_index.load(Ordering::Relaxed) {
-                        true => Advice::RebuildIndex,
-                        false => Advice::BackUpAgain,
-                    };
+                    let advice = if self.has_unlisted { Advice::RebuildIndex } else { Advice::BackUpAgain };
                     self.findings.error(format!("chunk {id}"), "no pack holds it", advice);
                 }
             }
@@ -123,7 +121,7 @@ impl Check<'_> {
             damage,
             missing: Mutex::default(),
             entries: AtomicU64::new(0),
-            needs_index: AtomicBool::new(counts.unlisted_packs > 0),
+            has_unlisted: counts.unlisted_packs > 0,
         };
         let reach = Reach::new(Arc::clone(reader))?;
         let roots = snapshots.readable.iter().map(|snapshot| &snapshot.manifest.root);

@@ -1,6 +1,6 @@
 //! What a check found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use parking_lot::Mutex;
 
@@ -134,18 +134,24 @@ pub struct Findings {
 #[derive(Debug, Default)]
 struct Collected {
     kept: Vec<Finding>,
+    /// What was kept: several steps may come by the same damage.
+    known: HashSet<(String, String)>,
     counts: BTreeMap<Severity, u64>,
 }
 
 impl Findings {
     /// Adds a finding.
     pub fn add(&self, severity: Severity, object: impl ToString, what: impl ToString, advice: Advice) {
+        let (object, what) = (object.to_string(), what.to_string());
         let mut inner = self.inner.lock();
+        if inner.known.contains(&(object.clone(), what.clone())) {
+            return;
+        }
         let count = inner.counts.entry(severity).or_default();
         *count += 1;
         // Each kind has its own room, so that notes do not push damage out.
         if *count <= CHECK_FINDINGS_KEPT as u64 {
-            let (object, what) = (object.to_string(), what.to_string());
+            inner.known.insert((object.clone(), what.clone()));
             inner.kept.push(Finding { severity, object, what, advice });
         }
     }
@@ -157,7 +163,7 @@ impl Findings {
 
     /// Moves all into `report`, the worst first, in a stable order.
     pub fn finish(self, report: &mut CheckReport) {
-        let Collected { mut kept, counts } = self.inner.into_inner();
+        let Collected { mut kept, counts, .. } = self.inner.into_inner();
         let count = |severity| counts.get(&severity).copied().unwrap_or(0);
         report.errors = count(Severity::Error);
         report.warnings = count(Severity::Warning);

@@ -51,13 +51,7 @@ pub(super) fn check(
     let (ids, _) = segments::ids(repo)?;
     let ids: Vec<SegmentId> = ids.into_iter().collect();
     let mut checked = Checked { count: ids.len() as u64, ..Checked::default() };
-    // A damaged segment makes this fail as well; it is named below.
-    let indexed = match IndexedRepository::open(Arc::clone(repo), cache, observer) {
-        Ok(indexed) => Some(Arc::new(indexed)),
-        Err(Error::Damaged { .. }) => None,
-        Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
+    let indexed = open(repo, cache, observer)?;
     let index = indexed.as_ref().map(|indexed| indexed.index());
     let mut differences = read(repo, &ids, index, findings, stop, &mut checked)?;
     if let (Some(index), true) = (index, checked.damaged == 0) {
@@ -71,6 +65,29 @@ pub(super) fn check(
     }
     checked.repo = indexed.filter(|_| checked.damaged == 0);
     Ok(checked)
+}
+
+/// The index; nothing where a segment is damaged, which is named later.
+fn open(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    observer: &dyn Observer,
+) -> Result<Option<Arc<IndexedRepository>>> {
+    let open = || IndexedRepository::open(Arc::clone(repo), cache, observer);
+    let opened = match open() {
+        // Segments were replaced while they were loaded.
+        Err(error) if is_not_found(&error) => open(),
+        opened => opened,
+    };
+    match opened {
+        Ok(indexed) => Ok(Some(Arc::new(indexed))),
+        Err(Error::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Store(error) if error.kind == StoreErrorKind::NotFound)
 }
 
 fn read(
@@ -89,6 +106,10 @@ fn read(
         let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| segments::load(repo, id)).collect();
         for (id, loaded) in batch.iter().zip(loaded) {
             let name = format!("index/{id}");
+            if loaded.as_ref().is_err_and(is_not_found) && !segments::ids(repo)?.0.contains(id) {
+                // It was replaced since it was listed.
+                continue;
+            }
             match judge(findings, &name, Advice::RebuildIndex, loaded)? {
                 Some(segment) => differences.compare(*id, segment, index)?,
                 None => checked.damaged += 1,

@@ -168,3 +168,6 @@ impl ChunkReader {
 pub fn missing(id: &ChunkId) -> Error {
     Error::damaged(format!("chunk {id}"), "no pack holds it")
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
-use crate::format::content::decode_part;
 use crate::format::entry::{Content, Entry, Node, Part};
 use crate::format::listing::{decode_entry, entry_extent};
 use crate::format::wire::{DecodeError, Reader};
+use crate::id::ChunkId;
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::part_list::{self, PartVisitor};
 use crate::repo::sealed::decode_error;
 
 /// Calls `each` for every part of the stream itself, in order; lists of parts are read on the way.
@@ -17,53 +18,19 @@ pub fn for_each_part(
     content: &Content,
     each: &mut dyn FnMut(&Part) -> Result<()>,
 ) -> Result<()> {
-    let mut total = 0u64;
-    walk_parts(reader, content.depth, &content.parts, &mut |part| {
-        total = total.saturating_add(part.len());
-        if total > content.size {
-            return Err(list_damage(DecodeError::Invalid("its size")));
-        }
-        each(part)
-    })?;
-    if total == content.size { Ok(()) } else { Err(list_damage(DecodeError::Invalid("its size"))) }
-}
+    struct Stream<'a>(&'a mut dyn FnMut(&Part) -> Result<()>);
 
-fn walk_parts(
-    reader: &ChunkReader,
-    depth: u8,
-    parts: &[Part],
-    each: &mut dyn FnMut(&Part) -> Result<()>,
-) -> Result<()> {
-    let Some(below) = depth.checked_sub(1) else {
-        return parts.iter().try_for_each(each);
-    };
-    // A part may lie across the end of a chunk: what is left of one is put before the next.
-    let mut unread = Vec::new();
-    for part in parts {
-        let Part::Chunk { id, .. } = part else {
-            return Err(list_damage(DecodeError::Invalid("its list of parts")));
-        };
-        unread.extend_from_slice(reader.read(id)?.as_slice());
-        let mut decoded = Vec::new();
-        let mut rest = Reader::new(&unread);
-        loop {
-            let mut attempt = rest.clone();
-            match decode_part(&mut attempt) {
-                Ok(part) => decoded.push(part),
-                Err(DecodeError::Truncated(_)) => break,
-                Err(error) => return Err(list_damage(error)),
-            }
-            rest = attempt;
+    impl PartVisitor for Stream<'_> {
+        fn list_chunk(&mut self, _: &Part) -> Result<()> {
+            Ok(())
         }
-        let consumed = unread.len() - rest.remaining();
-        walk_parts(reader, below, &decoded, each)?;
-        unread.drain(..consumed);
+
+        fn part(&mut self, part: &Part) -> Result<()> {
+            (self.0)(part)
+        }
     }
-    if unread.is_empty() { Ok(()) } else { Err(list_damage(DecodeError::TrailingBytes(unread.len()))) }
-}
 
-fn list_damage(error: DecodeError) -> Error {
-    decode_error("a list of parts", error)
+    part_list::walk(reader, content, &mut Stream(each))
 }
 
 fn listing_damage(error: DecodeError) -> Error {
@@ -74,49 +41,24 @@ fn listing_damage(error: DecodeError) -> Error {
 pub fn for_each_chunk(
     reader: &ChunkReader,
     content: &Content,
-    each: &mut dyn FnMut(&crate::id::ChunkId, u32) -> Result<()>,
+    each: &mut dyn FnMut(&ChunkId, u32) -> Result<()>,
 ) -> Result<()> {
-    if content.depth > 0 {
-        for part in &content.parts {
-            if let Part::Chunk { id, len } = part {
-                each(id, *len)?;
-            }
-        }
-        // The lists below the first are few; their chunks are walked with them.
-        return walk_list_chunks(reader, content.depth, &content.parts, each);
-    }
-    for part in &content.parts {
-        if let Part::Chunk { id, len } = part {
-            each(id, *len)?;
-        }
-    }
-    Ok(())
-}
+    struct Chunks<'a>(&'a mut dyn FnMut(&ChunkId, u32) -> Result<()>);
 
-fn walk_list_chunks(
-    reader: &ChunkReader,
-    depth: u8,
-    parts: &[Part],
-    each: &mut dyn FnMut(&crate::id::ChunkId, u32) -> Result<()>,
-) -> Result<()> {
-    let mut step = depth;
-    let mut level = parts.to_vec();
-    while step > 0 {
-        let mut next = Vec::new();
-        walk_parts(reader, 1, &level, &mut |part| {
-            if let Part::Chunk { id, len } = part {
-                each(id, *len)?;
-                // Only lists of lists are kept; the stream's own parts may be very many.
-                if step > 1 {
-                    next.push(*part);
-                }
+    impl PartVisitor for Chunks<'_> {
+        fn list_chunk(&mut self, part: &Part) -> Result<()> {
+            self.part(part)
+        }
+
+        fn part(&mut self, part: &Part) -> Result<()> {
+            match part {
+                Part::Chunk { id, len } => (self.0)(id, *len),
+                Part::Hole { .. } | Part::Zeros { .. } => Ok(()),
             }
-            Ok(())
-        })?;
-        level = next;
-        step -= 1;
+        }
     }
-    Ok(())
+
+    part_list::walk(reader, content, &mut Chunks(each))
 }
 
 /// Reads the entries of a listing, in order of their names.

@@ -104,7 +104,7 @@ pub(super) fn list(
             .and_then(|()| serde_json::from_slice(&label).ok());
         infos.push(KeyInfo { id: stored.id, current: stored.id == current, label });
     }
-    infos.sort_by(|a, b| a.id.cmp(&b.id));
+    infos.sort_by_key(|info| info.id);
     Ok(infos)
 }
 

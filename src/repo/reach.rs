@@ -25,7 +25,7 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::ListingReader;
 use crate::repo::index::PackNo;
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
-use crate::repo::part_list::PartListReader;
+use crate::repo::part_list::{self, PartVisitor};
 
 /// Directories that are walked inside one another on one stack, when too many wait.
 const NESTED_DIRS_MAX: u32 = 32;
@@ -307,17 +307,7 @@ impl<'a> Walk<'a> {
     }
 
     fn parts(&self, content: &Content, batch: &mut Batch) -> Result<()> {
-        if content.depth == 0 {
-            return content.parts.iter().try_for_each(|part| self.refer(part, batch));
-        }
-        let reach = self.reach;
-        let is_fresh = |id: &ChunkId| -> Result<bool> {
-            let location = reach.reader.repo().index().lookup(id)?;
-            Ok(location.is_none_or(|at| reach.part_lists.insert(reach.table.ordinal(&at))))
-        };
-        let mut lists = PartListReader::new(&reach.reader, content, &is_fresh);
-        let walked = lists.walk(&mut |part| self.refer(part, batch));
-        match walked {
+        match part_list::walk(&self.reach.reader, content, &mut Parts { walk: self, batch }) {
             Err(error) => self.unreadable(error),
             Ok(()) => Ok(()),
         }
@@ -343,5 +333,27 @@ impl<'a> Walk<'a> {
             error @ Error::Damaged { .. } => self.visitor.broken(Broken::Unreadable(error)),
             error => Err(error),
         }
+    }
+}
+
+/// The parts of one content.
+struct Parts<'a> {
+    walk: &'a Walk<'a>,
+    batch: &'a mut Batch,
+}
+
+impl PartVisitor for Parts<'_> {
+    fn list_chunk(&mut self, part: &Part) -> Result<()> {
+        self.part(part)
+    }
+
+    fn wants(&mut self, list_chunk: &ChunkId) -> Result<bool> {
+        let reach = self.walk.reach;
+        let location = reach.reader.repo().index().lookup(list_chunk)?;
+        Ok(location.is_none_or(|at| reach.part_lists.insert(reach.table.ordinal(&at))))
+    }
+
+    fn part(&mut self, part: &Part) -> Result<()> {
+        self.walk.refer(part, self.batch)
     }
 }

@@ -1,6 +1,6 @@
 //! Tests of the program as its users meet it: the built binary, real files, real signals.
 //!
-//! Nothing here links the library; what the tests know of a repository is what `docs/format.md` says.
+//! What they know of a repository is what `docs/format.md` says. Only `old_format` uses the library.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,6 +24,7 @@ mod environment;
 mod excludes;
 mod generated;
 mod moving_source;
+mod old_format;
 mod restore_cli;
 mod round_trip;
 mod streams;

@@ -221,10 +221,9 @@ impl Ingest {
             return Err(self.uploader.finish().err().unwrap_or(error));
         }
         for slot in self.data_packs.iter().chain([&self.metadata_pack]) {
-            if let Some(pack) = slot.lock().take() {
-                if let Some(closed) = pack.close()? {
-                    self.uploader.send(closed)?;
-                }
+            let closed = slot.lock().take().map(OpenPack::close).transpose()?.flatten();
+            if let Some(closed) = closed {
+                self.uploader.send(closed)?;
             }
         }
         // The uploader counts what it has written, so it comes first.
