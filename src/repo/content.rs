@@ -146,7 +146,7 @@ pub fn find(reader: &Arc<ChunkReader>, root: &Content, path: &[EntryName]) -> Re
     let mut listing = root.clone();
     let mut found = Found::Root(root.clone());
     for (depth, name) in path.iter().enumerate() {
-        let not_found = || Error::NotFound { what: format!("{} in the snapshot", display(path, depth)) };
+        let not_found = || Error::NotFound { what: format!("{} in the snapshot", display(path)) };
         let mut entry = None;
         for candidate in ListingReader::new(Arc::clone(reader), &listing)? {
             let candidate = candidate?;
@@ -166,6 +166,6 @@ pub fn find(reader: &Arc<ChunkReader>, root: &Content, path: &[EntryName]) -> Re
     Ok(found)
 }
 
-fn display(path: &[EntryName], depth: usize) -> String {
-    path.iter().take(depth + 1).map(|name| format!("/{}", name.as_os_str().to_string_lossy())).collect()
+fn display(path: &[EntryName]) -> String {
+    path.iter().map(|name| format!("/{}", name.as_os_str().to_string_lossy())).collect()
 }

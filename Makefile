@@ -1,0 +1,57 @@
+# What is done with this project. `make` alone lists it.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAM := $(TARGET)/release/backstay
+
+# One profile for everything, so that RocksDB is compiled once.
+.PHONY: help setup build demo test test-long bench docs install clean
+
+help:
+	@echo 'make demo       build, then back up, change, restore and check real files before your eyes'
+	@echo 'make build      build $(PROGRAM)'
+	@echo 'make test       format, lints and all tests'
+	@echo 'make test-long  also the tests that take minutes'
+	@echo 'make bench      measure each stage'
+	@echo 'make docs       make docs/cli.md anew'
+	@echo 'make install    install the program, its manual and completions below $(PREFIX)'
+	@echo 'make setup      install the packages that a build needs (Debian, Ubuntu; as root)'
+
+setup:
+	scripts/setup
+
+build: setup
+	$(CARGO) build --release
+
+demo: build
+	scripts/demo $(PROGRAM)
+
+test: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --all-targets -- -D warnings
+	$(CARGO) test --release
+
+test-long: setup
+	$(CARGO) test --release -- --include-ignored
+
+bench: setup
+	$(CARGO) bench
+
+docs: setup
+	BACKSTAY_BLESS=1 $(CARGO) test --release --lib the_reference_is_current
+
+install: build
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/backstay
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(PROGRAM) man --dir $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(PROGRAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/backstay
+	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	$(PROGRAM) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_backstay
+	install -d $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(PROGRAM) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/backstay.fish
+
+clean:
+	$(CARGO) clean
