@@ -35,7 +35,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// `len` bytes that look like the source of a program: indented lines of words of which few are
-/// frequent and many are rare. zstd makes about a quarter of them, as of a kernel's source.
+/// frequent and many are rare. zstd leaves 30 % of them at level 1.
 pub fn text(seed: u64, len: usize) -> Vec<u8> {
     let random = noise(seed, len + 16);
     let mut random = random.iter();
@@ -44,8 +44,8 @@ pub fn text(seed: u64, len: usize) -> Vec<u8> {
     while out.len() < len {
         out.extend(std::iter::repeat_n(b'\t', next() % 4));
         for _ in 0..3 + next() % 6 {
-            // The product of two uniform numbers is small far more often than large.
-            let rank = next() * next() / 16;
+            // The product of uniform numbers is small far more often than large.
+            let rank = (next() * next() * next()) >> 14;
             word(&mut out, rank);
             out.push([b' ', b' ', b' ', b'(', b',', b'.'][next() % 6]);
         }
@@ -68,8 +68,8 @@ fn word(out: &mut Vec<u8>, rank: usize) {
     }
 }
 
-/// A tree like a program's source: `dirs` directories of `files` files of 0 to 32 KiB each, with a
-/// long tail. Returns how many bytes lie in it.
+/// A tree like a program's source: `dirs` directories of `files` files of 0 to 32 KiB each, most of
+/// them short. Returns how many bytes lie in it.
 pub fn make_tree(root: &Path, dirs: usize, files: usize) -> u64 {
     let source = text(7, 4 << 20);
     let mut total = 0;
@@ -78,7 +78,6 @@ pub fn make_tree(root: &Path, dirs: usize, files: usize) -> u64 {
         fs::create_dir_all(&folder).expect("a folder");
         for file in 0..files {
             let number = dir * files + file;
-            // 1 to 64 KiB, with small ones far more frequent.
             let hash = noise(number as u64, 8);
             let len = usize::from(hash[0]) * usize::from(hash[1]) / 2 + usize::from(hash[2]);
             let start = usize::from(hash[3]) * 15_000 % (source.len() - len);
