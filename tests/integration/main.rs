@@ -1,6 +1,7 @@
 //! Tests of the program as its users meet it: the built binary, real files, real signals.
 //!
-//! What they know of a repository is what `docs/format.md` says. Only `old_format` uses the library.
+//! What they know of a repository is what `docs/format.md` says. Only `old_format` and
+//! `fuzz_smoke` use the library.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,6 +23,7 @@ mod crash;
 mod damage;
 mod environment;
 mod excludes;
+mod fuzz_smoke;
 mod generated;
 mod moving_source;
 mod old_format;

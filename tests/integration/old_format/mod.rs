@@ -16,8 +16,15 @@ use backstay::format::entry::Metadata;
 /// Opens every fixture.
 const PASSWORD: &[u8] = b"fixture";
 
-/// The fixtures that tests cover, each with what its snapshots hold, oldest first.
-const COVERED: &[(&str, fn() -> Vec<Tree>)] = &[("v1", v1::snapshots)];
+/// The fixtures that tests cover.
+const COVERED: &[Fixture] = &[Fixture { name: "v1", snapshots: v1::snapshots }];
+
+struct Fixture {
+    /// Of its folder.
+    name: &'static str,
+    /// What its snapshots hold, oldest first.
+    snapshots: fn() -> Vec<Tree>,
+}
 
 /// The entries of a snapshot by their paths, of which neither begins nor ends with a slash.
 type Tree = BTreeMap<Vec<u8>, (Metadata, Node)>;
@@ -50,9 +57,8 @@ fn folder(name: &str) -> PathBuf {
 
 #[test]
 fn every_old_repository_is_read_as_it_was_written() {
-    for (name, expected) in COVERED {
-        let found = read::snapshots(&folder(name));
-        let expected = expected();
+    for Fixture { name, snapshots } in COVERED {
+        let (found, expected) = (read::snapshots(&folder(name)), snapshots());
         assert_eq!(found.len(), expected.len(), "snapshots of {name}");
         for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
             compare(&format!("{name}, snapshot {number}"), found, expected);
@@ -67,14 +73,14 @@ fn every_old_repository_is_covered_and_none_is_lost() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     found.sort();
-    let covered: Vec<&str> = COVERED.iter().map(|(name, _)| *name).collect();
+    let covered: Vec<&str> = COVERED.iter().map(|fixture| fixture.name).collect();
     assert_eq!(found, covered, "each folder in tests/fixtures needs a module in old_format");
 }
 
 #[test]
 fn the_newest_format_version_has_a_fixture() {
     let newest = format!("v{}", backstay::format::header::FORMAT_VERSION);
-    assert!(COVERED.iter().any(|(name, _)| *name == newest), "make a fixture of {newest}");
+    assert!(COVERED.iter().any(|fixture| fixture.name == newest), "make a fixture of {newest}");
 }
 
 /// Names the first entry that differs, without its bytes.
