@@ -1,59 +1,54 @@
-//! Directories: walked depth first, stored bottom-up.
-//!
-//! One task takes a directory, a window of names at a time: it compares each name with the parent's
-//! entry and takes over what is unchanged; changed files and subdirectories become tasks of their
-//! own. Whoever finishes last in a window encodes it and starts the next, or hands the finished
-//! listing to the directory above. No task ever waits for another.
+//! A directory that is being taken, and how it compares with the parent's.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use rayon::Scope;
 
-use crate::backup::Taken;
-use crate::backup::context::{Context, count};
-use crate::backup::file::{self, ChangedFile};
 use crate::backup::previous::Previous;
-use crate::backup::roots::{Root, Roots};
+use crate::backup::roots::Root;
 use crate::entry_name::EntryName;
-use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
-use crate::format::listing::encode_entry;
-use crate::fs::exclude::{ExcludeState, Verdict};
-use crate::fs::metadata::MetadataReader;
-use crate::fs::source::{FileKind, SourceDir, Stat};
-use crate::limits::{FILE_TASK_MAX_BYTES, FILE_TASK_MAX_FILES, LISTING_WINDOW_ENTRIES, TREE_DEPTH_MAX};
+use crate::fs::exclude::ExcludeState;
+use crate::fs::source::{DirNames, FileKind, SourceDir, Stat};
 use crate::repo::ingest::MetadataWriter;
 
 /// What of a directory is wanted.
 #[derive(Clone)]
-enum Wanted<'a> {
+pub enum Wanted<'a> {
     /// Only what leads to named paths.
     OnTheWay(&'a Root),
     /// Everything; the attributes of the named path it belongs to decide about other file systems.
-    All { target: Arc<Stat>, excludes: ExcludeState },
+    All {
+        /// Attributes of the named path.
+        target: Arc<Stat>,
+        /// Where the exclude rules stand.
+        excludes: ExcludeState,
+    },
     /// Nothing: another file system is mounted there.
     Empty,
 }
 
 /// Sorted names of a directory.
-enum Names {
-    Read(crate::fs::source::DirNames),
+pub enum Names {
+    /// As the directory gave them.
+    Read(DirNames),
+    /// Chosen.
     Fixed(Vec<EntryName>),
 }
 
 impl Names {
-    fn len(&self) -> usize {
+    /// How many there are.
+    pub fn len(&self) -> usize {
         match self {
             Self::Read(names) => names.len(),
             Self::Fixed(names) => names.len(),
         }
     }
 
-    fn get(&self, index: usize) -> Option<EntryName> {
+    /// The name at `index`, if it is one.
+    pub fn get(&self, index: usize) -> Option<EntryName> {
         match self {
             // What is no name, `strange` reports.
             Self::Read(names) => names.get(index).and_then(|name| name.to_entry_name().ok()),
@@ -64,42 +59,50 @@ impl Names {
 
 /// A directory that is being taken.
 pub struct Directory<'a> {
-    above: Option<(Arc<Directory<'a>>, usize)>,
-    name: Option<EntryName>,
-    meta: Option<Metadata>,
-    path: PathBuf,
-    depth: usize,
-    wanted: Wanted<'a>,
+    /// The directory above, and the place in its window.
+    pub above: Option<(Arc<Directory<'a>>, usize)>,
+    /// Its name; the root has none.
+    pub name: Option<EntryName>,
+    /// Its attributes; the root has none.
+    pub meta: Option<Metadata>,
+    /// Its path, for messages.
+    pub path: PathBuf,
+    /// How many directories are above it.
+    pub depth: usize,
+    /// What of it is wanted.
+    pub wanted: Wanted<'a>,
     /// The parent's listing of it.
-    previous: Option<Content>,
+    pub previous: Option<Content>,
     /// True if the parent has it with the same attributes.
-    same_attributes: bool,
-    source: Arc<SourceDir>,
-    names: Names,
-    walk: Mutex<Walk>,
-    window: Mutex<Vec<Option<Entry>>>,
+    pub same_attributes: bool,
+    /// The open directory.
+    pub source: Arc<SourceDir>,
+    /// Its names, sorted.
+    pub names: Names,
+    /// How far it is taken.
+    pub walk: Mutex<Walk>,
+    /// Entries of the window that is being taken, by their place.
+    pub window: Mutex<Vec<Option<Entry>>>,
     /// Tasks of this window that are not done, the one that walks it included.
-    pending: AtomicUsize,
+    pub pending: AtomicUsize,
     /// Something in it differs from the parent.
-    changed: AtomicBool,
+    pub changed: AtomicBool,
 }
 
 /// How far a directory is taken.
-struct Walk {
-    next_name: usize,
-    previous: Previous,
-    listing: MetadataWriter,
+pub struct Walk {
+    /// The next name to take.
+    pub next_name: usize,
+    /// The parent's entries that were not met yet.
+    pub previous: Previous,
+    /// The listing so far.
+    pub listing: MetadataWriter,
 }
 
 impl Directory<'_> {
     /// The path of the entry `name`, for messages.
     pub fn path_of(&self, name: &EntryName) -> PathBuf {
         self.path.join(name.as_os_str())
-    }
-
-    /// The open directory.
-    pub fn source(&self) -> &Arc<SourceDir> {
-        &self.source
     }
 
     /// Puts an entry into its place in the window.
@@ -118,514 +121,26 @@ impl Directory<'_> {
     }
 }
 
-/// Takes the whole tree and gives its root listing.
-pub fn take_tree<'a>(context: &Context<'a>, roots: &'a Roots, previous: Option<&Content>) -> Result<Taken> {
-    let result = Mutex::new(None);
-    rayon::in_place_scope(|scope| {
-        let root = SourceDir::open_root("/".as_ref()).map_err(Error::io("open", "/"));
-        let walker = Walker { context, result: &result };
-        let started = root.and_then(|source| {
-            let job = Job {
-                above: None,
-                name: None,
-                meta: None,
-                path: PathBuf::from("/"),
-                depth: 0,
-                wanted: Wanted::OnTheWay(&roots.root),
-                previous: previous.cloned(),
-                same_attributes: previous.is_some(),
-            };
-            walker.begin(job, Arc::new(source))
-        });
-        match started {
-            Ok(directory) => scope.spawn(move |scope| walker.take_window(scope, directory)),
-            Err(error) => context.fail(error),
-        }
-    });
-    context.check()?;
-    let (root, unchanged) =
-        result.into_inner().ok_or_else(|| Error::Internal("the walk did not end".to_owned()))?;
-    Ok(Taken { root, unchanged, stream_blake3: None })
-}
-
-/// A directory that is to be taken.
-struct Job<'a> {
-    above: Option<(Arc<Directory<'a>>, usize)>,
-    name: Option<EntryName>,
-    meta: Option<Metadata>,
-    path: PathBuf,
-    depth: usize,
-    wanted: Wanted<'a>,
-    previous: Option<Content>,
-    same_attributes: bool,
-}
-
-/// Walks; copied into every task.
-#[derive(Clone, Copy)]
-struct Walker<'s, 'a> {
-    context: &'s Context<'a>,
-    result: &'s Mutex<Option<(Content, bool)>>,
-}
-
-impl<'s, 'a: 's> Walker<'s, 'a> {
-    /// Reads the names of a directory that is open.
-    fn begin(&self, job: Job<'a>, source: Arc<SourceDir>) -> Result<Arc<Directory<'a>>> {
-        let context = self.context;
-        let names = match &job.wanted {
-            Wanted::Empty => Names::Fixed(Vec::new()),
-            Wanted::OnTheWay(root) => Names::Fixed(root.children.keys().cloned().collect()),
-            Wanted::All { .. } => self.read_names(&job, &source),
-        };
-        let previous = match Previous::new(&context.reader, job.previous.as_ref()) {
-            Ok(previous) => previous,
-            Err(error @ Error::Damaged { .. }) => {
-                context.note(&job.path, format_args!("reading everything again: {error}"));
-                Previous::none()
-            }
-            Err(error) => return Err(error),
-        };
-        Ok(Arc::new(Directory {
-            above: job.above,
-            name: job.name,
-            meta: job.meta,
-            path: job.path,
-            depth: job.depth,
-            wanted: job.wanted,
-            previous: job.previous,
-            same_attributes: job.same_attributes,
-            source,
-            names,
-            walk: Mutex::new(Walk { next_name: 0, previous, listing: MetadataWriter::default() }),
-            window: Mutex::default(),
-            pending: AtomicUsize::new(0),
-            changed: AtomicBool::new(false),
-        }))
-    }
-
-    fn read_names(&self, job: &Job<'a>, source: &SourceDir) -> Names {
-        let context = self.context;
-        let names = match source.read_names() {
-            Ok(names) => names,
-            Err(error) => {
-                context.report(&job.path, error);
-                return Names::Fixed(Vec::new());
-            }
-        };
-        for strange in names.strange() {
-            let path = job.path.join(std::ffi::OsStr::from_bytes(strange));
-            context.report(&path, "this name cannot be stored");
-        }
-        match context.options.rules.find_tag(source, &names) {
-            Ok(None) => Names::Read(names),
-            Ok(Some(tag)) => Names::Fixed(vec![tag.clone()]),
-            Err(error) => {
-                context.note(&job.path, format_args!("cannot look for an exclude tag: {error}"));
-                Names::Read(names)
-            }
-        }
-    }
-
-    /// Takes the next window of a directory.
-    fn take_window(self, scope: &Scope<'s>, directory: Arc<Directory<'a>>) {
-        if self.context.is_over() {
-            return;
-        }
-        if let Err(error) = self.walk_window(scope, &directory) {
-            self.context.fail(error);
-            return;
-        }
-        self.one_done(scope, directory);
-    }
-
-    fn walk_window(self, scope: &Scope<'s>, directory: &Arc<Directory<'a>>) -> Result<()> {
-        let mut walk = directory.walk.lock();
-        let first = walk.next_name;
-        let end = directory.names.len().min(first + LISTING_WINDOW_ENTRIES);
-        walk.next_name = end;
-        {
-            let mut window = directory.window.lock();
-            window.clear();
-            window.resize_with(end - first, || None);
-        }
-        directory.pending.store(1, Ordering::Relaxed);
-        let mut files = FileTasks { walker: self, directory, files: Vec::new(), bytes: 0 };
-        let mut metadata = MetadataReader::new(Arc::clone(&self.context.owners));
-        let mut subdirectories = Vec::new();
-        for (place, index) in (first..end).enumerate() {
-            if self.context.is_over() {
-                return Ok(());
-            }
-            let Some(name) = directory.names.get(index) else { continue };
-            let Some((stat, wanted)) = self.look(directory, &name) else { continue };
-            let before = walk.previous.take(name.as_bytes(), &mut |entry| self.removed(directory, entry))?;
-            let found = Found { place, name, stat, before };
-            match stat.kind {
-                FileKind::File => self.take_file(directory, found, &mut files, scope),
-                FileKind::Directory => {
-                    subdirectories.push(self.directory_job(directory, found, wanted, &mut metadata));
-                }
-                _ => self.take_special(directory, found, &mut metadata),
-            }
-        }
-        if end == directory.names.len() {
-            walk.previous.rest(&mut |entry| self.removed(directory, entry))?;
-        }
-        drop(walk);
-        files.flush(scope);
-        // The pool takes the newest task first: in reverse, so that names come in order.
-        for job in subdirectories.into_iter().rev() {
-            directory.pending.fetch_add(1, Ordering::Relaxed);
-            scope.spawn(move |scope| self.open_directory(scope, job));
-        }
-        Ok(())
-    }
-
-    /// What is behind a name, and what of it is wanted; nothing if it is left out.
-    fn look(&self, directory: &Directory<'a>, name: &EntryName) -> Option<(Stat, Wanted<'a>)> {
-        let context = self.context;
-        let excluded = match &directory.wanted {
-            Wanted::All { excludes, .. } => context.options.rules.excludes_name(excludes, name.as_bytes()),
-            _ => false,
-        };
-        if excluded {
-            return None;
-        }
-        let stat = match self.stat(directory, name) {
-            Ok(stat) => stat,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_read() => {
-                context.note(&directory.path_of(name), "vanished before it was read");
-                return None;
-            }
-            Err(error) => {
-                context.report(&directory.path_of(name), error);
-                directory.mark_changed();
-                return None;
-            }
-        };
-        if stat.kind == FileKind::Directory && context.is_protected(&stat) {
-            context.note(&directory.path_of(name), "left out: it belongs to the repository or its cache");
-            return None;
-        }
-        let wanted = match &directory.wanted {
-            Wanted::All { target, excludes } => match context.options.rules.verdict(target, &stat) {
-                Verdict::Keep => Wanted::All {
-                    target: Arc::clone(target),
-                    excludes: if stat.kind == FileKind::Directory {
-                        context.options.rules.enter(excludes, name.as_bytes())
-                    } else {
-                        excludes.clone()
-                    },
-                },
-                Verdict::Skip => return None,
-                Verdict::KeepEmpty => Wanted::Empty,
-            },
-            Wanted::OnTheWay(root) => match root.children.get(name) {
-                Some(child) if child.named => Wanted::All {
-                    target: Arc::new(stat),
-                    excludes: context.options.rules.at_target(&directory.path_of(name)),
-                },
-                Some(child) => Wanted::OnTheWay(child),
-                None => return None,
-            },
-            Wanted::Empty => return None,
-        };
-        Some((stat, wanted))
-    }
-
-    /// Directories on the way to a named path may be symbolic links, which the user then meant.
-    fn stat(&self, directory: &Directory<'a>, name: &EntryName) -> std::io::Result<Stat> {
-        let stat = directory.source.stat_child(name)?;
-        match &directory.wanted {
-            Wanted::OnTheWay(root)
-                if stat.kind == FileKind::Symlink
-                    && root.children.get(name).is_some_and(|child| !child.named) =>
-            {
-                SourceDir::open_root(&directory.path_of(name))?.stat()
-            }
-            _ => Ok(stat),
-        }
-    }
-
-    fn removed(&self, directory: &Directory<'a>, entry: &Entry) {
-        directory.mark_changed();
-        if !matches!(entry.node, Node::Directory(_)) {
-            count(&self.context.counters.files_removed, 1);
-        }
-    }
-
-    fn take_file(
-        self,
-        directory: &Arc<Directory<'a>>,
-        found: Found,
-        files: &mut FileTasks<'s, 'a, '_>,
-        scope: &Scope<'s>,
-    ) {
-        let context = self.context;
-        let size = found.stat.size;
-        count(&context.counters.bytes_total, size);
-        match found.before {
-            Some(before) if !context.read_all && file_is_same(&before, &found.stat) => {
-                count(&context.counters.files_unmodified, 1);
-                context.observer.advance(1, size);
-                directory.put(found.place, before, false);
-            }
-            before => {
-                let is_new = !before.is_some_and(|before| matches!(before.node, Node::File(_)));
-                let counters = &context.counters;
-                count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
-                count(if is_new { &counters.bytes_new } else { &counters.bytes_changed }, size);
-                files.push(ChangedFile { place: found.place, name: found.name, stat: found.stat }, scope);
-            }
-        }
-    }
-
-    fn take_special(&self, directory: &Directory<'a>, found: Found, metadata: &mut MetadataReader) {
-        let context = self.context;
-        context.observer.advance(1, 0);
-        let Found { place, name, stat, before } = found;
-        let before = match before {
-            Some(before) if !context.read_all && special_is_same(&before, &stat) => {
-                count(&context.counters.files_unmodified, 1);
-                directory.put(place, before, false);
-                return;
-            }
-            before => before,
-        };
-        let is_new = before.is_none_or(|before| matches!(before.node, Node::Directory(_)));
-        let counters = &context.counters;
-        count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
-        let node = match stat.kind {
-            FileKind::Symlink => match directory.source.read_symlink(&name) {
-                Ok(target) => Node::Symlink(target),
-                Err(error) => return context.report(&directory.path_of(&name), error),
-            },
-            FileKind::BlockDevice => Node::BlockDevice { major: stat.rdev_major, minor: stat.rdev_minor },
-            FileKind::CharDevice => Node::CharDevice { major: stat.rdev_major, minor: stat.rdev_minor },
-            FileKind::Fifo => Node::Fifo,
-            FileKind::Socket => Node::Socket,
-            FileKind::File | FileKind::Directory => return,
-        };
-        let (meta, problems) = metadata.of_child(&directory.source, &name, &stat);
-        for problem in problems {
-            context.note(&directory.path_of(&name), problem);
-        }
-        directory.put(place, Entry { name, meta, node }, true);
-    }
-
-    fn directory_job(
-        &self,
-        directory: &Arc<Directory<'a>>,
-        found: Found,
-        wanted: Wanted<'a>,
-        metadata: &mut MetadataReader,
-    ) -> Job<'a> {
-        let Found { place, name, stat, before } = found;
-        let path = directory.path_of(&name);
-        let (previous, before_meta) = match before {
-            Some(Entry { node: Node::Directory(listing), meta, .. }) => (Some(listing), Some(meta)),
-            _ => (None, None),
-        };
-        let same = before_meta.filter(|meta| !self.context.read_all && inode_is_same(meta, &stat));
-        let same_attributes = same.is_some();
-        let meta = same.unwrap_or_else(|| {
-            let (meta, problems) = metadata.of_child(&directory.source, &name, &stat);
-            for problem in problems {
-                self.context.note(&path, problem);
-            }
-            meta
-        });
-        Job {
-            above: Some((Arc::clone(directory), place)),
-            name: Some(name),
-            meta: Some(meta),
-            path,
-            depth: directory.depth + 1,
-            wanted,
-            previous,
-            same_attributes,
-        }
-    }
-
-    /// Opens a subdirectory and takes its first window.
-    fn open_directory(self, scope: &Scope<'s>, job: Job<'a>) {
-        if self.context.is_over() {
-            return;
-        }
-        let Some((above, place)) = job.above.clone() else { return };
-        let opened = match (&job.name, &job.wanted) {
-            _ if job.depth > TREE_DEPTH_MAX => {
-                Err(std::io::Error::other(format!("deeper than {TREE_DEPTH_MAX} levels")))
-            }
-            (_, Wanted::OnTheWay(_)) | (None, _) => SourceDir::open_root(&job.path),
-            (Some(name), _) => above.source.open_child(name),
-        };
-        match opened {
-            Ok(source) => match self.begin(job, Arc::new(source)) {
-                Ok(directory) => self.take_window(scope, directory),
-                Err(error) => self.context.fail(error),
-            },
-            Err(error) => {
-                self.context.report(&job.path, error);
-                // It stays in the snapshot, empty, and the error says why.
-                if let (Some(name), Some(meta)) = (job.name, job.meta) {
-                    above.put(place, Entry { name, meta, node: Node::Directory(Content::default()) }, true);
-                }
-                self.one_done(scope, above);
-            }
-        }
-    }
-
-    /// One task of the window is done. The last one ends the window, and perhaps the directory, and
-    /// perhaps that was the last of the directory above.
-    fn one_done(self, scope: &Scope<'s>, mut directory: Arc<Directory<'a>>) {
-        while directory.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-            match self.end_window(scope, &directory) {
-                Ok(Some(above)) => directory = above,
-                Ok(None) => return,
-                Err(error) => return self.context.fail(error),
-            }
-        }
-    }
-
-    /// Encodes a window. Gives the directory above if this was the last one.
-    fn end_window(
-        self,
-        scope: &Scope<'s>,
-        directory: &Arc<Directory<'a>>,
-    ) -> Result<Option<Arc<Directory<'a>>>> {
-        if self.context.is_over() {
-            return Ok(None);
-        }
-        let ingest = self.context.ingest;
-        let mut walk = directory.walk.lock();
-        let window = std::mem::take(&mut *directory.window.lock());
-        let is_last = walk.next_name == directory.names.len();
-        let is_only = is_last && directory.names.len() <= LISTING_WINDOW_ENTRIES;
-        let changed = directory.changed.load(Ordering::Relaxed);
-        let listing = match &directory.previous {
-            // Nothing in it differs: its listing is the parent's, byte for byte.
-            Some(previous) if is_only && !changed => previous.clone(),
-            _ => {
-                let (mut encoded, mut scratch) = (Vec::new(), Vec::new());
-                for entry in window.into_iter().flatten() {
-                    encode_entry(&mut encoded, &mut scratch, &entry);
-                }
-                walk.listing.write(ingest, &encoded)?;
-                if !is_last {
-                    let directory = Arc::clone(directory);
-                    scope.spawn(move |scope| self.take_window(scope, directory));
-                    return Ok(None);
-                }
-                std::mem::take(&mut walk.listing).finish(ingest)?
-            }
-        };
-        drop(walk);
-        Ok(self.end_directory(directory, listing))
-    }
-
-    fn end_directory(&self, directory: &Directory<'a>, listing: Content) -> Option<Arc<Directory<'a>>> {
-        let differs = directory.previous.as_ref() != Some(&listing);
-        let counters = &self.context.counters;
-        let Some((above, place)) = &directory.above else {
-            *self.result.lock() = Some((listing, !differs));
-            return None;
-        };
-        let changed = differs || !directory.same_attributes;
-        count(
-            match (&directory.previous, changed) {
-                (None, _) => &counters.dirs_new,
-                (Some(_), true) => &counters.dirs_changed,
-                (Some(_), false) => &counters.dirs_unmodified,
-            },
-            1,
-        );
-        if let (Some(name), Some(meta)) = (&directory.name, &directory.meta) {
-            let entry = Entry { name: name.clone(), meta: meta.clone(), node: Node::Directory(listing) };
-            above.put(*place, entry, changed);
-        }
-        Some(Arc::clone(above))
-    }
-}
-
-/// A name and what is behind it now and in the parent.
-struct Found {
-    place: usize,
-    name: EntryName,
-    stat: Stat,
-    before: Option<Entry>,
-}
-
-/// Changed files of a directory, gathered until they are worth a task.
-struct FileTasks<'s, 'a, 'd> {
-    walker: Walker<'s, 'a>,
-    directory: &'d Arc<Directory<'a>>,
-    files: Vec<ChangedFile>,
-    bytes: u64,
-}
-
-impl<'s, 'a: 's> FileTasks<'s, 'a, '_> {
-    fn push(&mut self, file: ChangedFile, scope: &Scope<'s>) {
-        self.bytes = self.bytes.saturating_add(file.stat.size);
-        self.files.push(file);
-        if self.files.len() >= FILE_TASK_MAX_FILES || self.bytes >= FILE_TASK_MAX_BYTES {
-            self.flush(scope);
-        }
-    }
-
-    fn flush(&mut self, scope: &Scope<'s>) {
-        if self.files.is_empty() {
-            return;
-        }
-        self.bytes = 0;
-        let files = std::mem::take(&mut self.files);
-        let directory = Arc::clone(self.directory);
-        let walker = self.walker;
-        directory.pending.fetch_add(1, Ordering::Relaxed);
-        scope.spawn(move |scope| {
-            let done = Done { walker, directory: Arc::clone(&directory) };
-            file::take_files(scope, walker.context, &directory, files, done);
-        });
-    }
-}
-
-/// Tells a directory that a task is done.
-#[derive(Clone)]
-pub struct Done<'s, 'a> {
-    walker: Walker<'s, 'a>,
-    directory: Arc<Directory<'a>>,
-}
-
-impl<'s, 'a: 's> Done<'s, 'a> {
-    /// The task is done; its entries are in their places.
-    pub fn done(self, scope: &Scope<'s>) {
-        if !self.walker.context.is_over() {
-            self.walker.one_done(scope, self.directory);
-        }
-    }
-
-    /// Another task of the same window begins.
-    pub fn another(&self) -> Self {
-        self.directory.pending.fetch_add(1, Ordering::Relaxed);
-        self.clone()
-    }
-}
-
 impl Directory<'_> {
-    fn is_read(&self) -> bool {
+    /// True if its names were read, so that one may have vanished since.
+    pub fn is_read(&self) -> bool {
         matches!(self.names, Names::Read(_))
     }
 }
 
-fn inode_is_same(meta: &Metadata, stat: &Stat) -> bool {
+/// True if an entry has not been touched since it was stored.
+pub fn inode_is_same(meta: &Metadata, stat: &Stat) -> bool {
     meta.ctime == stat.ctime && meta.mtime == stat.mtime && meta.inode == stat.inode
 }
 
-fn file_is_same(before: &Entry, stat: &Stat) -> bool {
+/// True if a file is what the parent has: it need not be read.
+pub fn file_is_same(before: &Entry, stat: &Stat) -> bool {
     matches!(&before.node, Node::File(content) if content.size == stat.size)
         && inode_is_same(&before.meta, stat)
 }
 
-fn special_is_same(before: &Entry, stat: &Stat) -> bool {
+/// True if what is no file and no directory is what the parent has.
+pub fn special_is_same(before: &Entry, stat: &Stat) -> bool {
     let kind = match before.node {
         Node::Symlink(_) => FileKind::Symlink,
         Node::BlockDevice { .. } => FileKind::BlockDevice,

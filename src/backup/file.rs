@@ -10,7 +10,8 @@ use rayon::Scope;
 
 use crate::backup::chunks::Batch;
 use crate::backup::context::{Context, count};
-use crate::backup::directory::{Directory, Done};
+use crate::backup::directory::Directory;
+use crate::backup::walk::Done;
 use crate::entry_name::EntryName;
 use crate::error::Result;
 use crate::extent::Extent;
@@ -139,7 +140,7 @@ fn read_small(
     batch: &mut Batch,
     metadata: &mut MetadataReader,
 ) -> std::io::Result<ReadFile> {
-    let file = SourceFile::open(directory.source(), &changed.name)?;
+    let file = SourceFile::open(&directory.source, &changed.name)?;
     let begin = buffer.len();
     let mut size = 0;
     let mut parts = Vec::new();
@@ -249,7 +250,7 @@ fn take_large<'s, 'a: 's>(
 ) {
     let path = directory.path_of(&changed.name);
     context.observer.current(&path);
-    let file = match SourceFile::open(directory.source(), &changed.name) {
+    let file = match SourceFile::open(&directory.source, &changed.name) {
         Ok(file) => file,
         Err(error) => {
             context.report(&path, error);

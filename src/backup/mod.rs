@@ -20,6 +20,7 @@ mod previous;
 mod roots;
 mod series;
 mod stream;
+mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -112,7 +113,7 @@ pub fn run_paths(
             if observer.wants_totals() && ancestry.expected().is_none() {
                 scope.spawn(|| estimate::count_paths(context, roots.paths(), &ended));
             }
-            let taken = directory::take_tree(context, &roots, ancestry.parent_root());
+            let taken = walk::take_tree(context, &roots, ancestry.parent_root());
             ended.store(true, Ordering::Relaxed);
             taken
         })

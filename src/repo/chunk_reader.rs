@@ -40,6 +40,8 @@ impl FrameCache {
 /// Reads chunks of one repository; shared by threads.
 pub struct ChunkReader {
     repo: Arc<IndexedRepository>,
+    /// Whether a chunk that no segment lists is looked for in the packs themselves.
+    adopts: bool,
     frames: Mutex<FrameCache>,
     packs: Mutex<LruCache<PackNo, Arc<OpenPack>>>,
 }
@@ -58,10 +60,17 @@ impl ChunkBytes {
 }
 
 impl ChunkReader {
-    /// A reader that keeps up to `cache_bytes` of decoded frames.
+    /// A reader that keeps up to `cache_bytes` of decoded frames, and reads by the index alone.
     pub fn new(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
-        let frames = FrameCache { frames: LruCache::unbounded(), bytes: 0, max_bytes: cache_bytes };
-        Self { repo, frames: Mutex::new(frames), packs: Mutex::new(LruCache::new(OPEN_PACKS_KEPT)) }
+        let frames =
+            Mutex::new(FrameCache { frames: LruCache::unbounded(), bytes: 0, max_bytes: cache_bytes });
+        Self { repo, adopts: false, frames, packs: Mutex::new(LruCache::new(OPEN_PACKS_KEPT)) }
+    }
+
+    /// As [`new`](Self::new), for getting data back at any price: chunks whose segment is lost or
+    /// damaged are found in the packs themselves. Not for runs that store anything.
+    pub fn adopting(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
+        Self { adopts: true, ..Self::new(repo, cache_bytes) }
     }
 
     /// The repository it reads.
@@ -75,7 +84,11 @@ impl ChunkReader {
     }
 
     fn read_below(&self, id: &ChunkId, depth_left: u8) -> Result<ChunkBytes> {
-        let location = self.repo.index().lookup(id)?.ok_or_else(|| missing(id))?;
+        let mut found = self.repo.index().lookup(id)?;
+        if found.is_none() && self.adopts && self.repo.adopt_unlisted_packs()? {
+            found = self.repo.index().lookup(id)?;
+        }
+        let location = found.ok_or_else(|| missing(id))?;
         let first_error = match self.read_at(id, &location, depth_left) {
             Err(error @ Error::Damaged { .. }) => error,
             result => return result,

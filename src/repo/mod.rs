@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp as Instant;
+use parking_lot::Mutex;
 
 use crate::env::Timestamp;
 use crate::error::Result;
@@ -38,6 +39,8 @@ pub use open::{InitOptions, LockedRepository, Repository};
 pub struct IndexedRepository {
     repo: Arc<Repository>,
     index: Index,
+    /// Whether unlisted packs were looked for.
+    adopted: Mutex<bool>,
 }
 
 impl IndexedRepository {
@@ -45,7 +48,7 @@ impl IndexedRepository {
     pub fn open(repo: Arc<Repository>, cache: &Path, observer: &dyn Observer) -> Result<Self> {
         let index = Index::open(&index_folder(cache, &repo), repo.id())?;
         segments::sync(&repo, &index, observer)?;
-        Ok(Self { repo, index })
+        Ok(Self { repo, index, adopted: Mutex::new(false) })
     }
 
     /// The repository without its index.
@@ -56,6 +59,20 @@ impl IndexedRepository {
     /// The index.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// For readers that miss a chunk: looks, once, for packs that no segment lists. True if there were
+    /// any, so that it is worth to look for the chunk again.
+    ///
+    /// Never for writers: what no segment lists may be about to be deleted, and must not be built on.
+    pub fn adopt_unlisted_packs(&self) -> Result<bool> {
+        let mut adopted = self.adopted.lock();
+        if !*adopted {
+            *adopted = true;
+            return Ok(segments::adopt_unlisted_packs(&self.repo, &self.index)? > 0);
+        }
+        // Another thread may have missed its chunk before they were taken in.
+        Ok(true)
     }
 }
 

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
-use crate::id::SegmentId;
+use crate::id::{PackId, SegmentId};
 use crate::observe::{Observer, Phase};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
-use crate::repo::{Repository, layout};
+use crate::repo::{Repository, layout, pack_reader};
 use crate::store::ListItem;
 
 /// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
@@ -77,6 +77,9 @@ fn delta(id: SegmentId, segment: &Segment) -> SegmentDelta<'_> {
 
 /// Brings the index to what the store says now. A segment that is gone from the store though nothing
 /// superseded it makes the whole index be loaded anew.
+///
+/// A damaged segment is a warning: what it listed is found in the packs themselves when it is needed
+/// (see [`adopt_unlisted_packs`]).
 pub fn sync(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
     match sync_once(repo, index, observer) {
         // The cache met damage of its own: once more, from nothing.
@@ -106,9 +109,54 @@ fn sync_once(repo: &Repository, index: &Index, observer: &dyn Observer) -> Resul
         use rayon::prelude::*;
         let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| load(repo, id)).collect();
         for (id, segment) in batch.iter().zip(loaded) {
-            loader.add(&delta(*id, &segment?))?;
+            match segment {
+                Ok(segment) => loader.add(&delta(*id, &segment))?,
+                Err(error @ Error::Damaged { .. }) => {
+                    observer.warning(&format!("{error}; `rebuild-index` makes the index anew"));
+                }
+                Err(error) => return Err(error),
+            }
             observer.advance(1, 0);
         }
     }
     loader.finish()
+}
+
+/// Takes packs into the local index that the store holds and no readable segment lists. For readers
+/// only, who miss a chunk: a segment may be lost or damaged, and then the packs' own directories say
+/// what was in it. Gives the number of packs.
+///
+/// The next [`sync`] forgets them again, because no segment in the store has the name they are kept
+/// under: the store's segments stay the truth.
+pub fn adopt_unlisted_packs(repo: &Repository, index: &Index) -> Result<usize> {
+    use rayon::prelude::*;
+    let mut packs = Vec::new();
+    repo.store().list(layout::PACKS, &mut |item| {
+        if let ListItem::Object(info) = item
+            && let Ok(id) = PackId::from_hex(info.name.last_component())
+        {
+            packs.push((id, info.size));
+        }
+    })?;
+    let mut unlisted = Vec::new();
+    for (id, size) in packs {
+        if index.pack_no(&id)?.is_none() {
+            unlisted.push((id, size));
+        }
+    }
+    let read: Vec<_> =
+        unlisted.par_iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size)).collect();
+    // A pack that is damaged itself has nothing to give.
+    let packs: Vec<_> = read.into_iter().filter_map(Result::ok).collect();
+    if packs.is_empty() {
+        return Ok(0);
+    }
+    let mut name = blake3::Hasher::new();
+    packs.iter().for_each(|pack| {
+        name.update(pack.id.as_bytes());
+    });
+    let id = SegmentId::from_bytes(*name.finalize().as_bytes());
+    let count = packs.len();
+    apply(index, id, &Segment { packs, ..Segment::default() })?;
+    Ok(count)
 }

@@ -65,7 +65,10 @@ impl Session<'_> {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
             let index = self.reader.repo().index();
-            let locations = index.lookup_many(&ids)?;
+            let mut locations = index.lookup_many(&ids)?;
+            if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
+                locations = index.lookup_many(&ids)?;
+            }
             planned.plan = plan::plan(&window.parts, &locations, &mut |no| index.pack(no))?;
             for (file, id) in &planned.plan.missing {
                 if let Some(file) = planned.file(*file) {

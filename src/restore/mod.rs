@@ -67,7 +67,7 @@ pub fn run(
 ) -> Result<RestoreReport> {
     observer.phase(Phase::Restoring, 0, 0);
     raise_open_files();
-    let listings = Arc::new(ChunkReader::new(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
+    let listings = Arc::new(ChunkReader::adopting(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
     let found = match path {
         [] => Found::Root(root.clone()),
         _ => content::find(&listings, root, path)?,

@@ -53,9 +53,10 @@ impl Place {
 }
 
 impl DirNode {
-    /// The target itself, whose own attributes stay as they are.
-    pub fn root(path: &Path, dir: Option<Arc<TargetDir>>) -> Arc<Self> {
-        let state = dir.map_or(State::Imagined, |dir| State::Open(dir, None));
+    /// The target itself. It gets the attributes of the directory whose contents are put into it, if
+    /// there is one; else its own stay as they are.
+    pub fn root(path: &Path, dir: Option<Arc<TargetDir>>, meta: Option<Metadata>) -> Arc<Self> {
+        let state = dir.map_or(State::Imagined, |dir| State::Open(dir, meta.map(Box::new)));
         Arc::new(Self {
             step: Step::Root(path.to_owned()),
             state: Mutex::new(state),

@@ -58,7 +58,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         Self {
             options,
-            reader: ChunkReader::new(repo, FRAME_CACHE_BYTES),
+            reader: ChunkReader::adopting(repo, FRAME_CACHE_BYTES),
             observer,
             counts: Counts::default(),
             stop,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use rustix::fs::Mode;
 
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
@@ -73,7 +74,13 @@ impl<'s, 'a> Walk<'s, 'a> {
             true => TargetRoot::open(target, target_options)?,
             false => Some(TargetRoot::create_or_open(target, target_options)?),
         };
-        let node = DirNode::root(target, root.map(|root| Arc::clone(root.dir())));
+        let meta = match &found {
+            Found::Entry(entry) if matches!(entry.node, Node::Directory(_)) && !is_shared(root.as_ref()) => {
+                Some(entry.meta.clone())
+            }
+            _ => None,
+        };
+        let node = DirNode::root(target, root.map(|root| Arc::clone(root.dir())), meta);
         let filter_at = |names: &[EntryName]| {
             names
                 .iter()
@@ -291,6 +298,12 @@ pub(super) fn add_entry(
     }
     filler.end();
     Ok(())
+}
+
+/// True for a target such as `/tmp`, which must stay as it is, whatever is put into it.
+fn is_shared(root: Option<&TargetRoot>) -> bool {
+    let stat = root.and_then(|root| rustix::fs::fstat(root.dir()).ok());
+    stat.is_some_and(|stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::SVTX))
 }
 
 /// Removes what the listing does not have. Compares both in the order of names, so that neither a large

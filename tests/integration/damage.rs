@@ -271,11 +271,12 @@ fn snapshots_that_are_not_named_still_restore() {
 #[test]
 fn a_damaged_pack_hurts_at_most_the_snapshots_that_use_it() {
     let sample = sample();
-    for (object, len) in sample.sandbox.objects() {
+    for (object, _) in sample.sandbox.objects() {
         if kind_of(&object) != "packs" {
             continue;
         }
-        let said = spoil_and_mend(&sample.sandbox, &object, &Damage::Flip(len / 2), || {
+        // A small pack is mostly padding: its first frame begins after the header of 64 bytes.
+        let said = spoil_and_mend(&sample.sandbox, &object, &Damage::Flip(100), || {
             sample.sandbox.run(["check", "--read-data"]).exits(20)
         });
         // The snapshots share no file, so no pack of files is used by all of them.

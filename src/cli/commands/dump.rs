@@ -69,7 +69,7 @@ pub fn run(settings: &Settings, args: &DumpArgs) -> Result<Outcome, Failure> {
     let repo = session::open_indexed(settings, &progress)?;
     progress.finish();
     let snapshot = args.selection.find(repo.repository(), &wanted.snapshot)?;
-    let reader = Arc::new(ChunkReader::new(repo, FRAME_CACHE_BYTES));
+    let reader = Arc::new(ChunkReader::adopting(repo, FRAME_CACHE_BYTES));
     let content = match content::find(&reader, &snapshot.manifest.root, &wanted.path)? {
         Found::Entry(entry) => match entry.node {
             Node::File(content) => content,

@@ -74,7 +74,7 @@ pub fn run(settings: &Settings, args: &LsArgs) -> Result<Outcome, Failure> {
     progress.finish();
     let snapshot = args.selection.find(repo.repository(), &wanted.snapshot)?;
     let mut listing = Listing {
-        reader: Arc::new(ChunkReader::new(repo, FRAME_CACHE_BYTES)),
+        reader: Arc::new(ChunkReader::adopting(repo, FRAME_CACHE_BYTES)),
         out: output::buffered()?,
         args,
         json: settings.json,

@@ -190,26 +190,23 @@ impl TargetFile {
         let stat = rustix::fs::fstat(&self.fd)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let len = len.min(size.saturating_sub(offset));
-        self.zero(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
-    }
-
-    /// Writes zeros that occupy space, with the file system's help where it has any to offer.
-    pub fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.zero(FallocateFlags::ZERO_RANGE, offset, len)
-    }
-
-    fn zero(&self, how: FallocateFlags, mut offset: u64, mut len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         loop {
             match rustix::fs::fallocate(&self.fd, how, offset, len) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return self.write_zeros(offset, len),
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+
+    /// Writes zeros that occupy space. They are really written: what a file system only reserves, it shows
+    /// as a hole to whoever looks for data.
+    pub fn write_zeros(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
         while len > 0 {
             let zeros = ZEROS.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(&ZEROS);
             self.write_at(zeros, offset)?;
