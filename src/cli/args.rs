@@ -91,40 +91,24 @@ pub struct PasswordOptions {
     pub command: bool,
 }
 
-/// What to do.
+/// What to do. The help of each command stands at its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a new repository
     Init(init::InitArgs),
-    /// Store files, folders or a stream as a new snapshot
     Backup(Box<backup::BackupArgs>),
-    /// List the snapshots
     Snapshots(snapshots::SnapshotsArgs),
-    /// List what is in a snapshot
     Ls(ls::LsArgs),
-    /// Bring files of a snapshot back
     Restore(Box<restore::RestoreArgs>),
-    /// Write a file of a snapshot to standard output
     Dump(dump::DumpArgs),
-    /// Look for damage in the repository
     Check(check::CheckArgs),
-    /// Say how much is stored
     Stats(stats::StatsArgs),
-    /// Manage passwords
     Key(key::KeyArgs),
-    /// Print an object of the repository, decrypted and decoded
     Cat(cat::CatArgs),
-    /// Make the repository's index anew from its packs
     RebuildIndex(rebuild_index::RebuildIndexArgs),
-    /// Manage local caches
     Cache(cache::CacheArgs),
-    /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
-    /// Print the manual
     Man(man::ManArgs),
-    /// Print the version
     Version(version::VersionArgs),
-    /// Print the reference of all commands in Markdown
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -162,6 +146,10 @@ mod tests {
         fn look(command: &clap::Command) {
             let name = command.get_name();
             assert!(command.get_about().is_some(), "{name} has no help");
+            let has_more = command.get_long_about().is_some() || command.get_after_help().is_some();
+            let is_small = ["version", "docs", "help"].contains(&name)
+                || command.get_bin_name().is_some_and(|n| n.split(' ').count() > 2);
+            assert!(has_more || is_small, "{name} has no long help");
             for argument in command.get_arguments() {
                 assert!(argument.get_help().is_some(), "{} of {name} has no help", argument.get_id());
             }
