@@ -79,6 +79,7 @@ pub struct Context<'a> {
     pub buffers: Mutex<Vec<Vec<u8>>>,
     protected: Vec<(u64, u64)>,
     stop: &'a StopFlag,
+    differs: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
     errors: Mutex<Vec<String>>,
@@ -107,6 +108,7 @@ impl<'a> Context<'a> {
             buffers: Mutex::default(),
             protected: protected.map(|meta| (meta.dev(), meta.ino())).collect(),
             stop,
+            differs: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::default(),
             errors: Mutex::default(),
@@ -116,6 +118,16 @@ impl<'a> Context<'a> {
     /// True for the folder of the repository or of the cache.
     pub fn is_protected(&self, stat: &Stat) -> bool {
         self.protected.contains(&(stat.device, stat.inode))
+    }
+
+    /// Something that the user named differs from the parent.
+    pub fn mark_different(&self) {
+        self.differs.store(true, Ordering::Relaxed);
+    }
+
+    /// True if something that the user named differs from the parent.
+    pub fn differs(&self) -> bool {
+        self.differs.load(Ordering::Relaxed)
     }
 
     /// True once the run is to end: the user asked for it, or something failed.
@@ -139,6 +151,7 @@ impl<'a> Context<'a> {
         let error = error.to_string();
         self.observer.file_error(path, &error);
         count(&self.counters.errors, 1);
+        self.mark_different();
         let mut errors = self.errors.lock();
         if errors.len() < MANIFEST_ERRORS_KEPT {
             errors.push(format!("{}: {error}", escape_bytes(path.as_os_str().as_bytes())));

@@ -11,7 +11,7 @@ use rayon::Scope;
 use crate::backup::chunks::Batch;
 use crate::backup::context::{Context, count};
 use crate::backup::directory::Directory;
-use crate::backup::walk::Done;
+use crate::backup::tasks::Done;
 use crate::entry_name::EntryName;
 use crate::error::Result;
 use crate::extent::Extent;

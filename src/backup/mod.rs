@@ -20,6 +20,7 @@ mod previous;
 mod roots;
 mod series;
 mod stream;
+mod tasks;
 mod walk;
 
 use std::path::PathBuf;

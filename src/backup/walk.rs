@@ -18,9 +18,10 @@ use crate::backup::context::{Context, count};
 use crate::backup::directory::{
     Directory, Names, Walk, Wanted, file_is_same, inode_is_same, special_is_same,
 };
-use crate::backup::file::{self, ChangedFile};
+use crate::backup::file::ChangedFile;
 use crate::backup::previous::Previous;
 use crate::backup::roots::Roots;
+use crate::backup::tasks::FileTasks;
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
@@ -28,7 +29,8 @@ use crate::format::listing::encode_entry;
 use crate::fs::exclude::Verdict;
 use crate::fs::metadata::MetadataReader;
 use crate::fs::source::{FileKind, SourceDir, Stat};
-use crate::limits::{FILE_TASK_MAX_BYTES, FILE_TASK_MAX_FILES, LISTING_WINDOW_ENTRIES, TREE_DEPTH_MAX};
+use crate::limits::{LISTING_WINDOW_ENTRIES, TREE_DEPTH_MAX};
+use crate::repo::content::ListingReader;
 use crate::repo::ingest::MetadataWriter;
 
 /// Takes the whole tree and gives its root listing.
@@ -62,9 +64,8 @@ pub fn take_tree<'a>(context: &Context<'a>, roots: &'a Roots, previous: Option<&
         }
     });
     context.check()?;
-    let (root, unchanged) =
-        result.into_inner().ok_or_else(|| Error::Internal("the walk did not end".to_owned()))?;
-    Ok(Taken { root, unchanged, stream_blake3: None })
+    let root = result.into_inner().ok_or_else(|| Error::Internal("the walk did not end".to_owned()))?;
+    Ok(Taken { root, unchanged: !context.differs(), stream_blake3: None })
 }
 
 /// A directory that is to be taken.
@@ -81,9 +82,10 @@ struct Job<'a> {
 
 /// Walks; copied into every task.
 #[derive(Clone, Copy)]
-struct Walker<'s, 'a> {
-    context: &'s Context<'a>,
-    result: &'s Mutex<Option<(Content, bool)>>,
+pub struct Walker<'s, 'a> {
+    /// What all tasks share.
+    pub context: &'s Context<'a>,
+    result: &'s Mutex<Option<Content>>,
 }
 
 impl<'s, 'a: 's> Walker<'s, 'a> {
@@ -167,7 +169,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             window.resize_with(end - first, || None);
         }
         directory.pending.store(1, Ordering::Relaxed);
-        let mut files = FileTasks { walker: self, directory, files: Vec::new(), bytes: 0 };
+        let mut files = FileTasks::new(self, directory);
         let mut metadata = MetadataReader::new(Arc::clone(&self.context.owners));
         let mut subdirectories = Vec::new();
         for (place, index) in (first..end).enumerate() {
@@ -265,10 +267,20 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         }
     }
 
+    /// An entry of the parent is no more. If it was a directory, all that was in it is counted.
     fn removed(&self, directory: &Directory<'a>, entry: &Entry) {
         directory.mark_changed();
-        if !matches!(entry.node, Node::Directory(_)) {
-            count(&self.context.counters.files_removed, 1);
+        self.context.mark_different();
+        let mut gone = vec![entry.node.clone()];
+        while let Some(node) = gone.pop() {
+            let Node::Directory(listing) = node else {
+                count(&self.context.counters.files_removed, 1);
+                continue;
+            };
+            // What cannot be read any more would only have been counted.
+            let entries = ListingReader::new(Arc::clone(&self.context.reader), &listing);
+            let entries = entries.into_iter().flatten().map_while(Result::ok);
+            gone.extend(entries.map(|entry| entry.node));
         }
     }
 
@@ -291,6 +303,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             before => {
                 let is_new = !before.is_some_and(|before| matches!(before.node, Node::File(_)));
                 let counters = &context.counters;
+                context.mark_different();
                 count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
                 count(if is_new { &counters.bytes_new } else { &counters.bytes_changed }, size);
                 files.push(ChangedFile { place: found.place, name: found.name, stat: found.stat }, scope);
@@ -312,6 +325,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         };
         let is_new = before.is_none_or(|before| matches!(before.node, Node::Directory(_)));
         let counters = &context.counters;
+        context.mark_different();
         count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
         let node = match stat.kind {
             FileKind::Symlink => match directory.source.read_symlink(&name) {
@@ -396,7 +410,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
 
     /// One task of the window is done. The last one ends the window, and perhaps the directory, and
     /// perhaps that was the last of the directory above.
-    fn one_done(self, scope: &Scope<'s>, mut directory: Arc<Directory<'a>>) {
+    pub fn one_done(self, scope: &Scope<'s>, mut directory: Arc<Directory<'a>>) {
         while directory.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
             match self.end_window(scope, &directory) {
                 Ok(Some(above)) => directory = above,
@@ -446,10 +460,15 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let differs = directory.previous.as_ref() != Some(&listing);
         let counters = &self.context.counters;
         let Some((above, place)) = &directory.above else {
-            *self.result.lock() = Some((listing, !differs));
+            *self.result.lock() = Some(listing);
             return None;
         };
         let changed = differs || !directory.same_attributes;
+        // The attributes of what is only on the way to a named path are not the user's concern: `/tmp`
+        // changes all the time.
+        if changed && !matches!(directory.wanted, Wanted::OnTheWay(_)) {
+            self.context.mark_different();
+        }
         count(
             match (&directory.previous, changed) {
                 (None, _) => &counters.dirs_new,
@@ -472,59 +491,4 @@ struct Found {
     name: EntryName,
     stat: Stat,
     before: Option<Entry>,
-}
-
-/// Changed files of a directory, gathered until they are worth a task.
-struct FileTasks<'s, 'a, 'd> {
-    walker: Walker<'s, 'a>,
-    directory: &'d Arc<Directory<'a>>,
-    files: Vec<ChangedFile>,
-    bytes: u64,
-}
-
-impl<'s, 'a: 's> FileTasks<'s, 'a, '_> {
-    fn push(&mut self, file: ChangedFile, scope: &Scope<'s>) {
-        self.bytes = self.bytes.saturating_add(file.stat.size);
-        self.files.push(file);
-        if self.files.len() >= FILE_TASK_MAX_FILES || self.bytes >= FILE_TASK_MAX_BYTES {
-            self.flush(scope);
-        }
-    }
-
-    fn flush(&mut self, scope: &Scope<'s>) {
-        if self.files.is_empty() {
-            return;
-        }
-        self.bytes = 0;
-        let files = std::mem::take(&mut self.files);
-        let directory = Arc::clone(self.directory);
-        let walker = self.walker;
-        directory.pending.fetch_add(1, Ordering::Relaxed);
-        scope.spawn(move |scope| {
-            let done = Done { walker, directory: Arc::clone(&directory) };
-            file::take_files(scope, walker.context, &directory, files, done);
-        });
-    }
-}
-
-/// Tells a directory that a task is done.
-#[derive(Clone)]
-pub struct Done<'s, 'a> {
-    walker: Walker<'s, 'a>,
-    directory: Arc<Directory<'a>>,
-}
-
-impl<'s, 'a: 's> Done<'s, 'a> {
-    /// The task is done; its entries are in their places.
-    pub fn done(self, scope: &Scope<'s>) {
-        if !self.walker.context.is_over() {
-            self.walker.one_done(scope, self.directory);
-        }
-    }
-
-    /// Another task of the same window begins.
-    pub fn another(&self) -> Self {
-        self.directory.pending.fetch_add(1, Ordering::Relaxed);
-        self.clone()
-    }
 }

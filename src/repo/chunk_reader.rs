@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
-use crate::limits::{DELTA_DEPTH_MAX, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
+use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
 use crate::repo::IndexedRepository;
 use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{self, OpenPack};
@@ -59,6 +59,29 @@ impl ChunkBytes {
     }
 }
 
+/// How much one chunk may take to read: a hostile circle of bases, each with several copies to try,
+/// must come to an end.
+#[derive(Default)]
+struct Effort {
+    depth: u8,
+    deltas: u32,
+}
+
+impl Effort {
+    fn begin_delta(&mut self) -> std::result::Result<(), ()> {
+        if self.depth >= DELTA_DEPTH_MAX || self.deltas >= DELTA_EFFORT_MAX_FRAMES {
+            return Err(());
+        }
+        self.depth += 1;
+        self.deltas += 1;
+        Ok(())
+    }
+
+    fn end_delta(&mut self) {
+        self.depth -= 1;
+    }
+}
+
 impl ChunkReader {
     /// A reader that keeps up to `cache_bytes` of decoded frames, and reads by the index alone.
     pub fn new(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
@@ -80,31 +103,33 @@ impl ChunkReader {
 
     /// The plaintext of a chunk. Where one copy of it is damaged, another one serves if there is any.
     pub fn read(&self, id: &ChunkId) -> Result<ChunkBytes> {
-        self.read_below(id, DELTA_DEPTH_MAX)
+        self.read_below(id, &mut Effort::default())
     }
 
-    fn read_below(&self, id: &ChunkId, depth_left: u8) -> Result<ChunkBytes> {
+    fn read_below(&self, id: &ChunkId, effort: &mut Effort) -> Result<ChunkBytes> {
         let mut found = self.repo.index().lookup(id)?;
         if found.is_none() && self.adopts && self.repo.adopt_unlisted_packs()? {
             found = self.repo.index().lookup(id)?;
         }
         let location = found.ok_or_else(|| missing(id))?;
-        let first_error = match self.read_at(id, &location, depth_left) {
+        let depth = effort.depth;
+        let first_error = match self.read_at(id, &location, effort) {
             Err(error @ Error::Damaged { .. }) => error,
             result => return result,
         };
         for other in self.repo.index().locations(id)?.into_iter().filter(|other| *other != location) {
-            if let Ok(bytes) = self.read_at(id, &other, depth_left) {
+            effort.depth = depth;
+            if let Ok(bytes) = self.read_at(id, &other, effort) {
                 return Ok(bytes);
             }
         }
         Err(first_error)
     }
 
-    fn read_at(&self, id: &ChunkId, location: &Location, depth_left: u8) -> Result<ChunkBytes> {
+    fn read_at(&self, id: &ChunkId, location: &Location, effort: &mut Effort) -> Result<ChunkBytes> {
         let pack = self.open_pack(location.pack)?;
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
-        let frame = self.frame(&pack, location.pack, slot.frame, depth_left)?;
+        let frame = self.frame(&pack, location.pack, slot.frame, effort)?;
         let start = slot.offset as usize;
         Ok(ChunkBytes { frame, range: start..start + slot.len as usize })
     }
@@ -119,13 +144,19 @@ impl ChunkReader {
         Ok(pack)
     }
 
-    fn frame(&self, pack: &OpenPack, no: PackNo, number: u32, depth_left: u8) -> Result<Arc<VerifiedFrame>> {
+    fn frame(
+        &self,
+        pack: &OpenPack,
+        no: PackNo,
+        number: u32,
+        effort: &mut Effort,
+    ) -> Result<Arc<VerifiedFrame>> {
         if let Some(frame) = self.cached_frame(no, number) {
             return Ok(frame);
         }
         let entry = pack_reader::frame_entry(&pack.record, number)?;
         let sealed = pack_reader::read_extent(&self.repo, &pack.record, entry.extent)?;
-        let frame = Arc::new(self.decode_below(pack, number, &sealed, depth_left)?);
+        let frame = Arc::new(self.decode_below(pack, number, &sealed, effort)?);
         self.frames.lock().keep((no, number), &frame);
         Ok(frame)
     }
@@ -142,7 +173,7 @@ impl ChunkReader {
 
     /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
     pub fn decode(&self, pack: &OpenPack, number: u32, sealed: &[u8]) -> Result<VerifiedFrame> {
-        self.decode_below(pack, number, sealed, DELTA_DEPTH_MAX)
+        self.decode_below(pack, number, sealed, &mut Effort::default())
     }
 
     fn decode_below(
@@ -150,29 +181,35 @@ impl ChunkReader {
         pack: &OpenPack,
         number: u32,
         sealed: &[u8],
-        depth_left: u8,
+        effort: &mut Effort,
     ) -> Result<VerifiedFrame> {
         let entry = pack_reader::frame_entry(&pack.record, number)?;
-        let prefix = self.prefix(pack, entry, number, depth_left)?;
+        let prefix = self.prefix(pack, entry, number, effort)?;
         pack_reader::open_frame(&self.repo, &pack.record, &pack.key, number, sealed, &prefix)
     }
 
     /// The plaintexts of a frame's bases, one after another.
-    fn prefix(&self, pack: &OpenPack, entry: &FrameEntry, number: u32, depth_left: u8) -> Result<Vec<u8>> {
+    fn prefix(
+        &self,
+        pack: &OpenPack,
+        entry: &FrameEntry,
+        number: u32,
+        effort: &mut Effort,
+    ) -> Result<Vec<u8>> {
         let damaged = |what: &str| Error::damaged(format!("pack {}, frame {number}", pack.record.id), what);
         let mut prefix = Vec::new();
         if entry.bases.is_empty() {
             return Ok(prefix);
         }
-        // Every step down is a frame of its own, so a hostile circle of bases ends here.
-        let below = depth_left.checked_sub(1).ok_or_else(|| damaged("its chain of bases is too long"))?;
+        effort.begin_delta().map_err(|_| damaged("its chain of bases is too long"))?;
         for base in &entry.bases {
-            let bytes = self.read_below(base, below)?;
+            let bytes = self.read_below(base, effort)?;
             if prefix.len() + bytes.as_slice().len() > FRAME_PREFIX_MAX_BYTES {
                 return Err(damaged("its bases are too long"));
             }
             prefix.extend_from_slice(bytes.as_slice());
         }
+        effort.end_delta();
         Ok(prefix)
     }
 }
