@@ -177,8 +177,7 @@ impl Ingest {
             }
             reservation
         };
-        let repo = self.repo.repository();
-        if let Some(closed) = reservation.fill(repo, encoded, self.options.verify)? {
+        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, self.options.verify)? {
             self.uploader.send(closed)?;
         }
         Ok(())
