@@ -30,6 +30,17 @@ impl Batch {
         self.ids.clear();
     }
 
+    /// Where it stands, for [`truncate`](Self::truncate).
+    pub fn mark(&self) -> (usize, usize) {
+        (self.pieces.len(), self.ids.len())
+    }
+
+    /// Forgets what was added since `mark`.
+    pub fn truncate(&mut self, (pieces, ids): (usize, usize)) {
+        self.pieces.truncate(pieces);
+        self.ids.truncate(ids);
+    }
+
     /// How many pieces there are.
     pub fn len(&self) -> usize {
         self.pieces.len()

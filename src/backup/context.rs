@@ -158,6 +158,17 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// A file or directory that was there when its directory was read cannot be opened or read. That it
+    /// is gone by now is no error: sources live.
+    pub fn report_unread(&self, path: &Path, error: std::io::Error) {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            self.note(path, "vanished before it was read");
+            self.mark_different();
+        } else {
+            self.report(path, error);
+        }
+    }
+
     /// Something to know about a file that was stored all the same.
     pub fn note(&self, path: &Path, what: impl std::fmt::Display) {
         self.observer.warning(&format!("{}: {what}", path.display()));

@@ -1,13 +1,12 @@
 //! Regular files: read, cut, stored.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use rayon::Scope;
 
+use crate::backup::batches::{Batches, Job, read_batches, submit};
 use crate::backup::chunks::Batch;
 use crate::backup::context::{Context, count};
 use crate::backup::directory::Directory;
@@ -15,11 +14,11 @@ use crate::backup::tasks::Done;
 use crate::entry_name::EntryName;
 use crate::error::Result;
 use crate::extent::Extent;
-use crate::format::entry::{Content, Entry, Metadata, Node, Part};
+use crate::format::entry::{Entry, Metadata, Node, Part};
 use crate::fs::extents::Span;
 use crate::fs::metadata::MetadataReader;
 use crate::fs::source::{Change, SourceFile, Stat};
-use crate::limits::{READ_BATCH_BYTES, SMALL_FILE_MAX_BYTES};
+use crate::limits::SMALL_FILE_MAX_BYTES;
 use crate::repo::ingest::PartList;
 
 /// A file that the parent does not have, or has otherwise.
@@ -70,10 +69,11 @@ pub fn take_files<'s, 'a: 's>(
 ) {
     let (small, large): (Vec<_>, Vec<_>) =
         files.into_iter().partition(|file| file.stat.size <= SMALL_FILE_MAX_BYTES);
-    if let Err(error) = WORKSPACE.with_borrow_mut(|work| take_small(context, directory, small, work)) {
-        return context.fail(error);
-    }
-    for file in large {
+    let grown = match WORKSPACE.with_borrow_mut(|work| take_small(context, directory, small, work)) {
+        Ok(grown) => grown,
+        Err(error) => return context.fail(error),
+    };
+    for file in large.into_iter().chain(grown) {
         take_large(scope, context, directory, file, done.another());
     }
     done.done(scope);
@@ -84,25 +84,26 @@ fn take_small(
     directory: &Directory<'_>,
     files: Vec<ChangedFile>,
     work: &mut Workspace,
-) -> Result<()> {
+) -> Result<Vec<ChangedFile>> {
     let Workspace { buffer, batch, metadata } = work;
     let metadata = metadata.get_or_insert_with(|| MetadataReader::new(Arc::clone(&context.owners)));
     buffer.clear();
     batch.clear();
-    let mut read = Vec::with_capacity(files.len());
+    let (mut read, mut grown) = (Vec::with_capacity(files.len()), Vec::new());
     for file in files {
         if context.is_over() {
-            return Ok(());
+            return Ok(grown);
         }
+        let mark = (buffer.len(), batch.mark());
         let path = || directory.path_of(&file.name);
         match read_small(context, directory, &file, buffer, batch, metadata) {
-            Ok(file) => read.push(file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                context.note(&path(), "vanished before it was read");
-                directory.mark_changed();
-            }
+            Ok(Some(file)) => read.push(file),
+            Ok(None) => grown.push(file),
             Err(error) => {
-                context.report(&path(), error);
+                // What was read of it must not become part of the next file.
+                buffer.truncate(mark.0);
+                batch.truncate(mark.1);
+                context.report_unread(&path(), error);
                 directory.mark_changed();
             }
         }
@@ -129,7 +130,7 @@ fn take_small(
         let entry = Entry { name: file.name, meta: file.meta, node: Node::File(content) };
         directory.put(file.place, entry, true);
     }
-    Ok(())
+    Ok(grown)
 }
 
 fn read_small(
@@ -139,8 +140,11 @@ fn read_small(
     buffer: &mut Vec<u8>,
     batch: &mut Batch,
     metadata: &mut MetadataReader,
-) -> std::io::Result<ReadFile> {
+) -> std::io::Result<Option<ReadFile>> {
     let file = SourceFile::open(&directory.source, &changed.name)?;
+    if file.stat().size > SMALL_FILE_MAX_BYTES {
+        return Ok(None);
+    }
     let begin = buffer.len();
     let mut size = 0;
     let mut parts = Vec::new();
@@ -152,11 +156,7 @@ fn read_small(
             }
             Span::Data(extent) => {
                 let start = buffer.len();
-                let result = read_extent(&file, extent, buffer);
-                if result.is_err() {
-                    buffer.truncate(begin);
-                }
-                result?;
+                read_extent(&file, extent, buffer)?;
                 size += (buffer.len() - start) as u64;
                 let before = batch.len();
                 batch.push_all(context.ingest, buffer, start);
@@ -171,7 +171,7 @@ fn read_small(
     for problem in problems {
         context.note(&directory.path_of(&changed.name), problem);
     }
-    Ok(ReadFile { place: changed.place, name: changed.name.clone(), meta, size, parts })
+    Ok(Some(ReadFile { place: changed.place, name: changed.name.clone(), meta, size, parts }))
 }
 
 /// Appends the bytes of `extent` to `buffer`, fewer if the file has become shorter.
@@ -205,40 +205,11 @@ struct LargeFile<'a> {
     directory: Arc<Directory<'a>>,
     changed: ChangedFile,
     meta: Metadata,
-    assembly: Mutex<Assembly>,
+    batches: Batches,
     /// Batches that are not stored yet, and the reader.
     pending: AtomicUsize,
     /// It could not be read to its end: half a file is not a file.
     unreadable: AtomicBool,
-}
-
-/// Parts in the order of the file, whatever order the batches end in.
-#[derive(Default)]
-pub struct Assembly {
-    next: u64,
-    early: BTreeMap<u64, Vec<Part>>,
-    list: PartList,
-    size: u64,
-}
-
-impl Assembly {
-    /// Takes the parts of batch `number`.
-    pub fn put(&mut self, context: &Context<'_>, number: u64, parts: Vec<Part>) -> Result<()> {
-        self.early.insert(number, parts);
-        while let Some(parts) = self.early.remove(&self.next) {
-            self.next += 1;
-            for part in parts {
-                self.size += part.len();
-                self.list.push(context.ingest, part)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The content, once all batches are in.
-    pub fn finish(self, context: &Context<'_>) -> Result<Content> {
-        self.list.finish(context.ingest, self.size)
-    }
 }
 
 fn take_large<'s, 'a: 's>(
@@ -253,7 +224,7 @@ fn take_large<'s, 'a: 's>(
     let file = match SourceFile::open(&directory.source, &changed.name) {
         Ok(file) => file,
         Err(error) => {
-            context.report(&path, error);
+            context.report_unread(&path, error);
             directory.mark_changed();
             return done.done(scope);
         }
@@ -266,7 +237,7 @@ fn take_large<'s, 'a: 's>(
         directory: Arc::clone(directory),
         changed,
         meta,
-        assembly: Mutex::default(),
+        batches: Batches::default(),
         pending: AtomicUsize::new(1),
         unreadable: AtomicBool::new(false),
     });
@@ -296,8 +267,7 @@ fn read_span<'s, 'a: 's>(
 ) -> std::io::Result<()> {
     let extent = match span {
         Span::Hole(extent) => {
-            let hole = vec![Part::Hole { len: extent.len() }];
-            if let Err(error) = large.assembly.lock().put(context, *number, hole) {
+            if let Err(error) = large.batches.skip(context, *number, extent.len()) {
                 context.fail(error);
             }
             *number += 1;
@@ -315,110 +285,16 @@ fn read_span<'s, 'a: 's>(
         Ok(n)
     };
     read_batches(context, &mut source, &mut |buffer, lens| {
-        let this = *number;
+        let job = Job { number: *number, buffer, lens };
         *number += 1;
         large.pending.fetch_add(1, Ordering::Relaxed);
+        large.batches.push(job);
         let (large, done) = (Arc::clone(large), done.clone());
-        submit(scope, context, buffer, lens, move |scope, parts| {
-            let put = parts.and_then(|parts| large.assembly.lock().put(context, this, parts));
-            match put {
-                Ok(()) => batch_done(scope, context, &large, done),
-                Err(error) => context.fail(error),
-            }
+        submit(scope, context, move |scope| match large.batches.store_oldest(context) {
+            Ok(()) => batch_done(scope, context, &large, done),
+            Err(error) => context.fail(error),
         });
     })
-}
-
-/// Reads `source` to its end, cuts it, and hands out batches: a buffer, and the lengths of the chunks
-/// at its start.
-pub fn read_batches(
-    context: &Context<'_>,
-    source: &mut dyn FnMut(&mut [u8]) -> std::io::Result<usize>,
-    each: &mut dyn FnMut(Vec<u8>, Vec<usize>),
-) -> std::io::Result<()> {
-    let chunker = context.ingest.repo().chunker();
-    let full = READ_BATCH_BYTES + chunker.max_len();
-    let mut buffer = take_buffer(context);
-    let mut ended = false;
-    while !ended && !context.is_over() {
-        let mut have = buffer.len();
-        buffer.resize(full, 0);
-        while have < full && !ended {
-            let n = source(buffer.get_mut(have..).unwrap_or_default())?;
-            count(&context.counters.bytes_read, n as u64);
-            have += n;
-            ended = n == 0;
-        }
-        buffer.truncate(have);
-        let mut lens = Vec::new();
-        let mut cut = 0;
-        // A chunk may be cut only where the largest one would fit, or at the end.
-        while cut < have && (ended || have - cut >= chunker.max_len()) {
-            let len = chunker.cut(buffer.get(cut..).unwrap_or_default());
-            lens.push(len);
-            cut += len;
-        }
-        let mut next = take_buffer(context);
-        next.extend_from_slice(buffer.get(cut..).unwrap_or_default());
-        buffer.truncate(cut);
-        context.observer.advance(0, cut as u64);
-        each(std::mem::replace(&mut buffer, next), lens);
-    }
-    give_buffer(context, buffer);
-    Ok(())
-}
-
-fn take_buffer(context: &Context<'_>) -> Vec<u8> {
-    let mut buffer = context.buffers.lock().pop().unwrap_or_default();
-    buffer.clear();
-    buffer
-}
-
-fn give_buffer(context: &Context<'_>, buffer: Vec<u8>) {
-    context.buffers.lock().push(buffer);
-}
-
-/// Has a batch stored by whoever is free, or right here if enough wait already.
-pub fn submit<'s, 'a: 's>(
-    scope: &Scope<'s>,
-    context: &'s Context<'a>,
-    buffer: Vec<u8>,
-    lens: Vec<usize>,
-    then: impl FnOnce(&Scope<'s>, Result<Vec<Part>>) + Send + 's,
-) {
-    let store = move |scope: &Scope<'s>| {
-        if context.is_over() {
-            return;
-        }
-        let parts = store_batch(context, &buffer, &lens);
-        give_buffer(context, buffer);
-        then(scope, parts);
-    };
-    let waiting = context.batches.fetch_add(1, Ordering::Relaxed);
-    if waiting >= context.batches_max() {
-        store(scope);
-        context.batches.fetch_sub(1, Ordering::Relaxed);
-    } else {
-        scope.spawn(move |scope| {
-            store(scope);
-            context.batches.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
-}
-
-fn store_batch(context: &Context<'_>, buffer: &[u8], lens: &[usize]) -> Result<Vec<Part>> {
-    let mut batch = Batch::default();
-    let mut start = 0;
-    for &len in lens {
-        batch.push(context.ingest, buffer, start, len);
-        start += len;
-    }
-    let mut parts = Vec::with_capacity(lens.len());
-    batch.store(context.ingest, buffer, |part| {
-        parts.push(part);
-        Ok(())
-    })?;
-    Ok(parts)
 }
 
 /// A batch, or the reader, is done with a file; the last one puts its entry into place.
@@ -434,8 +310,7 @@ fn batch_done<'s, 'a: 's>(
     if large.unreadable.load(Ordering::Relaxed) {
         return done.done(scope);
     }
-    let assembly = std::mem::take(&mut *large.assembly.lock());
-    match assembly.finish(context) {
+    match large.batches.finish(context) {
         Ok(content) => {
             let entry = Entry {
                 name: large.changed.name.clone(),

@@ -7,13 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::backup::Taken;
+use crate::backup::batches::{Batches, Job, read_batches, submit};
 use crate::backup::context::{Context, count};
-use crate::backup::file::{Assembly, read_batches, submit};
+
 use crate::backup::previous::Previous;
 use crate::entry_name::EntryName;
 use crate::env::{Clock, SystemClock};
@@ -25,6 +26,8 @@ use crate::repo::ingest::MetadataWriter;
 
 /// How often a reader that waits for its source looks whether it is to stop.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How often the end of a command is looked for.
+const WAIT_FOR_EXIT: Duration = Duration::from_millis(5);
 /// Mode of a stream's file: what was piped may be secret.
 const STREAM_MODE: u16 = 0o600;
 
@@ -130,8 +133,8 @@ fn store(
     source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
 ) -> Result<(Content, String)> {
     let mut hasher = blake3::Hasher::new();
-    let assembly = Mutex::new(Assembly::default());
-    let assembly_ref = &assembly;
+    let batches = Batches::default();
+    let batches_ref = &batches;
     let mut hashed = |buffer: &mut [u8]| {
         let n = loop {
             match source(buffer) {
@@ -145,11 +148,10 @@ fn store(
     rayon::in_place_scope(|scope| {
         let mut number = 0;
         let read = read_batches(context, &mut hashed, &mut |buffer, lens| {
-            let this = number;
+            batches_ref.push(Job { number, buffer, lens });
             number += 1;
-            submit(scope, context, buffer, lens, move |_, parts| {
-                let put = parts.and_then(|parts| assembly_ref.lock().put(context, this, parts));
-                if let Err(error) = put {
+            submit(scope, context, move |_| {
+                if let Err(error) = batches_ref.store_oldest(context) {
                     context.fail(error);
                 }
             });
@@ -159,7 +161,7 @@ fn store(
         }
     });
     context.check()?;
-    let content = assembly.into_inner().finish(context)?;
+    let content = batches.finish(context)?;
     Ok((content, hasher.finalize().to_hex().to_string()))
 }
 
@@ -194,8 +196,9 @@ fn store_command(context: &Context<'_>, program: &OsString, args: &[OsString]) -
         // It may have ended already.
         let _ = child.kill();
     }
-    let status = wait(&mut child, &name)?;
+    let status = wait(context, &mut child, &name)?;
     let stored = stored?;
+    context.check()?;
     if status.success() {
         return Ok(stored);
     }
@@ -207,9 +210,22 @@ fn store_command(context: &Context<'_>, program: &OsString, args: &[OsString]) -
     Err(Error::Command { command: name, outcome })
 }
 
-fn wait(child: &mut Child, name: &str) -> Result<ExitStatus> {
-    child.wait().map_err(|error| Error::Command {
+/// Waits for the command. One that has closed its output may still run for long, so the wait looks whether
+/// the run is to stop.
+fn wait(context: &Context<'_>, child: &mut Child, name: &str) -> Result<ExitStatus> {
+    let failed = |error: io::Error| Error::Command {
         command: name.to_owned(),
         outcome: format!("cannot be waited for: {error}"),
-    })
+    };
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            return Ok(status);
+        }
+        if context.is_over() {
+            // It may have ended in between.
+            let _ = child.kill();
+            return child.wait().map_err(failed);
+        }
+        std::thread::sleep(WAIT_FOR_EXIT);
+    }
 }

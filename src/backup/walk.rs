@@ -97,11 +97,12 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             Wanted::OnTheWay(root) => Names::Fixed(root.children.keys().cloned().collect()),
             Wanted::All { .. } => self.read_names(&job, &source),
         };
-        let previous = match Previous::new(&context.reader, job.previous.as_ref()) {
-            Ok(previous) => previous,
+        let (previous, damaged) = match Previous::new(&context.reader, job.previous.as_ref()) {
+            Ok(previous) => (previous, false),
             Err(error @ Error::Damaged { .. }) => {
                 context.note(&job.path, format_args!("reading everything again: {error}"));
-                Previous::none()
+                context.mark_different();
+                (Previous::none(), true)
             }
             Err(error) => return Err(error),
         };
@@ -119,7 +120,8 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             walk: Mutex::new(Walk { next_name: 0, previous, listing: MetadataWriter::default() }),
             window: Mutex::default(),
             pending: AtomicUsize::new(0),
-            changed: AtomicBool::new(false),
+            // A listing that cannot be read must not be taken over.
+            changed: AtomicBool::new(damaged),
         }))
     }
 
@@ -178,7 +180,8 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             }
             let Some(name) = directory.names.get(index) else { continue };
             let Some((stat, wanted)) = self.look(directory, &name) else { continue };
-            let before = walk.previous.take(name.as_bytes(), &mut |entry| self.removed(directory, entry))?;
+            let before = walk.previous.take(name.as_bytes(), &mut |entry| self.removed(directory, entry));
+            let before = self.or_unknown(directory, &mut walk, before)?;
             let found = Found { place, name, stat, before };
             match stat.kind {
                 FileKind::File => self.take_file(directory, found, &mut files, scope),
@@ -189,7 +192,8 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             }
         }
         if end == directory.names.len() {
-            walk.previous.rest(&mut |entry| self.removed(directory, entry))?;
+            let rest = walk.previous.rest(&mut |entry| self.removed(directory, entry));
+            self.or_unknown(directory, &mut walk, rest)?;
         }
         drop(walk);
         files.flush(scope);
@@ -199,6 +203,24 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             scope.spawn(move |scope| self.open_directory(scope, job));
         }
         Ok(())
+    }
+
+    /// Where the parent's listing turns out to be damaged half way, the rest of it is as good as absent.
+    fn or_unknown<T: Default>(
+        &self,
+        directory: &Directory<'a>,
+        walk: &mut Walk,
+        result: Result<T>,
+    ) -> Result<T> {
+        let error = match result {
+            Err(error @ Error::Damaged { .. }) => error,
+            result => return result,
+        };
+        self.context.note(&directory.path, format_args!("reading everything again: {error}"));
+        self.context.mark_different();
+        directory.mark_changed();
+        walk.previous = Previous::none();
+        Ok(T::default())
     }
 
     /// What is behind a name, and what of it is wanted; nothing if it is left out.
@@ -271,16 +293,24 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
     fn removed(&self, directory: &Directory<'a>, entry: &Entry) {
         directory.mark_changed();
         self.context.mark_different();
-        let mut gone = vec![entry.node.clone()];
-        while let Some(node) = gone.pop() {
-            let Node::Directory(listing) = node else {
-                count(&self.context.counters.files_removed, 1);
+        let Node::Directory(listing) = &entry.node else {
+            return count(&self.context.counters.files_removed, 1);
+        };
+        let mut gone = vec![listing.clone()];
+        while let Some(listing) = gone.pop() {
+            // What cannot be read any more would only have been counted.
+            let Ok(entries) = ListingReader::new(Arc::clone(&self.context.reader), &listing) else {
                 continue;
             };
-            // What cannot be read any more would only have been counted.
-            let entries = ListingReader::new(Arc::clone(&self.context.reader), &listing);
-            let entries = entries.into_iter().flatten().map_while(Result::ok);
-            gone.extend(entries.map(|entry| entry.node));
+            for entry in entries.map_while(Result::ok) {
+                if self.context.is_over() {
+                    return;
+                }
+                match entry.node {
+                    Node::Directory(listing) => gone.push(listing),
+                    _ => count(&self.context.counters.files_removed, 1),
+                }
+            }
         }
     }
 
@@ -330,7 +360,10 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let node = match stat.kind {
             FileKind::Symlink => match directory.source.read_symlink(&name) {
                 Ok(target) => Node::Symlink(target),
-                Err(error) => return context.report(&directory.path_of(&name), error),
+                Err(error) => {
+                    directory.mark_changed();
+                    return context.report_unread(&directory.path_of(&name), error);
+                }
             },
             FileKind::BlockDevice => Node::BlockDevice { major: stat.rdev_major, minor: stat.rdev_minor },
             FileKind::CharDevice => Node::CharDevice { major: stat.rdev_major, minor: stat.rdev_minor },
