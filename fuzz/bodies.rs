@@ -121,7 +121,7 @@ pub fn listing(data: &[u8]) {
         let used = rest.len() - reader.remaining();
         assert_eq!(extent, Ok(Some(used)));
         let (mut encoded, mut scratch) = (Vec::new(), Vec::new());
-        encode_entry(&mut encoded, &mut scratch, &entry);
+        encode_entry(&mut encoded, &mut scratch, &entry).unwrap();
         assert_eq!(encoded, rest[..used]);
     }
 }

@@ -136,7 +136,7 @@ fn listing(nodes: &[Node]) -> Vec<u8> {
             xattrs: vec![Xattr { name: (*b"user.x").into(), value: (*b"\0\xff").into() }],
         };
         let name = EntryName::new(format!("name-{number}").as_bytes()).unwrap();
-        encode_entry(&mut out, &mut Vec::new(), &Entry { name, meta, node: node.clone() });
+        encode_entry(&mut out, &mut Vec::new(), &Entry { name, meta, node: node.clone() }).unwrap();
     }
     out
 }

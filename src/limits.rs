@@ -18,6 +18,9 @@ pub const ENTRY_NAME_MAX_BYTES: usize = 1023;
 pub const SYMLINK_TARGET_MAX_BYTES: usize = 64 * KIB;
 /// Largest value of one extended attribute (Linux: `XATTR_SIZE_MAX`).
 pub const XATTR_VALUE_MAX_BYTES: usize = 64 * KIB;
+/// Most bytes of extended attributes that one entry keeps, names and values: their listing must stay
+/// readable.
+pub const XATTRS_MAX_BYTES: usize = 8 * MIB;
 /// Most extended attributes of one entry (Linux: a name list of 64 KiB, three bytes a name at least).
 pub const XATTR_MAX_COUNT: usize = 21_845;
 /// Deepest directory nesting that is read or restored. A tree deeper than this is hostile or broken.
@@ -77,6 +80,9 @@ pub const DELTA_EFFORT_MAX_FRAMES: u32 = 16 * 1024;
 pub const DATA_PACK_TARGET_BYTES: usize = 24 * MIB;
 /// Stored bytes after which a metadata pack is closed.
 pub const METADATA_PACK_TARGET_BYTES: usize = 4 * MIB;
+/// Chunks after which a pack is closed, however few bytes it has: bounds its directory, and what a segment
+/// and the claims of a run hold.
+pub const PACK_MAX_CHUNKS: usize = 100_000;
 /// No pack is larger than this.
 pub const PACK_MAX_BYTES: u64 = 512 * MIB as u64;
 /// What is read of a pack's end at first, to find its directory: most directories fit.
@@ -94,6 +100,8 @@ pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
 /// A content with more parts than this stores its list of parts as chunks of its own.
 pub const CONTENT_INLINE_MAX_PARTS: usize = 64;
+/// Longest stream: a file system allows no longer file, and `length << 2` must not overflow.
+pub const CONTENT_MAX_BYTES: u64 = 1 << 61;
 /// Deepest nesting of such lists: 64 KiB lists of 33-byte parts reach any size long before.
 pub const CONTENT_MAX_DEPTH: u8 = 8;
 /// Directory entries that are read, compared and stored at a time.
@@ -241,4 +249,6 @@ const _: () = {
     assert!(CHUNK_HARD_MAX_BYTES as usize + DATA_FRAME_TARGET_BYTES <= FRAME_RAW_MAX_BYTES);
     assert!((DATA_PACK_TARGET_BYTES + FRAME_RAW_MAX_BYTES) as u64 <= PACK_MAX_BYTES);
     assert!(FRAME_PREFIX_MAX_BYTES <= FRAME_RAW_MAX_BYTES);
+    // A chunk takes 37 bytes of a directory, a frame some more.
+    assert!((PACK_MAX_CHUNKS + FRAME_MAX_CHUNKS) * 37 * 2 <= PACK_DIRECTORY_MAX_BYTES);
 };

@@ -102,7 +102,8 @@ pub fn take(
     }
     let entry = Entry { name, meta: stream_metadata(context), node: Node::File(content) };
     let mut encoded = Vec::new();
-    encode_entry(&mut encoded, &mut Vec::new(), &entry);
+    encode_entry(&mut encoded, &mut Vec::new(), &entry)
+        .map_err(|error| Error::Usage(format!("the stream cannot be stored: {error}")))?;
     let mut listing = MetadataWriter::default();
     listing.write(context.ingest, &encoded)?;
     let root = listing.finish(context.ingest)?;

@@ -384,7 +384,9 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             _ => {
                 let (mut encoded, mut scratch) = (Vec::new(), Vec::new());
                 for entry in window.into_iter().flatten() {
-                    encode_entry(&mut encoded, &mut scratch, &entry);
+                    if let Err(error) = encode_entry(&mut encoded, &mut scratch, &entry) {
+                        self.context.report(&directory.path_of(&entry.name), error);
+                    }
                 }
                 walk.listing.write(ingest, &encoded)?;
                 if !is_last {

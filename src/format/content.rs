@@ -12,13 +12,11 @@
 use crate::format::entry::{Content, Part};
 use crate::format::wire::{DecodeError, Reader, put_varint};
 use crate::id::ChunkId;
-use crate::limits::{CHUNK_HARD_MAX_BYTES, CONTENT_MAX_DEPTH};
+use crate::limits::{CHUNK_HARD_MAX_BYTES, CONTENT_MAX_BYTES, CONTENT_MAX_DEPTH};
 
 const KIND_CHUNK: u64 = 0;
 const KIND_HOLE: u64 = 1;
 const KIND_ZEROS: u64 = 2;
-/// Longest stream, so that `length << 2` cannot overflow.
-const STREAM_MAX_BYTES: u64 = 1 << 61;
 
 /// Appends one part.
 pub fn encode_part(out: &mut Vec<u8>, part: &Part) {
@@ -36,7 +34,7 @@ pub fn encode_part(out: &mut Vec<u8>, part: &Part) {
 pub fn decode_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {
     let head = reader.varint("a part")?;
     let len = head >> 2;
-    if len == 0 || len > STREAM_MAX_BYTES {
+    if len == 0 || len > CONTENT_MAX_BYTES {
         return Err(DecodeError::Invalid("a part's length"));
     }
     match head & 3 {
@@ -65,7 +63,7 @@ pub fn encode_content(out: &mut Vec<u8>, content: &Content) {
 
 /// Takes a content off `reader`; parts of a content of depth 0 must add up to its size.
 pub fn decode_content(reader: &mut Reader<'_>) -> Result<Content, DecodeError> {
-    let size = reader.varint_max(STREAM_MAX_BYTES, "a content's size")?;
+    let size = reader.varint_max(CONTENT_MAX_BYTES, "a content's size")?;
     let depth = reader.u8("a content's depth")?;
     if depth > CONTENT_MAX_DEPTH {
         return Err(DecodeError::TooLarge("a content's depth"));

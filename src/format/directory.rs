@@ -128,7 +128,8 @@ impl Directory {
     /// Decodes one directory off `reader`. `first_offset` is where the first frame starts.
     pub fn decode(reader: &mut Reader<'_>, first_offset: u64) -> Result<Self, DecodeError> {
         let count = reader.varint_len(PACK_DIRECTORY_MAX_BYTES, "the number of frames")?;
-        let mut frames = Vec::with_capacity(count.min(reader.remaining()));
+        // A frame takes 40 bytes at least: what is left bounds the allocation.
+        let mut frames = Vec::with_capacity(count.min(reader.remaining() / 40 + 1));
         let mut offset = first_offset;
         for _ in 0..count {
             let frame = decode_frame(reader, offset)?;

@@ -23,8 +23,8 @@ use crate::format::content::{decode_content, encode_content};
 use crate::format::entry::{Entry, Metadata, Node, Xattr};
 use crate::format::wire::{DecodeError, Reader, put_bytes, put_signed_varint, put_varint};
 use crate::limits::{
-    ENTRY_NAME_MAX_BYTES, LISTING_ENTRY_MAX_BYTES, SYMLINK_TARGET_MAX_BYTES, XATTR_MAX_COUNT,
-    XATTR_VALUE_MAX_BYTES,
+    CONTENT_MAX_BYTES, ENTRY_NAME_MAX_BYTES, LISTING_ENTRY_MAX_BYTES, SYMLINK_TARGET_MAX_BYTES,
+    XATTR_MAX_COUNT, XATTR_VALUE_MAX_BYTES,
 };
 
 const FILE: u8 = 1;
@@ -40,8 +40,27 @@ const NANOS_MAX: u64 = 999_999_999;
 /// Names of owners and of xattrs: far above what any system allows.
 const SHORT_NAME_MAX_BYTES: usize = 1024;
 
+/// An entry that no reader would accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// Its content is longer than readers accept.
+    #[error("it is larger than {CONTENT_MAX_BYTES} bytes")]
+    Content,
+    /// Its attributes take more room than readers accept.
+    #[error("its attributes take more than {LISTING_ENTRY_MAX_BYTES} bytes")]
+    Attributes,
+}
+
 /// Appends `entry` to a listing. `scratch` is used and may hold anything.
-pub fn encode_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, entry: &Entry) {
+///
+/// # Errors
+/// If no reader would accept the entry; nothing is appended then.
+pub fn encode_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, entry: &Entry) -> Result<(), EncodeError> {
+    if let Node::File(content) | Node::Directory(content) = &entry.node
+        && content.size > CONTENT_MAX_BYTES
+    {
+        return Err(EncodeError::Content);
+    }
     scratch.clear();
     scratch.push(match entry.node {
         Node::File(_) => FILE,
@@ -63,7 +82,11 @@ pub fn encode_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, entry: &Entry) {
         }
         Node::Fifo | Node::Socket => {}
     }
+    if scratch.len() > LISTING_ENTRY_MAX_BYTES {
+        return Err(EncodeError::Attributes);
+    }
     put_bytes(out, scratch);
+    Ok(())
 }
 
 fn encode_metadata(out: &mut Vec<u8>, meta: &Metadata) {

@@ -49,7 +49,7 @@ proptest! {
     fn listings_round_trip(entries in prop::collection::vec(any_entry(), 0..6)) {
         let (mut bytes, mut scratch) = (Vec::new(), Vec::new());
         for entry in &entries {
-            encode_entry(&mut bytes, &mut scratch, entry);
+            encode_entry(&mut bytes, &mut scratch, entry).unwrap();
         }
         let mut reader = Reader::new(&bytes);
         for entry in &entries {
@@ -61,7 +61,7 @@ proptest! {
     #[test]
     fn damaged_entries_decode_without_panic(entry in any_entry(), at: prop::sample::Index, bit in 0..8u32) {
         let mut bytes = Vec::new();
-        encode_entry(&mut bytes, &mut Vec::new(), &entry);
+        encode_entry(&mut bytes, &mut Vec::new(), &entry).unwrap();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         let _ = decode_entry(&mut Reader::new(&bytes));
@@ -97,7 +97,7 @@ fn an_entry_is_pinned_byte_by_byte() {
         }),
     };
     let mut bytes = Vec::new();
-    encode_entry(&mut bytes, &mut Vec::new(), &entry);
+    encode_entry(&mut bytes, &mut Vec::new(), &entry).unwrap();
     let expected = [
         "4b",
         "01",
@@ -147,7 +147,40 @@ fn a_name_with_a_slash_is_refused() {
         },
         node: Node::Fifo,
     };
-    encode_entry(&mut bytes, &mut Vec::new(), &entry);
+    encode_entry(&mut bytes, &mut Vec::new(), &entry).unwrap();
     bytes[4] = b'/';
     assert_eq!(decode_entry(&mut Reader::new(&bytes)), Err(DecodeError::Invalid("an entry's name")));
+}
+
+#[test]
+fn what_no_reader_accepts_is_not_written() {
+    let mut entry = decode_entry(&mut Reader::new(&{
+        let mut bytes = Vec::new();
+        let meta = Metadata {
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: Box::default(),
+            group: Box::default(),
+            mtime: Timestamp { secs: 0, nanos: 0 },
+            ctime: Timestamp { secs: 0, nanos: 0 },
+            device: 0,
+            inode: 0,
+            nlink: 1,
+            xattrs: vec![],
+        };
+        let name = EntryName::new(b"a").unwrap();
+        encode_entry(&mut bytes, &mut Vec::new(), &Entry { name, meta, node: Node::Fifo }).unwrap();
+        bytes
+    }))
+    .unwrap();
+    let mut out = Vec::new();
+    entry.node = Node::File(Content { size: CONTENT_MAX_BYTES + 1, depth: 0, parts: vec![] });
+    assert_eq!(encode_entry(&mut out, &mut Vec::new(), &entry), Err(EncodeError::Content));
+    entry.node = Node::Fifo;
+    let value: Box<[u8]> = vec![7; XATTR_VALUE_MAX_BYTES].into();
+    let xattr = |n: usize| Xattr { name: format!("user.{n}").into_bytes().into(), value: value.clone() };
+    entry.meta.xattrs = (0..300).map(xattr).collect();
+    assert_eq!(encode_entry(&mut out, &mut Vec::new(), &entry), Err(EncodeError::Attributes));
+    assert!(out.is_empty());
 }

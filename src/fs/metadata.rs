@@ -12,7 +12,9 @@ use crate::entry_name::EntryName;
 use crate::format::entry::{Metadata, Xattr};
 use crate::fs::owners::Owners;
 use crate::fs::source::{FileKind, SourceDir, SourceFile, Stat};
-use crate::limits::{XATTR_FIRST_BUFFER_BYTES, XATTR_LIST_MAX_BYTES, XATTR_MAX_COUNT, XATTR_VALUE_MAX_BYTES};
+use crate::limits::{
+    XATTR_FIRST_BUFFER_BYTES, XATTR_LIST_MAX_BYTES, XATTR_MAX_COUNT, XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES,
+};
 
 /// Reads [`Metadata`]; one for each thread, for it keeps its buffers.
 #[derive(Debug)]
@@ -173,9 +175,17 @@ impl MetadataReader {
     fn values(&mut self, target: Target<'_>, problems: &mut Vec<XattrProblem>) -> Vec<Xattr> {
         let names = self.names.split(|&b| b == 0).filter(|name| !name.is_empty());
         let mut xattrs = Vec::new();
+        let mut bytes = 0;
         for name in names.take(XATTR_MAX_COUNT) {
             match fill(&mut self.value, XATTR_VALUE_MAX_BYTES, |buf| get(target, name, buf)) {
-                Ok(_) => xattrs.push(Xattr { name: name.into(), value: self.value.as_slice().into() }),
+                Ok(_) if bytes + name.len() + self.value.len() > XATTRS_MAX_BYTES => {
+                    let source = std::io::Error::other("this file has too many attributes to keep them all");
+                    problems.push(XattrProblem { name: Some(name.into()), source });
+                }
+                Ok(_) => {
+                    bytes += name.len() + self.value.len();
+                    xattrs.push(Xattr { name: name.into(), value: self.value.as_slice().into() });
+                }
                 // Removed since the names were listed.
                 Err(Errno::NODATA) => {}
                 Err(error) => {

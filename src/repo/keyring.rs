@@ -48,6 +48,9 @@ pub(super) fn add_slot(
     kdf_params: KdfParams,
     label: &KeyLabel,
 ) -> Result<KeyId> {
+    if slot_names(store)?.len() >= KEY_SLOTS_MAX {
+        return Err(Error::Usage(format!("there are {KEY_SLOTS_MAX} keys already: remove one first")));
+    }
     let header = new_header(ObjectKind::Key, repo)?;
     let mut sealed_label = serde_json::to_vec(label).map_err(|e| Error::Internal(e.to_string()))?;
     keys.object_key(&header)
@@ -69,6 +72,7 @@ pub(super) fn unlock(store: &Arc<dyn Store>, repo: RepoId, password: &Password) 
         return Err(Error::damaged("keys", "there is no password slot: the repository cannot be opened"));
     }
     let mut trouble = None;
+    let mut was_tried = false;
     for name in names {
         let stored = match load_slot(store, repo, &name) {
             Ok(stored) => stored,
@@ -79,11 +83,15 @@ pub(super) fn unlock(store: &Arc<dyn Store>, repo: RepoId, password: &Password) 
         };
         match kdf::unwrap(&stored.slot, password, &stored.header) {
             Ok(master) => return Ok(Unlocked { master, key: stored.id }),
-            Err(KdfError::WrongPassword) => {}
+            Err(KdfError::WrongPassword) => was_tried = true,
             Err(error) => trouble = Some(Error::damaged(&name, error)),
         }
     }
-    Err(trouble.unwrap_or(Error::WrongPassword))
+    match trouble {
+        // One sound slot that does not open says enough; `check` tells of the others.
+        Some(error) if !was_tried => Err(error),
+        _ => Err(Error::WrongPassword),
+    }
 }
 
 /// All slots.
@@ -95,7 +103,17 @@ pub(super) fn list(
 ) -> Result<Vec<KeyInfo>> {
     let mut infos = Vec::new();
     for name in slot_names(store)? {
-        let stored = load_slot(store, repo, &name)?;
+        let stored = match load_slot(store, repo, &name) {
+            Ok(stored) => stored,
+            Err(error @ Error::Store(_)) => return Err(error),
+            // It is listed, so that it can be removed.
+            Err(_) => {
+                if let Ok(id) = KeyId::from_hex(name.last_component()) {
+                    infos.push(KeyInfo { id, current: false, label: None });
+                }
+                continue;
+            }
+        };
         let mut label = stored.slot.label;
         let label = keys
             .object_key(&stored.header)

@@ -68,8 +68,9 @@ impl IndexedRepository {
     pub fn adopt_unlisted_packs(&self) -> Result<bool> {
         let mut adopted = self.adopted.lock();
         if !*adopted {
+            let count = segments::adopt_unlisted_packs(&self.repo, &self.index)?;
             *adopted = true;
-            return Ok(segments::adopt_unlisted_packs(&self.repo, &self.index)? > 0);
+            return Ok(count > 0);
         }
         // Another thread may have missed its chunk before they were taken in.
         Ok(true)

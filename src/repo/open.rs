@@ -139,13 +139,18 @@ impl Repository {
         let current_key = keyring::add_slot(&store, id, &master, &keys, password, kdf_params, label)?;
         let plaintext = config.encode().map_err(|e| Error::Internal(e.to_string()))?;
         let object = sealed::seal(&keys, ObjectKind::Config, id, &plaintext)?;
-        store.create(&layout::config()?, vec![Bytes::from(object)]).map_err(|error| {
-            if error.kind == StoreErrorKind::AlreadyExists {
-                Error::RepositoryExists { location: store.location() }
-            } else {
-                error.into()
+        if let Err(error) = store.create(&layout::config()?, vec![Bytes::from(object)]) {
+            if error.kind != StoreErrorKind::AlreadyExists {
+                return Err(error.into());
             }
-        })?;
+            // Another `init` was faster: its repository must not keep our slot.
+            store.delete(&layout::key(&current_key)?)?;
+            return Err(Error::RepositoryExists { location: store.location() });
+        }
+        // Another `init` may have taken our slot for the rest of a killed one.
+        if store.info(&layout::key(&current_key)?).is_err() {
+            keyring::add_slot(&store, id, &master, &keys, password, kdf_params, label)?;
+        }
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
         Ok(Self { store, keys, master, current_key, config, chunker })
     }

@@ -31,6 +31,11 @@ pub fn new_header(kind: ObjectKind, repo: RepoId) -> Result<Header> {
 
 /// All bytes of a new object.
 pub fn seal(keys: &RoleKeys, kind: ObjectKind, repo: RepoId, plaintext: &[u8]) -> Result<Vec<u8>> {
+    if plaintext.len() > SEGMENT_MAX_BYTES {
+        return Err(Error::Usage(format!(
+            "what is to be stored about this run takes more than {SEGMENT_MAX_BYTES} bytes: name fewer paths"
+        )));
+    }
     let header = new_header(kind, repo)?;
     let raw_len = u32::try_from(plaintext.len())
         .map_err(|_| Error::Internal("a sealed object is too large".to_owned()))?;

@@ -17,6 +17,9 @@ use crate::store::ListItem;
 /// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
 const LOAD_BATCH: usize = 8;
 
+/// Packs that are taken in at once where their segment is lost; bounds memory.
+const ADOPT_BATCH: usize = 64;
+
 /// A segment that is durable.
 #[derive(Debug, Clone, Copy)]
 pub struct Published {
@@ -129,7 +132,6 @@ fn sync_once(repo: &Repository, index: &Index, observer: &dyn Observer) -> Resul
 /// The next [`sync`] forgets them again, because no segment in the store has the name they are kept
 /// under: the store's segments stay the truth.
 pub fn adopt_unlisted_packs(repo: &Repository, index: &Index) -> Result<usize> {
-    use rayon::prelude::*;
     let mut packs = Vec::new();
     repo.store().list(layout::PACKS, &mut |item| {
         if let ListItem::Object(info) = item
@@ -144,19 +146,19 @@ pub fn adopt_unlisted_packs(repo: &Repository, index: &Index) -> Result<usize> {
             unlisted.push((id, size));
         }
     }
-    let read: Vec<_> =
-        unlisted.par_iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size)).collect();
-    // A pack that is damaged itself has nothing to give.
-    let packs: Vec<_> = read.into_iter().filter_map(Result::ok).collect();
-    if packs.is_empty() {
-        return Ok(0);
+    let mut count = 0;
+    for batch in unlisted.chunks(ADOPT_BATCH) {
+        // One after the other: this may run while the threads of the pool wait for it.
+        let read = batch.iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size));
+        // A pack that is damaged itself has nothing to give.
+        let packs: Vec<_> = read.filter_map(Result::ok).collect();
+        let mut name = blake3::Hasher::new();
+        packs.iter().for_each(|pack| {
+            name.update(pack.id.as_bytes());
+        });
+        let id = SegmentId::from_bytes(*name.finalize().as_bytes());
+        count += packs.len();
+        apply(index, id, &Segment { packs, ..Segment::default() })?;
     }
-    let mut name = blake3::Hasher::new();
-    packs.iter().for_each(|pack| {
-        name.update(pack.id.as_bytes());
-    });
-    let id = SegmentId::from_bytes(*name.finalize().as_bytes());
-    let count = packs.len();
-    apply(index, id, &Segment { packs, ..Segment::default() })?;
     Ok(count)
 }

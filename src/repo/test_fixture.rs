@@ -158,7 +158,7 @@ impl Fixture {
         let (mut out, mut scratch) = (Vec::new(), Vec::new());
         for entry in entries {
             out.clear();
-            encode_entry(&mut out, &mut scratch, entry);
+            encode_entry(&mut out, &mut scratch, entry).unwrap();
             writer.write(ingest, &out).unwrap();
         }
         writer.finish(ingest).unwrap()

@@ -216,14 +216,10 @@ impl Ingest {
             self.store(PackKind::Data, &mut lane.data)?;
             self.store(PackKind::Metadata, &mut lane.metadata)
         });
-        if let Err(error) = flushed {
+        let closed = flushed.and_then(|()| self.close_packs());
+        if let Err(error) = closed {
+            // The upload's own failure says more than that it did not go on.
             return Err(self.uploader.finish().err().unwrap_or(error));
-        }
-        for slot in self.data_packs.iter().chain([&self.metadata_pack]) {
-            let closed = slot.lock().take().map(OpenPack::close).transpose()?.flatten();
-            if let Some(closed) = closed {
-                self.uploader.send(closed)?;
-            }
         }
         // The uploader counts what it has written, so it comes first.
         let counters = Arc::clone(&self.counters);
@@ -234,6 +230,16 @@ impl Ingest {
             stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
         };
         Ok((IndexDurable { _private: () }, added))
+    }
+
+    fn close_packs(&self) -> Result<()> {
+        for slot in self.data_packs.iter().chain([&self.metadata_pack]) {
+            let closed = slot.lock().take().map(OpenPack::close).transpose()?.flatten();
+            if let Some(closed) = closed {
+                self.uploader.send(closed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends a run that was interrupted: lists the packs that were written, so that the next run finds

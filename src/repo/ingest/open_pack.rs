@@ -17,6 +17,7 @@ use crate::format::header::{HEADER_LEN, Header};
 use crate::format::pack::{FOOTER_LEN, Footer, PACK_ALIGNMENT, PackKind};
 use crate::format::segment::PackRecord;
 use crate::id::PackId;
+use crate::limits::PACK_MAX_CHUNKS;
 use crate::repo::Repository;
 use crate::repo::sealed::new_header;
 use crate::seal::{self, EncodedFrame};
@@ -25,6 +26,7 @@ struct State {
     next_offset: u64,
     frames: Vec<FrameEntry>,
     sealed: Vec<Bytes>,
+    chunks: usize,
     unfilled: usize,
     closed: bool,
 }
@@ -69,6 +71,7 @@ impl OpenPack {
             next_offset: HEADER_LEN as u64,
             frames: Vec::new(),
             sealed: Vec::new(),
+            chunks: 0,
             unfilled: 0,
             closed: false,
         };
@@ -93,7 +96,8 @@ impl OpenPack {
         state.frames.push(entry.clone());
         state.sealed.push(Bytes::new());
         state.unfilled += 1;
-        state.closed = extent.end() >= target;
+        state.chunks += entry.chunks.len();
+        state.closed = extent.end() >= target || state.chunks >= PACK_MAX_CHUNKS;
         let reservation = Reservation { shared: Arc::clone(&self.shared), number, entry };
         Ok((reservation, state.closed))
     }
@@ -102,6 +106,9 @@ impl OpenPack {
     pub fn close(self) -> Result<Option<ClosedPack>> {
         let mut state = self.shared.state.lock();
         state.closed = true;
+        if state.unfilled > 0 {
+            return Err(Error::Internal("a pack was closed with a place unfilled".to_owned()));
+        }
         self.shared.take_if_complete(&mut state)
     }
 }
@@ -228,6 +235,25 @@ mod tests {
         assert_eq!(closed.record.id.to_hex(), id);
         assert_eq!(closed.record.size, 4096);
         assert_eq!(closed.parts.concat().len(), 4096);
+    }
+
+    #[test]
+    fn a_pack_is_closed_by_its_number_of_chunks_too() {
+        let keys = keys();
+        let pack = open_pack(&keys);
+        let mut full = false;
+        for number in 0..PACK_MAX_CHUNKS.div_ceil(4096) {
+            assert!(!full);
+            let mut frame = PlainFrame::default();
+            for chunk in 0..4096u32 {
+                let text = [number.to_le_bytes().as_slice(), &chunk.to_le_bytes()].concat();
+                frame.push(keys.chunk_id(&text), &text);
+            }
+            let encoded = seal::encode(&frame, &mut Compressor::new(1).unwrap());
+            let raw_len = u32::try_from(frame.len()).unwrap();
+            (_, full) = pack.reserve(&encoded, raw_len, frame.take_chunks(), u64::MAX).unwrap();
+        }
+        assert!(full);
     }
 
     #[test]

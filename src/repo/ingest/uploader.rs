@@ -76,11 +76,13 @@ impl Uploader {
     /// Waits until all packs are written, and lists the rest of them.
     pub fn finish(mut self) -> Result<()> {
         self.stop();
-        if let Some(error) = self.shared.failure.lock().take() {
-            return Err(error);
-        }
         let unlisted = std::mem::take(&mut *self.shared.unlisted.lock());
-        self.shared.list(unlisted)
+        // Also after a failure: what was written must not have to be written again.
+        let listed = self.shared.list(unlisted);
+        match self.shared.failure.lock().take() {
+            Some(error) => Err(error),
+            None => listed,
+        }
     }
 
     fn stop(&mut self) {

@@ -135,7 +135,7 @@ impl Writer<'_> {
         let mut writer = MetadataWriter::default();
         for entry in &entries {
             let mut bytes = Vec::new();
-            encode_entry(&mut bytes, &mut Vec::new(), entry);
+            encode_entry(&mut bytes, &mut Vec::new(), entry).unwrap();
             writer.write(self.ingest, &bytes).unwrap();
         }
         writer.finish(self.ingest).unwrap()

@@ -113,7 +113,7 @@ fn store_directory(ingest: &Ingest, tree: &Tree, above: &[u8]) -> Content {
     let mut listing = MetadataWriter::default();
     for entry in children.values() {
         let mut encoded = Vec::new();
-        encode_entry(&mut encoded, &mut Vec::new(), entry);
+        encode_entry(&mut encoded, &mut Vec::new(), entry).unwrap();
         listing.write(ingest, &encoded).unwrap();
     }
     listing.finish(ingest).unwrap()
