@@ -114,7 +114,7 @@ pub const SEGMENT_TARGET_CHUNKS: usize = 100_000;
 
 /// Packs of file data that are filled at a time: their order does not give chunk order away.
 pub const OPEN_DATA_PACKS: usize = 2;
-/// Stored bytes of a run after which the second pack is opened: a small run makes one pack.
+/// New plaintext bytes of a run after which the second pack is opened: a small run makes one pack.
 pub const SECOND_PACK_AFTER_BYTES: u64 = 8 * MIB as u64;
 /// Packs that are written to the store at once.
 pub const UPLOAD_THREADS: usize = 2;

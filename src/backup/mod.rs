@@ -17,6 +17,8 @@ mod context;
 mod directory;
 mod estimate;
 mod file;
+mod lineage;
+mod look;
 mod previous;
 mod roots;
 mod series;
@@ -41,6 +43,7 @@ use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{self, IndexedRepository};
 
 use context::Context;
+use lineage::Lineage;
 use series::Ancestry;
 pub use series::KindRequest;
 pub use stream::StreamSource;
@@ -159,7 +162,8 @@ fn run(
 
     let ingest_options = IngestOptions { verify: !options.no_verify, dry_run: options.dry_run };
     let ingest = Ingest::new(Arc::clone(&repo), ingest_options)?;
-    let context = Context::new(&ingest, options, ancestry.kind(), observer, stop);
+    let lineage = Lineage::find(&repo, ancestry.series(), ancestry.parent().map(|parent| &parent.id))?;
+    let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);
     let taken = match take(&context, &ancestry) {
         Ok(taken) => taken,
         Err(error) => {
@@ -205,7 +209,13 @@ fn run(
     };
     let unchanged = taken.unchanged && ancestry.parent().is_some();
     let skipped = options.dry_run || (unchanged && options.skip_if_unchanged);
+    if stop.is_stopped() {
+        return Err(Error::Interrupted);
+    }
     let snapshot = if skipped { None } else { Some(snapshots::save(&repo, &receipt, &manifest)?) };
+    if let Some(id) = &snapshot {
+        lineage.mark(&repo, id)?;
+    }
     Ok(BackupReport {
         snapshot,
         manifest,

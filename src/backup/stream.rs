@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::backup::Taken;
 use crate::backup::batches::{Batches, Job, read_batches, submit};
@@ -17,7 +18,7 @@ use crate::backup::context::{Context, count};
 
 use crate::backup::previous::Previous;
 use crate::entry_name::EntryName;
-use crate::env::{Clock, SystemClock};
+use crate::env::{Clock, SECRET_VARIABLES, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::format::listing::encode_entry;
@@ -182,10 +183,17 @@ fn read_or_stop(context: &Context<'_>, fd: BorrowedFd<'_>, buffer: &mut [u8]) ->
 
 fn store_command(context: &Context<'_>, program: &OsString, args: &[OsString]) -> Result<(Content, String)> {
     let name = program.to_string_lossy().into_owned();
-    let mut child =
-        Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(
-            |error| Error::Command { command: name.clone(), outcome: format!("cannot be started: {error}") },
-        )?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    // A group of its own, so that all that a shell started for it can be ended together.
+    command.process_group(0);
+    for variable in SECRET_VARIABLES {
+        command.env_remove(variable);
+    }
+    let mut child = command.spawn().map_err(|error| Error::Command {
+        command: name.clone(),
+        outcome: format!("cannot be started: {error}"),
+    })?;
     let Some(output) = child.stdout.take() else {
         return Err(Error::Internal("a command without output".to_owned()));
     };
@@ -193,8 +201,7 @@ fn store_command(context: &Context<'_>, program: &OsString, args: &[OsString]) -
     // Closed before waiting, so that a command that still writes ends too.
     drop(output);
     if stored.is_err() {
-        // It may have ended already.
-        let _ = child.kill();
+        end(&child);
     }
     let status = wait(context, &mut child, &name)?;
     let stored = stored?;
@@ -222,10 +229,16 @@ fn wait(context: &Context<'_>, child: &mut Child, name: &str) -> Result<ExitStat
             return Ok(status);
         }
         if context.is_over() {
-            // It may have ended in between.
-            let _ = child.kill();
+            end(child);
             return child.wait().map_err(failed);
         }
         std::thread::sleep(WAIT_FOR_EXIT);
+    }
+}
+
+/// Ends a command and all that it started. It may have ended already.
+fn end(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
 }

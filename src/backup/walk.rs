@@ -26,11 +26,9 @@ use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::format::listing::encode_entry;
-use crate::fs::exclude::Verdict;
 use crate::fs::metadata::MetadataReader;
 use crate::fs::source::{FileKind, SourceDir, Stat};
 use crate::limits::{LISTING_WINDOW_ENTRIES, TREE_DEPTH_MAX};
-use crate::repo::content::ListingReader;
 use crate::repo::ingest::MetadataWriter;
 
 /// Takes the whole tree and gives its root listing.
@@ -223,97 +221,6 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         Ok(T::default())
     }
 
-    /// What is behind a name, and what of it is wanted; nothing if it is left out.
-    fn look(&self, directory: &Directory<'a>, name: &EntryName) -> Option<(Stat, Wanted<'a>)> {
-        let context = self.context;
-        let excluded = match &directory.wanted {
-            Wanted::All { excludes, .. } => context.options.rules.excludes_name(excludes, name.as_bytes()),
-            _ => false,
-        };
-        if excluded {
-            return None;
-        }
-        let stat = match self.stat(directory, name) {
-            Ok(stat) => stat,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_read() => {
-                context.note(&directory.path_of(name), "vanished before it was read");
-                return None;
-            }
-            Err(error) => {
-                context.report(&directory.path_of(name), error);
-                directory.mark_changed();
-                return None;
-            }
-        };
-        if stat.kind == FileKind::Directory && context.is_protected(&stat) {
-            context.note(&directory.path_of(name), "left out: it belongs to the repository or its cache");
-            return None;
-        }
-        let wanted = match &directory.wanted {
-            Wanted::All { target, excludes } => match context.options.rules.verdict(target, &stat) {
-                Verdict::Keep => Wanted::All {
-                    target: Arc::clone(target),
-                    excludes: if stat.kind == FileKind::Directory {
-                        context.options.rules.enter(excludes, name.as_bytes())
-                    } else {
-                        excludes.clone()
-                    },
-                },
-                Verdict::Skip => return None,
-                Verdict::KeepEmpty => Wanted::Empty,
-            },
-            Wanted::OnTheWay(root) => match root.children.get(name) {
-                Some(child) if child.named => Wanted::All {
-                    target: Arc::new(stat),
-                    excludes: context.options.rules.at_target(&directory.path_of(name)),
-                },
-                Some(child) => Wanted::OnTheWay(child),
-                None => return None,
-            },
-            Wanted::Empty => return None,
-        };
-        Some((stat, wanted))
-    }
-
-    /// Directories on the way to a named path may be symbolic links, which the user then meant.
-    fn stat(&self, directory: &Directory<'a>, name: &EntryName) -> std::io::Result<Stat> {
-        let stat = directory.source.stat_child(name)?;
-        match &directory.wanted {
-            Wanted::OnTheWay(root)
-                if stat.kind == FileKind::Symlink
-                    && root.children.get(name).is_some_and(|child| !child.named) =>
-            {
-                SourceDir::open_root(&directory.path_of(name))?.stat()
-            }
-            _ => Ok(stat),
-        }
-    }
-
-    /// An entry of the parent is no more. If it was a directory, all that was in it is counted.
-    fn removed(&self, directory: &Directory<'a>, entry: &Entry) {
-        directory.mark_changed();
-        self.context.mark_different();
-        let Node::Directory(listing) = &entry.node else {
-            return count(&self.context.counters.files_removed, 1);
-        };
-        let mut gone = vec![listing.clone()];
-        while let Some(listing) = gone.pop() {
-            // What cannot be read any more would only have been counted.
-            let Ok(entries) = ListingReader::new(Arc::clone(&self.context.reader), &listing) else {
-                continue;
-            };
-            for entry in entries.map_while(Result::ok) {
-                if self.context.is_over() {
-                    return;
-                }
-                match entry.node {
-                    Node::Directory(listing) => gone.push(listing),
-                    _ => count(&self.context.counters.files_removed, 1),
-                }
-            }
-        }
-    }
-
     fn take_file(
         self,
         directory: &Arc<Directory<'a>>,
@@ -324,8 +231,11 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let context = self.context;
         let size = found.stat.size;
         count(&context.counters.bytes_total, size);
+        let is_same = found.before.as_ref().is_some_and(|before| {
+            !context.read_all && file_is_same(before, &found.stat) && self.is_stored(directory, before)
+        });
         match found.before {
-            Some(before) if !context.read_all && file_is_same(&before, &found.stat) => {
+            Some(before) if is_same => {
                 count(&context.counters.files_unmodified, 1);
                 context.observer.advance(1, size);
                 directory.put(found.place, before, false);
