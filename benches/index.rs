@@ -1,5 +1,14 @@
 //! Lookups in a local index of 400,000 chunks: present and absent, one by one and batched.
-#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark that cannot be set up has to stop"
+)]
+#![allow(missing_docs, reason = "a program")]
+
+#[allow(dead_code, reason = "each benchmark uses some of it")]
+mod common;
 
 use std::hint::black_box;
 
@@ -67,5 +76,5 @@ fn lookups(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, lookups);
+criterion_group! { name = benches; config = common::quick(); targets = lookups }
 criterion_main!(benches);

@@ -141,6 +141,20 @@ mod tests {
         definition().debug_assert();
     }
 
+    // clap looks for this itself, but not in a release build, which is all that is ever built.
+    #[test]
+    fn no_two_arguments_of_a_command_are_one() {
+        fn look(command: &clap::Command) {
+            let ids: Vec<_> = command.get_arguments().map(clap::Arg::get_id).collect();
+            let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+            assert_eq!(ids.len(), distinct.len(), "{}: {ids:?}", command.get_name());
+            command.get_subcommands().for_each(look);
+        }
+        let mut definition = definition();
+        definition.build();
+        look(&definition);
+    }
+
     #[test]
     fn every_command_and_option_has_help() {
         fn look(command: &clap::Command) {

@@ -30,7 +30,7 @@ pub struct LsArgs {
     snapshot: OsString,
 
     /// Only these paths in it
-    #[arg(value_name = "PATH")]
+    #[arg(id = "paths_in_it", value_name = "PATH")]
     paths: Vec<OsString>,
 
     /// Show kind, permissions, owners, size and time too
