@@ -26,22 +26,6 @@ pub enum ReadData {
 }
 
 impl ReadData {
-    /// Parses `n/m`, `p%`, or a number of bytes with an optional unit of K, M, G or T (powers of 1024).
-    pub fn parse(text: &str) -> Result<Self> {
-        let wrong = || Error::Usage(format!("{text:?} is no part of the data: use 1/7, 5% or 10G"));
-        let parsed = if let Some((group, groups)) = text.split_once('/') {
-            let (group, groups) =
-                (group.trim().parse().map_err(|_| wrong())?, groups.trim().parse().map_err(|_| wrong())?);
-            (1..=groups).contains(&group).then_some(Self::Group { group, groups })
-        } else if let Some(percent) = text.strip_suffix('%') {
-            let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-            (percent > 0.0 && percent <= 100.0).then_some(Self::Percent(percent))
-        } else {
-            parse_bytes(text).filter(|&bytes| bytes > 0).map(Self::Bytes)
-        };
-        parsed.ok_or_else(wrong)
-    }
-
     /// True if nothing is read.
     pub fn is_nothing(&self) -> bool {
         *self == Self::Nothing
@@ -118,39 +102,10 @@ fn shuffle(packs: &mut [Selected]) -> Result<()> {
     Ok(())
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.get(digits.len()..)?.to_ascii_uppercase();
-    let shift = match unit.as_str() {
-        "" | "B" => 0,
-        "K" | "KB" | "KIB" => 10,
-        "M" | "MB" | "MIB" => 20,
-        "G" | "GB" | "GIB" => 30,
-        "T" | "TB" | "TIB" => 40,
-        _ => return None,
-    };
-    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::pack::PackKind;
-
-    #[test]
-    fn parts_of_the_data_are_parsed() {
-        assert_eq!(ReadData::parse("2/7").unwrap(), ReadData::Group { group: 2, groups: 7 });
-        assert_eq!(ReadData::parse("2.5%").unwrap(), ReadData::Percent(2.5));
-        assert_eq!(ReadData::parse("10G").unwrap(), ReadData::Bytes(10 << 30));
-        assert_eq!(ReadData::parse("512kib").unwrap(), ReadData::Bytes(512 << 10));
-        assert_eq!(ReadData::parse("100").unwrap(), ReadData::Bytes(100));
-        for wrong in
-            ["", "0", "0/7", "8/7", "1/0", "0%", "101%", "NaN%", "x", "5X", "-1", "1/2/3", "99999999T"]
-        {
-            assert!(ReadData::parse(wrong).is_err(), "{wrong}");
-        }
-    }
 
     fn packs(index: &crate::repo::Index, count: u8) {
         use crate::format::segment::PackRecord;

@@ -41,12 +41,14 @@ impl PasswordSource {
             (_, Some(command)) if given.command => Self::Command(command.clone()),
             (Some(file), _) => Self::File(file.clone()),
             (None, Some(command)) => Self::Command(command.clone()),
-            (None, None) if variable("BACKSTAY_PASSWORD").is_some() => Self::Variable,
+            (None, None) if variable("BACKSTAY_PASSWORD").is_some_and(|value| !value.is_empty()) => {
+                Self::Variable
+            }
             (None, None) => Self::Prompt,
         }
     }
 
-    /// For a new password that is not the repository's: only what is written on the command line.
+    /// For a new password: it has options and variables of its own.
     pub fn of_new_password(file: Option<&PathBuf>, command: Option<&OsString>) -> Self {
         match (file, command) {
             (Some(_), Some(_)) => Self::Ambiguous,
