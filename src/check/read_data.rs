@@ -132,19 +132,21 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let index = crate::repo::Index::open(folder.path(), crate::id::RepoId::from_bytes([1; 16])).unwrap();
         packs(&index, 100);
-        let select = |text: &str| ReadData::parse(text).unwrap().select(index.packs()).unwrap();
-        let mut all: Vec<_> = (1..=7).flat_map(|n| select(&format!("{n}/7"))).map(|p| p.no).collect();
-        assert_eq!(select("3/7"), select("3/7"));
+        let select = |read: ReadData| read.select(index.packs()).unwrap();
+        let mut all: Vec<_> =
+            (1..=7).flat_map(|n| select(ReadData::Group { group: n, groups: 7 })).map(|p| p.no).collect();
+        let third = ReadData::Group { group: 3, groups: 7 };
+        assert_eq!(select(third), select(third));
         all.sort();
         assert_eq!(all.len(), 100);
         all.dedup();
         assert_eq!(all.len(), 100);
-        assert_eq!(select("5%").len(), 5);
-        assert_eq!(select("0.1%").len(), 1);
-        assert_eq!(select("100%").len(), 100);
-        assert_eq!(select("10000").len(), 10);
-        assert_eq!(select("10G").len(), 100);
-        let sizes: Vec<_> = select("100%").iter().map(|p| p.size).collect();
+        assert_eq!(select(ReadData::Percent(5.0)).len(), 5);
+        assert_eq!(select(ReadData::Percent(0.1)).len(), 1);
+        assert_eq!(select(ReadData::Percent(100.0)).len(), 100);
+        assert_eq!(select(ReadData::Bytes(10_000)).len(), 10);
+        assert_eq!(select(ReadData::Bytes(10 << 30)).len(), 100);
+        let sizes: Vec<_> = select(ReadData::Percent(100.0)).iter().map(|p| p.size).collect();
         assert!(sizes.is_sorted_by(|a, b| a >= b));
     }
 }

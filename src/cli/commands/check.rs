@@ -135,6 +135,10 @@ fn advice(advice: Advice) -> (&'static str, Option<&'static str>) {
                  `backstay backup --force` of the same source: what is still there is stored again.",
             ),
         ),
+        Advice::ReplacePack => (
+            "replace_pack",
+            Some("Everything in it can still be read: put the pack back from a copy of the repository."),
+        ),
         Advice::ForgetSnapshot => (
             "forget_snapshot",
             Some("Put the object back from a copy of the repository, or give the snapshot up."),
