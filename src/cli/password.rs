@@ -11,6 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::cli::args::GlobalArgs;
+use crate::cli::names::quoted;
 use crate::crypto::kdf::Password;
 use crate::error::{Error, Result};
 
@@ -128,7 +129,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path).map_err(error())?;
     file.take(PASSWORD_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(error())?;
     if bytes.len() as u64 > PASSWORD_MAX_BYTES {
-        return Err(Error::Usage(format!("{} is too long to be a password file", path.display())));
+        return Err(Error::Usage(format!("{} is too long to be a password file", quoted(path))));
     }
     Ok(first_line(bytes))
 }
