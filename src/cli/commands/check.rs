@@ -324,9 +324,35 @@ mod tests {
             bytes_lost: 1024,
             paths: vec![b"a/b".to_vec(), b"c\n".to_vec()],
         };
+        output::assert_documented(&affected_json(&snapshot));
         let text = describe_affected(&snapshot);
         assert!(text.contains("snapshot abababab"), "{text}");
         assert!(text.ends_with("  /a/b\n  /c\\x0a\n  and 1 more\n"), "{text}");
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let finding = Finding {
+            severity: Severity::Error,
+            object: String::new(),
+            what: String::new(),
+            advice: Advice::Nothing,
+        };
+        output::assert_documented(&finding_json(&finding));
+        output::assert_documented(&summary(&CheckReport::default()));
+        let documented = include_str!("../../../docs/json.md");
+        for known in [
+            Advice::Nothing,
+            Advice::RemoveObject,
+            Advice::RebuildIndex,
+            Advice::RestoreObject,
+            Advice::BackUpAgain,
+            Advice::ReplacePack,
+            Advice::ForgetSnapshot,
+            Advice::ReplaceKey,
+        ] {
+            assert!(documented.contains(&format!("`{}`", advice(known).0)), "{known:?}");
+        }
     }
 
     #[test]

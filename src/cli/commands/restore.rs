@@ -25,8 +25,8 @@ use crate::restore::{self, RestoreOptions, RestoreReport};
     source path anew below DIR; `restore SNAPSHOT:PATH --target DIR` puts what is in PATH directly into \
     DIR. What is in the target already and right is not written again, so an interrupted restore goes on \
     where it was.\n\nPatterns are matched against the path in the snapshot, from its root on, also with \
-    SNAPSHOT:PATH: /srv/www is what `backstay ls` shows as /srv/www; a pattern without a slash fits names at \
-    any depth.")]
+    SNAPSHOT:PATH, as `backstay ls` shows it. One that starts with / counts from that root, any other fits \
+    at any depth.")]
 #[command(after_help = "Examples:\n  backstay restore latest --target /mnt/new\n  \
     backstay restore latest:/etc --target /tmp/etc\n  \
     backstay restore 4f3a --target / --include /srv/www")]
