@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET)/release/backstay
 
 # One profile for everything, so that RocksDB is compiled once.
-.PHONY: help setup build demo test test-long bench docs install clean
+.PHONY: help setup needs build demo test test-long bench docs install clean
 
 help:
 	@echo 'make demo       build, then back up, change, restore and check real files before your eyes'
@@ -17,29 +17,33 @@ help:
 	@echo 'make bench      measure each stage'
 	@echo 'make docs       make docs/cli.md anew'
 	@echo 'make install    install the program, its manual and completions below $(PREFIX)'
-	@echo 'make setup      install the packages that a build needs (Debian, Ubuntu; as root)'
+	@echo 'make setup      install the packages that a build needs (Debian, Ubuntu; as root or with sudo)'
 
 setup:
+	scripts/setup --sudo
+
+# Installs what is missing as root, and only tells other users.
+needs:
 	scripts/setup
 
-build: setup
+build: needs
 	$(CARGO) build --release
 
 demo: build
 	scripts/demo $(PROGRAM)
 
-test: setup
+test: needs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) test --release
 
-test-long: setup
+test-long: needs
 	$(CARGO) test --release -- --include-ignored
 
-bench: setup
+bench: needs
 	$(CARGO) bench
 
-docs: setup
+docs: needs
 	BACKSTAY_BLESS=1 $(CARGO) test --release --lib the_reference_is_current
 
 install: build

@@ -8,9 +8,11 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::format::directory::FrameEntry;
 use crate::id::{ChunkId, PackId};
-use crate::repo::IndexedRepository;
 use crate::repo::index::{Index, Location, PackNo};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
+use crate::repo::{IndexedRepository, layout};
+
+use super::report::{Advice, Findings};
 
 /// What is known to be bad. A chunk is lost if all its places are.
 pub(super) struct Damage {
@@ -20,6 +22,10 @@ pub(super) struct Damage {
     /// Packs of which at least one frame is bad.
     touched: Mutex<BTreeSet<PackNo>>,
     any: AtomicBool,
+    /// What is wrong with packs beside their frames.
+    wrong: Mutex<Vec<(PackNo, String)>>,
+    /// Packs all of whose frames were opened, or named as damaged.
+    read: Mutex<HashSet<PackNo>>,
 }
 
 impl Damage {
@@ -31,6 +37,8 @@ impl Damage {
             packs: Mutex::default(),
             touched: Mutex::default(),
             any: AtomicBool::new(false),
+            wrong: Mutex::default(),
+            read: Mutex::default(),
         })
     }
 
@@ -49,6 +57,31 @@ impl Damage {
         self.set_any();
         self.packs.lock().insert(no);
         self.touched.lock().insert(no);
+    }
+
+    /// Something is wrong with the pack that may leave its frames whole: its length, its hash.
+    pub fn add_wrong(&self, no: PackNo, what: impl ToString) {
+        self.wrong.lock().push((no, what.to_string()));
+    }
+
+    /// Every frame of the pack was looked at.
+    pub fn add_read(&self, no: PackNo) {
+        self.read.lock().insert(no);
+    }
+
+    /// Reports what was added with [`add_wrong`](Self::add_wrong): only now it is known what it means.
+    pub fn report_wrong(&self, index: &Index, findings: &Findings) -> Result<()> {
+        for (no, what) in self.wrong.lock().drain(..) {
+            let advice = if self.touched.lock().contains(&no) {
+                Advice::BackUpAgain
+            } else if self.read.lock().contains(&no) {
+                Advice::ReplacePack
+            } else {
+                Advice::RestoreObject
+            };
+            findings.error(layout::pack(&index.pack_info(no)?.id)?, what, advice);
+        }
+        Ok(())
     }
 
     /// Packs of which something cannot be read.

@@ -115,6 +115,7 @@ impl Work<'_> {
         let name = layout::pack(&record.id)?;
         let pack = Arc::new(OpenPack::new(&check.repo, Arc::clone(&record)));
         let mut hasher = blake3::Hasher::new();
+        let mut whole = true;
         for piece in pieces(&record) {
             check.go_on()?;
             if self.failure.lock().is_some() {
@@ -123,9 +124,11 @@ impl Work<'_> {
             let bytes = match check.repo.store().get_range(&name, piece.extent) {
                 Ok(bytes) => bytes,
                 Err(error) if is_damage(error.kind) => {
-                    check.findings.error(&name, error.reason, Advice::BackUpAgain);
-                    self.lose_rest(no, &record, &piece);
-                    return Ok(());
+                    if std::mem::take(&mut whole) {
+                        self.damage.add_wrong(no, error.reason);
+                    }
+                    self.each_frame(&pack, no, &piece)?;
+                    continue;
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -134,13 +137,15 @@ impl Work<'_> {
             check.observer.advance(0, bytes.len() as u64);
             self.frames(&pack, no, &piece, &bytes, to_idle)?;
         }
-        if hasher.finalize().as_bytes() != record.id.as_bytes() {
-            let what = "its bytes are not those it is named after";
-            check.findings.error(&name, what, Advice::BackUpAgain);
+        if !whole {
+            // That was said; a hash of a part says nothing.
+        } else if hasher.finalize().as_bytes() != record.id.as_bytes() {
+            self.damage.add_wrong(no, "its bytes are not those it is named after");
         } else {
             // Of other bytes nothing more can be learnt: a damaged header could pass for a newer version's.
             self.directory(&record)?;
         }
+        self.damage.add_read(no);
         self.packs_read.fetch_add(1, Ordering::Relaxed);
         check.observer.advance(1, 0);
         Ok(())
@@ -206,14 +211,23 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// From `piece` on nothing of the pack can be read.
-    fn lose_rest(&self, no: PackNo, record: &PackRecord, piece: &Piece) {
-        let mut slot = piece.first_slot;
-        let first = usize::try_from(piece.frames.start).unwrap_or(usize::MAX);
-        for frame in record.directory.frames.iter().skip(first) {
-            self.damage.add_frame(no, slot, frame);
-            slot = slot.saturating_add(slots(frame.chunks.len()));
+    /// Reads the frames of a piece one by one: of a pack that was cut off, some are left.
+    fn each_frame(&self, pack: &Arc<OpenPack>, no: PackNo, piece: &Piece) -> Result<()> {
+        let name = layout::pack(&pack.record.id)?;
+        let mut first_slot = piece.first_slot;
+        for number in piece.frames.clone() {
+            self.check.go_on()?;
+            let entry = pack_reader::frame_entry(&pack.record, number)?;
+            match self.check.repo.store().get_range(&name, entry.extent) {
+                Ok(sealed) => {
+                    self.frame(&Task { pack: Arc::clone(pack), no, number, first_slot, sealed })?;
+                }
+                Err(error) if is_damage(error.kind) => self.damage.add_frame(no, first_slot, entry),
+                Err(error) => return Err(error.into()),
+            }
+            first_slot += slots(entry.chunks.len());
         }
+        Ok(())
     }
 }
 

@@ -112,6 +112,7 @@ impl Check<'_> {
             let selected = options.read_data.select(self.repo.index().packs())?;
             self.read_packs(&selected, &reader, &damage, &mut report.counts)?;
         }
+        damage.report_wrong(self.repo.index(), self.findings)?;
         if damage.is_any() {
             report.affected = self.affected(snapshots, &reader, &damage)?;
             report.damaged_packs = damage.packs(self.repo.index())?;

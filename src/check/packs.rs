@@ -25,12 +25,11 @@ impl Check<'_> {
                 // A backup may have stored it since the packs were listed.
                 None => self.size_now(&info)?,
             };
-            let name = layout::pack(&info.id)?;
             match size {
                 Some(size) if size == info.size => {}
                 Some(size) => {
                     let what = format!("it has {size} bytes where {} were written", info.size);
-                    self.findings.error(name, what, Advice::BackUpAgain);
+                    damage.add_wrong(info.no, what);
                     if size < info.size {
                         // What is left of it may still be readable; reading all of it tells.
                         self.shortened(&info, size, damage)?;
@@ -38,6 +37,7 @@ impl Check<'_> {
                 }
                 None => {
                     damage.add_pack(info.no);
+                    let name = layout::pack(&info.id)?;
                     self.findings.error(name, "it is missing from the store", Advice::BackUpAgain);
                 }
             }

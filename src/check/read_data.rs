@@ -26,22 +26,6 @@ pub enum ReadData {
 }
 
 impl ReadData {
-    /// Parses `n/m`, `p%`, or a number of bytes with an optional unit of K, M, G or T (powers of 1024).
-    pub fn parse(text: &str) -> Result<Self> {
-        let wrong = || Error::Usage(format!("{text:?} is no part of the data: use 1/7, 5% or 10G"));
-        let parsed = if let Some((group, groups)) = text.split_once('/') {
-            let (group, groups) =
-                (group.trim().parse().map_err(|_| wrong())?, groups.trim().parse().map_err(|_| wrong())?);
-            (1..=groups).contains(&group).then_some(Self::Group { group, groups })
-        } else if let Some(percent) = text.strip_suffix('%') {
-            let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-            (percent > 0.0 && percent <= 100.0).then_some(Self::Percent(percent))
-        } else {
-            parse_bytes(text).filter(|&bytes| bytes > 0).map(Self::Bytes)
-        };
-        parsed.ok_or_else(wrong)
-    }
-
     /// True if nothing is read.
     pub fn is_nothing(&self) -> bool {
         *self == Self::Nothing
@@ -118,39 +102,10 @@ fn shuffle(packs: &mut [Selected]) -> Result<()> {
     Ok(())
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.get(digits.len()..)?.to_ascii_uppercase();
-    let shift = match unit.as_str() {
-        "" | "B" => 0,
-        "K" | "KB" | "KIB" => 10,
-        "M" | "MB" | "MIB" => 20,
-        "G" | "GB" | "GIB" => 30,
-        "T" | "TB" | "TIB" => 40,
-        _ => return None,
-    };
-    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::pack::PackKind;
-
-    #[test]
-    fn parts_of_the_data_are_parsed() {
-        assert_eq!(ReadData::parse("2/7").unwrap(), ReadData::Group { group: 2, groups: 7 });
-        assert_eq!(ReadData::parse("2.5%").unwrap(), ReadData::Percent(2.5));
-        assert_eq!(ReadData::parse("10G").unwrap(), ReadData::Bytes(10 << 30));
-        assert_eq!(ReadData::parse("512kib").unwrap(), ReadData::Bytes(512 << 10));
-        assert_eq!(ReadData::parse("100").unwrap(), ReadData::Bytes(100));
-        for wrong in
-            ["", "0", "0/7", "8/7", "1/0", "0%", "101%", "NaN%", "x", "5X", "-1", "1/2/3", "99999999T"]
-        {
-            assert!(ReadData::parse(wrong).is_err(), "{wrong}");
-        }
-    }
 
     fn packs(index: &crate::repo::Index, count: u8) {
         use crate::format::segment::PackRecord;
@@ -177,19 +132,21 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let index = crate::repo::Index::open(folder.path(), crate::id::RepoId::from_bytes([1; 16])).unwrap();
         packs(&index, 100);
-        let select = |text: &str| ReadData::parse(text).unwrap().select(index.packs()).unwrap();
-        let mut all: Vec<_> = (1..=7).flat_map(|n| select(&format!("{n}/7"))).map(|p| p.no).collect();
-        assert_eq!(select("3/7"), select("3/7"));
+        let select = |read: ReadData| read.select(index.packs()).unwrap();
+        let mut all: Vec<_> =
+            (1..=7).flat_map(|n| select(ReadData::Group { group: n, groups: 7 })).map(|p| p.no).collect();
+        let third = ReadData::Group { group: 3, groups: 7 };
+        assert_eq!(select(third), select(third));
         all.sort();
         assert_eq!(all.len(), 100);
         all.dedup();
         assert_eq!(all.len(), 100);
-        assert_eq!(select("5%").len(), 5);
-        assert_eq!(select("0.1%").len(), 1);
-        assert_eq!(select("100%").len(), 100);
-        assert_eq!(select("10000").len(), 10);
-        assert_eq!(select("10G").len(), 100);
-        let sizes: Vec<_> = select("100%").iter().map(|p| p.size).collect();
+        assert_eq!(select(ReadData::Percent(5.0)).len(), 5);
+        assert_eq!(select(ReadData::Percent(0.1)).len(), 1);
+        assert_eq!(select(ReadData::Percent(100.0)).len(), 100);
+        assert_eq!(select(ReadData::Bytes(10_000)).len(), 10);
+        assert_eq!(select(ReadData::Bytes(10 << 30)).len(), 100);
+        let sizes: Vec<_> = select(ReadData::Percent(100.0)).iter().map(|p| p.size).collect();
         assert!(sizes.is_sorted_by(|a, b| a >= b));
     }
 }

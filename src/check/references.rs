@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::format::entry::Entry;
 use crate::id::{ChunkId, SnapshotId};
 use crate::limits::CHECK_MISSING_KEPT;
@@ -17,7 +17,7 @@ use crate::repo::reach::{Broken, Reach, Visitor};
 use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{Repository, layout};
 
-use super::objects::judge;
+use super::objects::{is_not_found, judge};
 use super::report::{Advice, CheckCounts, Findings};
 use super::{Check, Damage};
 
@@ -40,7 +40,7 @@ pub(super) fn snapshots(repo: &Repository, findings: &Findings) -> Result<Snapsh
         ids.into_par_iter().map(|id| (id, snapshots::load(repo, &id))).collect();
     let mut found = Snapshots { count: 0, readable: Vec::new() };
     for (id, loaded) in loaded {
-        if is_gone(&loaded) {
+        if is_not_found(&loaded) {
             // It was forgotten since it was listed.
             continue;
         }
@@ -49,10 +49,6 @@ pub(super) fn snapshots(repo: &Repository, findings: &Findings) -> Result<Snapsh
         found.readable.extend(judge(findings, &name, Advice::ForgetSnapshot, loaded)?);
     }
     Ok(found)
-}
-
-fn is_gone<T>(result: &Result<T>) -> bool {
-    matches!(result, Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound)
 }
 
 /// Collects broken references.

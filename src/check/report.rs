@@ -33,6 +33,8 @@ pub enum Advice {
     /// [damaged packs](CheckReport::damaged_packs), then read the same source in full again, which stores
     /// every chunk that it still holds.
     BackUpAgain,
+    /// All frames of the pack open, so nothing is lost: put the pack back from a replica of the repository.
+    ReplacePack,
     /// Put the object back from a replica of the repository, or forget the snapshot.
     ForgetSnapshot,
     /// Add a password again and remove the damaged slot.

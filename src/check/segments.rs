@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::format::segment::Segment;
 use crate::id::{PackId, SegmentId};
 use crate::observe::{Observer, StopFlag};
-use crate::repo::index::Index;
+use crate::repo::index::{Index, SegmentMark};
 use crate::repo::{IndexedRepository, Repository, segments};
 
-use super::objects::judge;
+use super::objects::{is_not_found, judge};
 use super::report::{Advice, Findings};
 
 /// Segments that are read at once.
@@ -55,7 +55,7 @@ pub(super) fn check(
     let index = indexed.as_ref().map(|indexed| indexed.index());
     let mut differences = read(repo, &ids, index, findings, stop, &mut checked)?;
     if let (Some(index), true) = (index, checked.damaged == 0) {
-        if differs(&differences, index)? {
+        if differs(&differences, &ids, index)? {
             // The cache is wrong: it is thrown away, and what it says then is the segments' fault.
             index.clear()?;
             segments::sync(repo, index, observer)?;
@@ -76,7 +76,7 @@ fn open(
     let open = || IndexedRepository::open(Arc::clone(repo), cache, observer);
     let opened = match open() {
         // Segments were replaced while they were loaded.
-        Err(error) if is_not_found(&error) => open(),
+        opened if is_not_found(&opened) => open(),
         opened => opened,
     };
     match opened {
@@ -84,10 +84,6 @@ fn open(
         Err(Error::Damaged { .. }) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn is_not_found(error: &Error) -> bool {
-    matches!(error, Error::Store(error) if error.kind == StoreErrorKind::NotFound)
 }
 
 fn read(
@@ -106,7 +102,7 @@ fn read(
         let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| segments::load(repo, id)).collect();
         for (id, loaded) in batch.iter().zip(loaded) {
             let name = format!("index/{id}");
-            if loaded.as_ref().is_err_and(is_not_found) && !segments::ids(repo)?.0.contains(id) {
+            if is_not_found(&loaded) && !segments::ids(repo)?.0.contains(id) {
                 // It was replaced since it was listed.
                 continue;
             }
@@ -149,13 +145,17 @@ impl Differences {
     }
 }
 
-fn differs(differences: &Differences, index: &Index) -> Result<bool> {
+fn differs(differences: &Differences, ids: &[SegmentId], index: &Index) -> Result<bool> {
     if !differences.different.is_empty() || differences.missing().next().is_some() {
         return Ok(true);
     }
+    let listed: HashSet<&SegmentId> = ids.iter().collect();
+    let is_new = |(id, mark): (&SegmentId, &SegmentMark)| *mark == SegmentMark::Live && !listed.contains(id);
+    if index.segments()?.iter().any(is_new) {
+        // A segment was published since they were listed: whose the other packs are is not known here.
+        return Ok(false);
+    }
     for info in index.packs() {
-        // A pack of a segment that came after the listing is not known here, and makes for nothing
-        // worse than one needless load.
         if !differences.listed.contains(&info?.id) {
             return Ok(true);
         }

@@ -346,6 +346,27 @@ fn newer_objects_and_a_stop_end_the_check() {
 }
 
 #[test]
+fn a_pack_all_of_whose_frames_open_is_only_to_be_replaced() {
+    let f = Fixture::small();
+    let (name, _) = pack_of(&f, PackKind::Data, true);
+    let damages: [fn(&mut Vec<u8>); 3] =
+        [|bytes| bytes[10] ^= 1, |bytes| bytes.push(0), |bytes| bytes.truncate(bytes.len() - 1)];
+    for damage in damages {
+        let before = f.get(&name);
+        f.change(&name, damage);
+        let report = check(&f, ReadData::All);
+        f.put(&name, before);
+        assert!(report.is_damaged());
+        assert!(report.findings.iter().all(|f| f.advice == Advice::ReplacePack), "{:?}", report.findings);
+        assert_eq!((report.damaged_packs.len(), report.affected.len()), (0, 0));
+    }
+    // Without reading nobody knows.
+    f.change(&name, |bytes| bytes.push(0));
+    let report = check(&f, ReadData::Nothing);
+    assert!(report.findings.iter().all(|f| f.advice == Advice::RestoreObject), "{:?}", report.findings);
+}
+
+#[test]
 fn groups_together_read_everything() {
     let f = Fixture::small();
     let counts: Vec<_> = (1..=3).map(|n| check(&f, ReadData::Group { group: n, groups: 3 }).counts).collect();

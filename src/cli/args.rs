@@ -1,9 +1,9 @@
 //! The command line: every option that all commands know, and the list of commands.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::builder::{BoolishValueParser, FalseyValueParser};
+use clap::builder::{BoolishValueParser, FalseyValueParser, Resettable};
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -69,7 +69,7 @@ pub struct GlobalArgs {
 
     /// Say more; may be repeated
     #[arg(short, long, global = true, action = ArgAction::Count)]
-    #[arg(env = "BACKSTAY_VERBOSE", hide_env_values = true)]
+    #[arg(env = "BACKSTAY_VERBOSE", hide_env_values = true, value_parser = parse_verbosity)]
     pub verbose: u8,
 
     /// Do not use colors
@@ -118,14 +118,50 @@ pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// Understands the command line, the program's name first.
+/// `BACKSTAY_VERBOSE`: a number, or a word for yes or no.
+fn parse_verbosity(text: &str) -> Result<u8, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "y" | "yes" | "t" | "true" | "on" => Ok(1),
+        "n" | "no" | "f" | "false" | "off" => Ok(0),
+        number => number.parse().map_err(|_| "it must be a number, yes or no".to_owned()),
+    }
+}
+
+/// Understands the command line, the program's name first. An empty variable counts as one that is not
+/// set.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = definition().try_get_matches_from(args)?;
+    let args: Vec<OsString> = args.into_iter().collect();
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    // What is written on the command line comes before the variable of the option it excludes.
+    let new_password = args.iter().any(|word| word.as_encoded_bytes().starts_with(b"--new-password-"));
+    let is_beaten =
+        |name: &OsStr| new_password && name.as_encoded_bytes().starts_with(b"BACKSTAY_NEW_PASSWORD_");
+    let definition = without_variables(definition(), &|name| is_empty(name) || is_beaten(name));
+    let matches = definition.try_get_matches_from(&args).map_err(|error| better_usage(error, &args))?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
     cli.global.password_on_command_line =
         PasswordOptions { file: given("password_file"), command: given("password_command") };
     Ok(cli)
+}
+
+/// The definition without the variables that `leave_out` names.
+fn without_variables(command: clap::Command, leave_out: &dyn Fn(&OsStr) -> bool) -> clap::Command {
+    command
+        .mut_args(|argument| match argument.get_env() {
+            Some(name) if leave_out(name) => argument.env(Resettable::Reset),
+            _ => argument,
+        })
+        .mut_subcommands(|below| without_variables(below, leave_out))
+}
+
+/// The usage line of an error shows options as if they were required where a variable gives them; the
+/// same error is had without variables, unless one of them is what is wrong.
+fn better_usage(error: clap::Error, args: &[OsString]) -> clap::Error {
+    match without_variables(definition(), &|_| true).try_get_matches_from(args) {
+        Err(better) if better.kind() == error.kind() => better,
+        _ => error,
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +220,26 @@ mod tests {
             let known = expected.iter().any(|name| name == variable) || variable == "BACKSTAY_REPOSITORY";
             assert!(known, "{name}: {variable:?}");
         }
+    }
+
+    #[test]
+    fn variables_can_be_left_out_at_every_level() {
+        fn count(command: &clap::Command) -> usize {
+            let own = command.get_arguments().filter(|argument| argument.get_env().is_some()).count();
+            own + command.get_subcommands().map(count).sum::<usize>()
+        }
+        let all = count(&definition());
+        assert_eq!(count(&without_variables(definition(), &|_| false)), all);
+        assert_eq!(count(&without_variables(definition(), &|name| name == "BACKSTAY_HOST")), all - 1);
+        assert_eq!(count(&without_variables(definition(), &|_| true)), 0);
+    }
+
+    #[test]
+    fn verbosity_is_a_number_or_a_word() {
+        for (text, expected) in [("0", 0), ("3", 3), ("yes", 1), ("TRUE", 1), ("no", 0)] {
+            assert_eq!(parse_verbosity(text), Ok(expected), "{text}");
+        }
+        assert!(parse_verbosity("much").is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::cli::names::printable_text;
+use crate::cli::names::{printable_text, quoted};
 use crate::cli::settings::Settings;
 use crate::error::{Error, StoreError, StoreErrorKind};
 
@@ -65,6 +65,8 @@ pub enum Failure {
     Damage(Error),
     /// What was to be backed up is not there, is empty, or cannot be had.
     Source(Error),
+    /// A restore ended early that may have written to its target.
+    Target(Error),
     /// Standard output could not be written.
     Output(io::Error),
 }
@@ -113,6 +115,7 @@ pub fn print_failure(settings: &Settings, failure: &Failure) -> ExitCode {
             Explanation { code: EXIT_DAMAGED, ..explain(error, settings.repo_if_any()) }
         }
         Failure::Source(error) => explain_source(error, settings.repo_if_any()),
+        Failure::Target(error) => explain_target(error, settings.repo_if_any()),
     };
     let Explanation { what, advice, code } = explanation;
     let text = if settings.json {
@@ -172,6 +175,13 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
             Some("It was made by a newer version: upgrade backstay.".to_owned()),
             EXIT_FAILED,
         ),
+        Error::Damaged { object, what } if object == CONFIG => (
+            in_repo(&format!("`{CONFIG}` is damaged: {what}"), repo),
+            Some(format!(
+                "Put `{CONFIG}` back from a copy of the repository; without it nothing can be opened."
+            )),
+            EXIT_FAILED,
+        ),
         Error::Damaged { object, what } => (
             in_repo(&format!("{object} is damaged: {what}"), repo),
             Some("Run `backstay check --read-data` to see all that is affected.".to_owned()),
@@ -184,7 +194,7 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
         ),
         Error::Store(error) => return explain_store(error, repo),
         Error::Io { action, path, source } => {
-            (format!("cannot {action} {}: {}", path.display(), plain(source)), io_advice(source), EXIT_FAILED)
+            (format!("cannot {action} {}: {}", quoted(path), plain(source)), io_advice(source), EXIT_FAILED)
         }
         Error::Index(text) => (
             format!("the local index failed: {text}"),
@@ -205,7 +215,22 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
             EXIT_FAILED,
         ),
     };
-    Explanation { what, advice, code }
+    Explanation { what: without_numbers(&what), advice, code }
+}
+
+/// What is in the target already is not written again.
+fn explain_target(error: &Error, repo: Option<&str>) -> Explanation {
+    let explanation = explain(error, repo);
+    let goes_on = "The target is incomplete: the same command goes on from there.";
+    match (error, explanation.advice) {
+        (Error::Io { .. } | Error::Store(_) | Error::Damaged { .. } | Error::Index(_), Some(advice)) => {
+            Explanation { advice: Some(format!("{advice}\n{goes_on}")), ..explanation }
+        }
+        (Error::Interrupted | Error::Io { .. } | Error::Store(_), _) => {
+            Explanation { advice: Some(goes_on.to_owned()), ..explanation }
+        }
+        (_, advice) => Explanation { advice, ..explanation },
+    }
 }
 
 /// A source is found by a path of this machine, and the command line may be right though it is empty.
@@ -223,6 +248,8 @@ fn explain_source(error: &Error, repo: Option<&str>) -> Explanation {
     }
 }
 
+/// The object without which there is no repository.
+const CONFIG: &str = "config";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn explain_store(error: &StoreError, repo: Option<&str>) -> Explanation {
@@ -236,7 +263,7 @@ fn explain_store(error: &StoreError, repo: Option<&str>) -> Explanation {
         StoreErrorKind::AlreadyExists | StoreErrorKind::Other => None,
     };
     Explanation {
-        what: in_repo(&error.to_string(), repo),
+        what: without_numbers(&in_repo(&error.to_string(), repo)),
         advice: advice.map(str::to_owned),
         code: EXIT_FAILED,
     }
@@ -262,11 +289,25 @@ fn in_repo(text: &str, repo: Option<&str>) -> String {
 
 /// What the system said, without its number.
 pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(at) => text.get(..at).unwrap_or_default().to_lowercase(),
-        None => text,
+    without_numbers(&error.to_string())
+}
+
+/// A text as it is shown: what the system says in it begins small and goes without its number.
+pub fn without_numbers(text: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(NUMBER) {
+        let start = before.rfind(": ").map_or(0, |at| at + 2);
+        let (ours, system) = before.split_at(start);
+        out.push_str(ours);
+        let mut letters = system.chars();
+        out.extend(letters.next().map(|first| first.to_ascii_lowercase()));
+        out.push_str(letters.as_str());
+        rest = after.split_once(')').map_or("", |(_, rest)| rest);
     }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]
@@ -338,5 +379,25 @@ mod tests {
     fn the_system_speaks_without_numbers() {
         assert_eq!(plain(&io::Error::from_raw_os_error(13)), "permission denied");
         assert_eq!(plain(&io::Error::other("Own Text")), "Own Text");
+        let text = "cannot read a: Permission denied (os error 13); b: No such file (os error 2)!";
+        assert_eq!(without_numbers(text), "cannot read a: permission denied; b: no such file!");
+    }
+
+    #[test]
+    fn a_restore_that_ended_early_says_that_the_target_is_incomplete() {
+        let full = Error::Io { action: "write", path: "/x".into(), source: io::Error::from_raw_os_error(28) };
+        for error in [Error::Interrupted, full] {
+            let advice = explain_target(&error, None).advice.unwrap();
+            assert!(advice.contains("incomplete") && advice.contains("goes on"), "{advice}");
+            assert!(!advice.contains("half done"), "{advice}");
+        }
+        let missing = Error::NotFound { what: "/x".to_owned() };
+        assert_eq!(explain_target(&missing, None), explain(&missing, None));
+    }
+
+    #[test]
+    fn without_a_config_nothing_can_be_opened() {
+        let advice = explain(&Error::damaged("config", "it is missing"), None).advice.unwrap();
+        assert!(advice.starts_with("Put `config` back"), "{advice}");
     }
 }

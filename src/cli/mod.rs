@@ -25,18 +25,30 @@ mod units;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use args::{Cli, Command};
 use explain::{Failure, Outcome};
 use settings::Settings;
 
 /// Runs the program with the arguments of the process; the exit codes are listed in `explain`.
 pub fn main() -> ExitCode {
+    forbid_core_dumps();
     panic::set_hook(Box::new(|info| explain::print_panic(&info.to_string())));
     let run = || match args::parse(std::env::args_os()) {
         Ok(cli) => run(cli),
         Err(error) => explain::print_usage(&error),
     };
     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(ExitCode::FAILURE)
+}
+
+/// A core dump would hold the keys and the password. Commands that are run inherit the limit.
+///
+/// The process is not made undumpable beyond that: the system then takes `/proc/self/fd` away from users
+/// other than root, which backup and restore need to reach files by their descriptors.
+fn forbid_core_dumps() {
+    // Lowering a limit cannot fail; and if it does, a dump is still only the owner's to read.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
 fn run(cli: Cli) -> ExitCode {

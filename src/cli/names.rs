@@ -37,6 +37,11 @@ pub fn printable_path(path: &Path) -> String {
     printable(path.as_os_str().as_bytes())
 }
 
+/// As [`printable_path`], in quotes: for the middle of a sentence.
+pub fn quoted(path: &Path) -> String {
+    format!("'{}'", printable_path(path))
+}
+
 /// A snapshot, and a path in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotPath {

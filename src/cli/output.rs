@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use rustix::io::dup;
 use serde::Serialize;
 
-use crate::cli::explain::Failure;
+use crate::cli::explain::{Failure, without_numbers};
 use crate::cli::names::printable_text;
 use crate::cli::settings::Settings;
 
@@ -52,12 +52,42 @@ pub fn say(settings: &Settings, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a warning to standard error.
+/// Says a warning: to standard error, or as a line of its own among the JSON lines.
 pub fn warn(settings: &Settings, text: &str) {
-    let line = if settings.json {
-        serde_json::json!({"message_type": "warning", "message": text}).to_string()
+    if settings.json {
+        let _ = print(&warning_line(text));
     } else {
-        format!("warning: {}", printable_text(text))
+        warn_beside(settings, text);
+    }
+}
+
+/// Says a warning to standard error, also with `--json`: for commands that print one JSON document, which
+/// a line before it would spoil.
+pub fn warn_beside(settings: &Settings, text: &str) {
+    let line = if settings.json {
+        warning_line(text)
+    } else {
+        format!("warning: {}\n", printable_text(&without_numbers(text)))
     };
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+fn warning_line(text: &str) -> String {
+    format!("{}\n", serde_json::json!({"message_type": "warning", "message": without_numbers(text)}))
+}
+
+/// Panics if `docs/json.md` does not name every field of `value`.
+#[cfg(test)]
+pub fn assert_documented(value: &serde_json::Value) {
+    let text = include_str!("../../docs/json.md");
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                assert!(text.contains(&format!("`{name}`")), "docs/json.md does not know {name}");
+                assert_documented(value);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(assert_documented),
+        _ => {}
+    }
 }

@@ -11,6 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::cli::args::GlobalArgs;
+use crate::cli::names::quoted;
 use crate::crypto::kdf::Password;
 use crate::error::{Error, Result};
 
@@ -41,12 +42,14 @@ impl PasswordSource {
             (_, Some(command)) if given.command => Self::Command(command.clone()),
             (Some(file), _) => Self::File(file.clone()),
             (None, Some(command)) => Self::Command(command.clone()),
-            (None, None) if variable("BACKSTAY_PASSWORD").is_some() => Self::Variable,
+            (None, None) if variable("BACKSTAY_PASSWORD").is_some_and(|value| !value.is_empty()) => {
+                Self::Variable
+            }
             (None, None) => Self::Prompt,
         }
     }
 
-    /// For a new password that is not the repository's: only what is written on the command line.
+    /// For a new password: it has options and variables of its own.
     pub fn of_new_password(file: Option<&PathBuf>, command: Option<&OsString>) -> Self {
         match (file, command) {
             (Some(_), Some(_)) => Self::Ambiguous,
@@ -126,7 +129,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path).map_err(error())?;
     file.take(PASSWORD_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(error())?;
     if bytes.len() as u64 > PASSWORD_MAX_BYTES {
-        return Err(Error::Usage(format!("{} is too long to be a password file", path.display())));
+        return Err(Error::Usage(format!("{} is too long to be a password file", quoted(path))));
     }
     Ok(first_line(bytes))
 }

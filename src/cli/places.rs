@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::cli::names::quoted;
 use crate::error::{Error, Result};
 use crate::store::location;
 
@@ -56,7 +57,7 @@ pub fn check_sources(sources: &[PathBuf], repository: Option<&Path>) -> Result<(
     let Some(repository) = repository else { return Ok(()) };
     for source in sources {
         if fs::canonicalize(source).is_ok_and(|path| path.starts_with(repository)) {
-            let text = format!("{} is the repository itself, or inside it", source.display());
+            let text = format!("{} is the repository itself, or inside it", quoted(source));
             return Err(Error::Usage(format!("{text}: it cannot be backed up into itself")));
         }
     }
@@ -68,11 +69,11 @@ pub fn check_target(target: &Path, deletes: bool, repository: Option<&Path>) -> 
     let Some(repository) = repository else { return Ok(()) };
     let Ok(resolved) = resolve(target) else { return Ok(()) };
     if resolved.starts_with(repository) {
-        let text = format!("the target {} is inside the repository", target.display());
+        let text = format!("the target {} is inside the repository", quoted(target));
         return Err(Error::Usage(format!("{text}: restore to another place")));
     }
     if deletes && repository.starts_with(&resolved) {
-        let text = format!("the repository is inside the target {}", target.display());
+        let text = format!("the repository is inside the target {}", quoted(target));
         return Err(Error::Usage(format!("{text}: --delete would delete it")));
     }
     Ok(())

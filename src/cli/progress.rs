@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use crate::cli::explain::without_numbers;
 use crate::cli::names::{printable, printable_path, printable_text};
 use crate::cli::output;
 use crate::cli::settings::Settings;
@@ -348,22 +349,23 @@ impl Observer for Progress {
     fn file_error(&self, path: &Path, error: &str) {
         use std::os::unix::ffi::OsStrExt;
 
-        let shared = &self.shared;
+        let (shared, error) = (&self.shared, without_numbers(error));
         shared.errors.fetch_add(1, Ordering::Relaxed);
         let bytes = path.as_os_str().as_bytes();
         if shared.json {
             let line = json!({"message_type": "error", "path": escape_bytes(bytes), "message": error});
             let _ = output::print_json_line(&line);
         } else {
-            shared.print(&format!("error: {}: {}", printable(bytes), printable_text(error)));
+            shared.print(&format!("error: {}: {}", printable(bytes), printable_text(&error)));
         }
     }
 
     fn warning(&self, message: &str) {
+        let message = without_numbers(message);
         if self.shared.json {
             let _ = output::print_json_line(&json!({"message_type": "warning", "message": message}));
         } else {
-            self.shared.print(&format!("warning: {}", printable_text(message)));
+            self.shared.print(&format!("warning: {}", printable_text(&message)));
         }
     }
 }

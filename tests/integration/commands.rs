@@ -115,3 +115,62 @@ fn completions_and_manual_are_made_without_a_repository() {
     let finished = sandbox.run(["man", "--help"]).exits(0);
     assert!(!finished.stdout.is_empty());
 }
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
+    let with = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut command = sandbox.command(args);
+        command.envs(variables.iter().copied());
+        finish(command, None)
+    };
+    let empty = ["PASSWORD_FILE", "PASSWORD_COMMAND", "JSON", "QUIET", "VERBOSE", "HOST", "CACHE_DIR"];
+    for name in empty {
+        let name = format!("BACKSTAY_{name}");
+        let mut command = sandbox.command(["snapshots"]);
+        command.env(&name, "").env("XDG_CACHE_HOME", &sandbox.cache);
+        finish(command, None).exits(0).says(&id[..8]).says("1 snapshot");
+    }
+    with(&[("BACKSTAY_VERBOSE", "yes")], &["snapshots"]).exits(0);
+    with(&[("BACKSTAY_VERBOSE", "much")], &["snapshots"]).exits(2);
+    with(&[("BACKSTAY_PASSWORD", "")], &["snapshots"]).exits(2).says("no password is given");
+    // What a variable gives is not required, so a usage line does not show it.
+    with(&[], &["restore"]).exits(2).never_says(&["--repo <REPO>"]);
+}
+
+#[test]
+fn a_signal_that_is_ignored_stays_ignored() {
+    use std::process::{Command, Stdio};
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    let sandbox = Sandbox::new();
+    for (ignored, code) in [("trap '' HUP; ", Some(0)), ("", Some(130))] {
+        let command =
+            sandbox.command(["backup", "--stdin-from-command", "--", "sh", "-c", "sleep 2; echo x"]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{ignored}exec \"$0\" \"$@\"")).arg(command.get_program());
+        shell.args(command.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let mut child = shell.spawn().unwrap();
+        sleep(Duration::from_millis(1200));
+        let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(child.wait().unwrap().code(), code, "{ignored:?}");
+    }
+}
+
+#[test]
+fn a_pattern_that_fits_nothing_is_said() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
+    let target = sandbox.fresh_target();
+    let target = target.to_str().unwrap();
+    let args = ["restore", &id, "--target", target, "--include", "/no/such"];
+    sandbox.ok(args).says("no file fits --include");
+    sandbox.ok(["restore", &id, "--target", target, "--include", "x"]).never_says(&["no file fits"]);
+}

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::backup::{self, BackupOptions, BackupReport, KindRequest, StreamSource};
 use crate::cli::explain::{Failure, Outcome};
+use crate::cli::names::quoted;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{Settings, Verbosity};
 use crate::cli::{output, places, selection, session, signals, times, units};
@@ -258,7 +259,7 @@ fn read_list(path: &Path) -> Result<Vec<u8>> {
     };
     read.map_err(error())?;
     if list.len() as u64 > LIST_FILE_MAX_BYTES {
-        return Err(Error::Usage(format!("the list of files {} is too long", path.display())));
+        return Err(Error::Usage(format!("the list of files {} is too long", quoted(path))));
     }
     Ok(list)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::check::{self, Advice, AffectedSnapshot, CheckOptions, CheckReport, Finding, ReadData, Severity};
-use crate::cli::explain::{Failure, Outcome, one_line};
+use crate::cli::explain::{Failure, Outcome};
 use crate::cli::names::{printable, printable_text};
 use crate::cli::progress::Progress;
 use crate::cli::settings::{Settings, Verbosity};
@@ -32,8 +32,20 @@ pub struct CheckArgs {
     read_data_subset: Option<ReadData>,
 }
 
+/// Understands `n/m`, `p%` and sizes.
 fn parse_subset(text: &str) -> Result<ReadData, String> {
-    ReadData::parse(text).map_err(|error| one_line(&error))
+    let wrong = || format!("{text:?} is no part of the data: use 1/7, 5% or 10G");
+    let parsed = if let Some((group, groups)) = text.split_once('/') {
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| wrong());
+        let (group, groups) = (number(group)?, number(groups)?);
+        (1..=groups).contains(&group).then_some(ReadData::Group { group, groups })
+    } else if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
+        (percent > 0.0 && percent <= 100.0).then_some(ReadData::Percent(percent))
+    } else {
+        units::parse_size(text).ok().filter(|&bytes| bytes > 0).map(ReadData::Bytes)
+    };
+    parsed.ok_or_else(wrong)
 }
 
 pub fn run(settings: &Settings, args: &CheckArgs) -> Result<Outcome, Failure> {
@@ -122,6 +134,10 @@ fn advice(advice: Advice) -> (&'static str, Option<&'static str>) {
                 "Put the object back from a copy of the repository. Or leave its pack out of the index and run \
                  `backstay backup --force` of the same source: what is still there is stored again.",
             ),
+        ),
+        Advice::ReplacePack => (
+            "replace_pack",
+            Some("Everything in it can still be read: put the pack back from a copy of the repository."),
         ),
         Advice::ForgetSnapshot => (
             "forget_snapshot",
@@ -266,6 +282,25 @@ mod tests {
     use crate::id::SnapshotId;
 
     #[test]
+    fn parts_of_the_data_are_parsed() {
+        for (text, expected) in [
+            ("2/7", ReadData::Group { group: 2, groups: 7 }),
+            ("2.5%", ReadData::Percent(2.5)),
+            ("10G", ReadData::Bytes(10 << 30)),
+            ("1.5G", ReadData::Bytes(3 << 29)),
+            ("512kib", ReadData::Bytes(512 << 10)),
+            ("100", ReadData::Bytes(100)),
+        ] {
+            assert_eq!(parse_subset(text), Ok(expected), "{text}");
+        }
+        for wrong in
+            ["", "0", "0/7", "8/7", "1/0", "0%", "101%", "NaN%", "x", "5X", "-1", "1/2/3", "99999999P"]
+        {
+            assert!(parse_subset(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn damage_is_named_with_what_to_do() {
         let finding = Finding {
             severity: Severity::Error,
@@ -289,9 +324,35 @@ mod tests {
             bytes_lost: 1024,
             paths: vec![b"a/b".to_vec(), b"c\n".to_vec()],
         };
+        output::assert_documented(&affected_json(&snapshot));
         let text = describe_affected(&snapshot);
         assert!(text.contains("snapshot abababab"), "{text}");
         assert!(text.ends_with("  /a/b\n  /c\\x0a\n  and 1 more\n"), "{text}");
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let finding = Finding {
+            severity: Severity::Error,
+            object: String::new(),
+            what: String::new(),
+            advice: Advice::Nothing,
+        };
+        output::assert_documented(&finding_json(&finding));
+        output::assert_documented(&summary(&CheckReport::default()));
+        let documented = include_str!("../../../docs/json.md");
+        for known in [
+            Advice::Nothing,
+            Advice::RemoveObject,
+            Advice::RebuildIndex,
+            Advice::RestoreObject,
+            Advice::BackUpAgain,
+            Advice::ReplacePack,
+            Advice::ForgetSnapshot,
+            Advice::ReplaceKey,
+        ] {
+            assert!(documented.contains(&format!("`{}`", advice(known).0)), "{known:?}");
+        }
     }
 
     #[test]

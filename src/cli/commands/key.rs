@@ -53,7 +53,7 @@ struct NewPasswordArgs {
     new_password_file: Option<PathBuf>,
 
     /// Shell command that prints the new password
-    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
+    #[arg(long, value_name = "COMMAND", env = "BACKSTAY_NEW_PASSWORD_COMMAND", hide_env_values = true)]
     new_password_command: Option<OsString>,
 
     /// A note that `key list` shows

@@ -277,6 +277,7 @@ mod tests {
     #[test]
     fn machines_get_every_field() {
         let value = describe(b"/a/n\xff", &entry(0o640, Node::Symlink(b"t\xfe"[..].into())));
+        output::assert_documented(&value);
         assert_eq!(value["path"], "/a/n\\xff");
         assert_eq!(value["type"], "symlink");
         assert_eq!(value["target"], "t\\xfe");

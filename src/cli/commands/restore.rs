@@ -15,6 +15,7 @@ use crate::cli::selection::SelectionArgs;
 use crate::cli::settings::Settings;
 use crate::cli::{output, places, session, signals, times, units};
 use crate::fs::exclude::PathFilter;
+use crate::observe::Observer;
 use crate::repo::snapshots::Snapshot;
 use crate::restore::{self, RestoreOptions, RestoreReport};
 
@@ -23,7 +24,9 @@ use crate::restore::{self, RestoreOptions, RestoreReport};
 #[command(long_about = "Bring files of a snapshot back.\n\n`restore SNAPSHOT --target DIR` makes the whole \
     source path anew below DIR; `restore SNAPSHOT:PATH --target DIR` puts what is in PATH directly into \
     DIR. What is in the target already and right is not written again, so an interrupted restore goes on \
-    where it was.")]
+    where it was.\n\nPatterns are matched against the path in the snapshot, from its root on, also with \
+    SNAPSHOT:PATH, as `backstay ls` shows it. One that starts with / counts from that root, any other fits \
+    at any depth.")]
 #[command(after_help = "Examples:\n  backstay restore latest --target /mnt/new\n  \
     backstay restore latest:/etc --target /tmp/etc\n  \
     backstay restore 4f3a --target / --include /srv/www")]
@@ -36,7 +39,7 @@ pub struct RestoreArgs {
     #[arg(short, long, value_name = "DIR")]
     target: PathBuf,
 
-    /// Restore only what fits this pattern (may be repeated)
+    /// Restore only what fits this pattern; paths count from the snapshot's root (may be repeated)
     #[arg(short, long, value_name = "PATTERN")]
     include: Vec<OsString>,
 
@@ -44,7 +47,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "PATTERN")]
     iinclude: Vec<OsString>,
 
-    /// Do not restore what fits this pattern (may be repeated)
+    /// Do not restore what fits this pattern; paths count from the snapshot's root (may be repeated)
     #[arg(short, long, value_name = "PATTERN")]
     exclude: Vec<OsString>,
 
@@ -78,6 +81,13 @@ pub struct RestoreArgs {
 
     #[command(flatten)]
     selection: SelectionArgs,
+}
+
+impl RestoreArgs {
+    fn includes_matched_nothing(&self, report: &RestoreReport) -> bool {
+        let files = report.files_restored + report.files_unchanged + report.files_skipped + report.errors;
+        files == 0 && !(self.include.is_empty() && self.iinclude.is_empty())
+    }
 }
 
 /// What to do with files that are there.
@@ -124,8 +134,12 @@ pub fn run(settings: &Settings, args: &RestoreArgs) -> Result<Outcome, Failure> 
     let begun = Instant::now();
     let root = &snapshot.manifest.root;
     let (repo, stop) = (Arc::clone(&repo), signals::stop_flag());
-    let report = restore::run(repo, root, &wanted.path, &args.target, &options, &progress, stop)?;
+    let report = restore::run(repo, root, &wanted.path, &args.target, &options, &progress, stop)
+        .map_err(|error| if args.dry_run { Failure::Error(error) } else { Failure::Target(error) })?;
     let time = begun.elapsed();
+    if args.includes_matched_nothing(&report) {
+        progress.warning("no file fits --include: patterns are matched from the snapshot's root on");
+    }
     progress.finish();
     if settings.json {
         output::print_json_line(&summary(args, &snapshot, &report, time))?;

@@ -36,7 +36,7 @@ pub fn run(settings: &Settings, args: &SnapshotsArgs) -> Result<Outcome, Failure
     for (name, error) in &list.errors {
         let error = one_line(error);
         let text = if error.contains(name) { error } else { format!("{name}: {error}") };
-        output::warn(settings, &text);
+        output::warn_beside(settings, &text);
     }
     let chosen = choose(list.snapshots, args)?;
     if settings.json {
