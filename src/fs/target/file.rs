@@ -73,6 +73,7 @@ impl TargetDir {
             return Ok(None);
         }
         let mut file = self.opened(fd, &stat);
+        file.found.strange_xattrs = true;
         // Bytes of a new program must not run with the rights of the old one.
         if file.found.mode & 0o7000 != 0 {
             file.found.mode &= 0o777;

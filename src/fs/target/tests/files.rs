@@ -140,6 +140,13 @@ fn a_root_is_opened_without_making_it() {
     assert!(TargetRoot::create_or_open(&at.outside().join("precious"), options).is_err());
     assert!(TargetRoot::open(&at.outside(), options).unwrap().is_some());
     assert_eq!(mode_of(&at.path("")), 0o700);
+    assert_eq!(at.dir().origin(), Origin::Created);
+    // The parents are what anybody's `mkdir -p` makes.
+    assert_eq!(mode_of(&at.folder.path().join("a")), 0o777 & !u32::from(at.dir().ctx.umask));
+    let dotted = TargetRoot::create_or_open(&at.path("new/er/."), options).unwrap();
+    assert_eq!((dotted.dir().origin(), mode_of(&at.path("new/er"))), (Origin::Created, 0o700));
+    let again = TargetRoot::create_or_open(&at.path(""), options).unwrap();
+    assert_eq!(again.dir().origin(), Origin::Existed);
     at.root.sync().unwrap();
 }
 
