@@ -63,7 +63,7 @@ fn holes_are_punched_into_existing_data_and_zeros_are_not_holes() {
     let at = Fixture::new(Replace::Nodes);
     std::fs::write(at.path("image"), vec![7; 4 << 20]).unwrap();
     let full = blocks(&at.path("image"));
-    let file = at.dir().open_existing(&name("image")).unwrap().unwrap();
+    let file = at.dir().open_existing(&name("image"), &meta(0o777)).unwrap().unwrap();
     assert_eq!(file.size_when_opened(), 4 * MIB);
     file.punch_hole(MIB, 2 * MIB).unwrap();
     // Past the end: the size stays, and a hole that begins there is no error.
@@ -93,7 +93,7 @@ fn repair_in_place_writes_only_what_is_wrong_and_drops_set_id_bits_before() {
     std::fs::write(at.path("tool"), b"good bad. good and more").unwrap();
     std::fs::set_permissions(at.path("tool"), PermissionsExt::from_mode(0o4755)).unwrap();
     let inode = at.path("tool").metadata().unwrap().ino();
-    let file = at.dir().open_existing(&name("tool")).unwrap().unwrap();
+    let file = at.dir().open_existing(&name("tool"), &meta(0o777)).unwrap().unwrap();
     assert_eq!(mode_of(&at.path("tool")), 0o755);
     let mut part = [0; 5];
     assert_eq!(file.read_at(&mut part, 5).unwrap(), 5);
@@ -103,14 +103,14 @@ fn repair_in_place_writes_only_what_is_wrong_and_drops_set_id_bits_before() {
     assert!(file.finish(&meta(0o755)).is_empty());
     assert_eq!(std::fs::read(at.path("tool")).unwrap(), b"good good good");
     assert_eq!(at.path("tool").metadata().unwrap().ino(), inode);
-    assert!(at.dir().open_existing(&name("missing")).unwrap().is_none());
+    assert!(at.dir().open_existing(&name("missing"), &meta(0o777)).unwrap().is_none());
 }
 
 #[test]
 fn a_fifo_in_place_of_a_file_does_not_block() {
     let at = Fixture::new(Replace::Nodes);
     at.dir().create_special(&name("fifo"), SpecialNode::Fifo, &meta(0o600)).unwrap();
-    assert!(at.dir().open_existing(&name("fifo")).unwrap().is_none());
+    assert!(at.dir().open_existing(&name("fifo"), &meta(0o777)).unwrap().is_none());
     assert!(at.dir().open_to_read(&name("fifo")).is_err());
     assert!(at.dir().reopen_file(&name("fifo")).is_err());
 }
