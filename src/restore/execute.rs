@@ -325,7 +325,7 @@ impl Session<'_> {
         let Some(dir) = &file.place.dir else { return };
         let mut opened = None;
         if !file.has_failed() && !self.is_stopped() {
-            opened = file.check(self, dir.reopen_file(&file.name));
+            opened = file.check(self, file.reopen(dir));
         }
         if let Some(target) = &opened {
             if let Some(wrong) = parts.iter().find(|part| !self.is_stopped() && !self.is_right(target, part))

@@ -23,13 +23,25 @@ pub(super) enum Fate {
     New,
     /// The file there is made right in place.
     Repair,
+    /// What an earlier run left of a new file, under its unfinished name, is completed.
+    Resume,
     /// The file there is right by its size and time; it is given its attributes.
     Trust,
     /// The file there is left as it is.
     Keep,
 }
 
-const FATES: [Fate; 5] = [Fate::Unknown, Fate::New, Fate::Repair, Fate::Trust, Fate::Keep];
+/// Under which name the file is, if it is there.
+#[derive(Debug, Clone)]
+enum Made {
+    No,
+    /// Its own: one that was there, or was written at once.
+    InPlace,
+    /// The unfinished one.
+    Unfinished(EntryName),
+}
+
+const FATES: [Fate; 6] = [Fate::Unknown, Fate::New, Fate::Repair, Fate::Resume, Fate::Trust, Fate::Keep];
 
 /// A file that is being restored. It is done when nothing holds it anymore: the walk until its last part
 /// is planned, and every task that writes or verifies a piece of it.
@@ -44,8 +56,7 @@ pub(super) struct FileState {
     failed: AtomicBool,
     wrote: AtomicBool,
     verified: AtomicBool,
-    /// Set once a file of ours, or one to repair, has the name.
-    made: Mutex<bool>,
+    made: Mutex<Made>,
     holds: AtomicUsize,
 }
 
@@ -70,7 +81,7 @@ impl FileState {
             failed: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
             verified: AtomicBool::new(false),
-            made: Mutex::new(false),
+            made: Mutex::new(Made::No),
             holds: AtomicUsize::new(1),
         }
     }
@@ -82,8 +93,17 @@ impl FileState {
     pub fn set_fate(&self, fate: Fate) {
         self.fate.store(fate as u8, Ordering::Relaxed);
         if fate != Fate::New {
-            *self.made.lock() = true;
+            *self.made.lock() = Made::InPlace;
         }
+    }
+
+    /// Finds what an earlier run left of it, to complete that.
+    pub fn resume(&self, dir: &TargetDir) -> Option<TargetFile> {
+        let unfinished = TargetDir::unfinished_name(&self.name).ok()?;
+        let file = dir.open_leftover(&unfinished, &self.meta).ok()??;
+        self.fate.store(Fate::Resume as u8, Ordering::Relaxed);
+        *self.made.lock() = Made::Unfinished(unfinished);
+        Some(file)
     }
 
     /// The path in the target, for messages.
@@ -120,23 +140,37 @@ impl FileState {
 
     /// True if the caller's task is the only one that works on it, and nothing of it was written.
     pub fn is_untouched(&self) -> bool {
-        self.holds.load(Ordering::Acquire) == 1 && self.fate() == Fate::New && !*self.made.lock()
+        self.holds.load(Ordering::Acquire) == 1 && self.fate() == Fate::New && !self.is_made()
+    }
+
+    fn is_made(&self) -> bool {
+        !matches!(*self.made.lock(), Made::No)
     }
 
     /// Opens it for writing, and makes it where this run has not yet.
     pub fn open(&self, dir: &TargetDir) -> TargetResult<TargetFile> {
         self.wrote.store(true, Ordering::Relaxed);
+        self.reopen(dir)
+    }
+
+    /// As [`open`](Self::open), to look at it.
+    pub fn reopen(&self, dir: &TargetDir) -> TargetResult<TargetFile> {
         let mut made = self.made.lock();
-        if *made {
-            drop(made);
-            return dir.reopen_file(&self.name);
-        }
-        let file = dir.create_file(&self.name, &self.meta)?;
-        *made = true;
-        if self.size > 0 {
-            file.set_len(self.size).map_err(dir.io_error("set the length of", &self.name))?;
-        }
-        Ok(file)
+        let name = match &*made {
+            Made::No => {
+                let unfinished = TargetDir::unfinished_name(&self.name)?;
+                let file = dir.create_unfinished(&unfinished, &self.meta)?;
+                *made = Made::Unfinished(unfinished);
+                if self.size > 0 {
+                    file.set_len(self.size).map_err(dir.io_error("set the length of", &self.name))?;
+                }
+                return Ok(file);
+            }
+            Made::InPlace => self.name.clone(),
+            Made::Unfinished(name) => name.clone(),
+        };
+        drop(made);
+        dir.reopen_file(&name)
     }
 
     /// A task is done with it; gives it its attributes if it was the last. `file` is it, if it is open.
@@ -153,7 +187,7 @@ impl FileState {
 
     /// Writes all of a small file at once. Only if it [`is_untouched`](Self::is_untouched).
     pub fn write_whole(&self, session: &Session<'_>, dir: &TargetDir, data: &[u8]) {
-        *self.made.lock() = true;
+        *self.made.lock() = Made::InPlace;
         let written = dir.write_file(&self.name, data, &self.meta);
         if let Some(warnings) = self.check(session, written) {
             session.attribute_warnings(|| self.path(), &warnings);
@@ -171,19 +205,25 @@ impl FileState {
             return;
         }
         if !self.has_failed() {
-            let file = match file {
-                Some(file) => Some(file),
+            match self.fate() {
                 // May be one that only its attributes keep from being opened.
-                None if self.fate() == Fate::Trust => dir.open_to_read(&self.name).ok(),
-                None => {
-                    let wrote = self.wrote.load(Ordering::Relaxed);
-                    let opened = self.check(session, self.open(dir));
-                    self.wrote.store(wrote || self.fate() == Fate::New, Ordering::Relaxed);
-                    opened
+                Fate::Trust => {
+                    if let Ok(file) = dir.open_to_read(&self.name) {
+                        session.attribute_warnings(|| self.path(), &file.finish(&self.meta));
+                    }
                 }
-            };
-            if let Some(file) = file {
-                session.attribute_warnings(|| self.path(), &file.finish(&self.meta));
+                Fate::New if self.size == 0 && !self.is_made() => {
+                    *self.made.lock() = Made::InPlace;
+                    if let Some(warnings) = self.check(session, dir.write_file(&self.name, &[], &self.meta)) {
+                        session.attribute_warnings(|| self.path(), &warnings);
+                    }
+                }
+                _ => {
+                    let file = file.or_else(|| self.check(session, self.reopen(dir)));
+                    if let Some(file) = file {
+                        self.check(session, self.complete(session, dir, &file));
+                    }
+                }
             }
         }
         if self.has_failed() {
@@ -191,17 +231,38 @@ impl FileState {
         }
     }
 
+    /// Gives it its length, its attributes and its name. Its bytes are all there: what was longer
+    /// loses its end only now, not for the sake of a restore that fails.
+    fn complete(&self, session: &Session<'_>, dir: &TargetDir, file: &TargetFile) -> TargetResult<()> {
+        let length = || dir.io_error("set the length of", &self.name);
+        if file.size().map_err(length())? != self.size {
+            file.set_len(self.size).map_err(length())?;
+            self.wrote.store(true, Ordering::Relaxed);
+        }
+        session.attribute_warnings(|| self.path(), &file.finish(&self.meta));
+        let made = self.made.lock().clone();
+        if let Made::Unfinished(unfinished) = made {
+            dir.put_in_place(file, &unfinished, &self.name)?;
+            *self.made.lock() = Made::InPlace;
+        }
+        Ok(())
+    }
+
     /// A new file that is not whole is removed. One that was there before stays; its time is not that of
     /// the snapshot, so no later run takes it to be right.
     fn remove_partial(&self, session: &Session<'_>) {
-        if let (Some(dir), Fate::New, true) = (&self.place.dir, self.fate(), *self.made.lock()) {
-            dir.remove(&self.name, &mut |path, removed| {
-                if let Err(error) = removed {
-                    session
-                        .file_error(path, &format_args!("it is incomplete, and cannot be removed: {error}"));
-                }
-            });
-        }
+        let made = self.made.lock().clone();
+        let name = match (made, self.fate()) {
+            (Made::Unfinished(name), _) => name,
+            (Made::InPlace, Fate::New) => self.name.clone(),
+            _ => return,
+        };
+        let Some(dir) = &self.place.dir else { return };
+        dir.remove(&name, &mut |path, removed| {
+            if let Err(error) = removed {
+                session.file_error(path, &format_args!("it is incomplete, and cannot be removed: {error}"));
+            }
+        });
     }
 
     /// Counts it, and lets go of its directory.

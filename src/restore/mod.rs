@@ -13,8 +13,9 @@
 //! get their attributes when the last thing in them is done; nothing walks the tree a second time.
 //!
 //! A file that cannot be restored is reported and the rest goes on. A store that fails, and a target
-//! that is full, end the run. An interrupted run leaves its unfinished files behind, with the time of
-//! their last write: the next run compares them chunk by chunk and writes what is missing.
+//! that is full, end the run. New files that are written in several pieces have another name until they
+//! are whole: what an interrupted run leaves is no file that anybody takes to be right, and the next
+//! run compares it chunk by chunk, writes what is missing and renames it.
 
 mod execute;
 mod file;

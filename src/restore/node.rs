@@ -53,8 +53,8 @@ impl Place {
 }
 
 impl DirNode {
-    /// The target itself. It gets the attributes of the directory whose contents are put into it, if
-    /// there is one; else its own stay as they are.
+    /// The target itself. Given `meta`, that of the directory whose contents are put into it, it gets
+    /// those attributes; else its own stay as they are.
     pub fn root(path: &Path, dir: Option<Arc<TargetDir>>, meta: Option<Metadata>) -> Arc<Self> {
         let state = dir.map_or(State::Imagined, |dir| State::Open(dir, meta.map(Box::new)));
         Arc::new(Self {

@@ -9,7 +9,7 @@ use crate::entry_name::EntryName;
 use crate::format::entry::Metadata;
 use crate::fs::target::{Existing, ExistingKind, TargetDir, TargetFile};
 
-use super::file::Fate;
+use super::file::{Fate, FileState};
 use super::node::Place;
 use super::options::Overwrite;
 use super::session::{Session, add};
@@ -105,10 +105,10 @@ impl Session<'_> {
         match state.fate() {
             Fate::New => Needed::All,
             Fate::Trust | Fate::Keep => Needed::Nothing,
-            Fate::Repair => {
+            Fate::Repair | Fate::Resume => {
                 let opened = match self.options.dry_run {
                     true => dir.open_to_read(&state.name),
-                    false => dir.reopen_file(&state.name),
+                    false => state.reopen(dir),
                 };
                 match state.check(self, opened) {
                     Some(opened) => self.compare(&opened, parts, gaps),
@@ -117,10 +117,7 @@ impl Session<'_> {
             }
             Fate::Unknown => match state.check(self, dir.existing(&state.name)) {
                 Some(Some(existing)) => self.decide(dir, file, &existing, parts, gaps),
-                Some(None) => {
-                    state.set_fate(Fate::New);
-                    Needed::All
-                }
+                Some(None) => self.make_anew(dir, state, parts, gaps),
                 None => Needed::Nothing,
             },
         }
@@ -141,13 +138,14 @@ impl Session<'_> {
             return Needed::Nothing;
         }
         if existing.kind != ExistingKind::File {
-            state.set_fate(Fate::New);
-            return Needed::All;
+            return self.make_anew(dir, state, parts, gaps);
         }
         let is_trusted = self.options.overwrite == Overwrite::IfChanged
             && existing.size == state.size
             && existing.mtime == state.meta.mtime;
-        if existing.nlink > 1 {
+        // Half repaired, it would be newer than the snapshot, and the next run would leave it so.
+        let never_in_place = existing.nlink > 1 || self.options.overwrite == Overwrite::IfNewer;
+        if never_in_place {
             return self.keep_if_right(dir, file, existing, is_trusted, parts, gaps);
         }
         if is_trusted {
@@ -156,7 +154,7 @@ impl Session<'_> {
         }
         let opened = match self.options.dry_run {
             true => dir.open_to_read(&state.name).map(Some),
-            false => dir.open_existing(&state.name),
+            false => dir.open_existing(&state.name, &state.meta),
         };
         match state.check(self, opened) {
             Some(Some(opened)) => {
@@ -164,10 +162,6 @@ impl Session<'_> {
                 let needed = self.compare(&opened, parts, gaps);
                 if opened.size_when_opened() != state.size {
                     state.pretend_write();
-                    if !self.options.dry_run {
-                        let cut = opened.set_len(state.size);
-                        state.check(self, cut.map_err(dir.io_error("set the length of", &state.name)));
-                    }
                 }
                 needed
             }
@@ -206,6 +200,15 @@ impl Session<'_> {
                 state.set_fate(Fate::Keep);
                 return Needed::Nothing;
             }
+        }
+        self.make_anew(dir, state, parts, gaps)
+    }
+
+    /// A new file, for which an earlier run may have left something.
+    fn make_anew(&self, dir: &TargetDir, state: &FileState, parts: &[FilePart], gaps: &[Gap]) -> Needed {
+        let left = if self.options.dry_run || state.size == 0 { None } else { state.resume(dir) };
+        if let Some(left) = left {
+            return self.compare(&left, parts, gaps);
         }
         state.set_fate(Fate::New);
         Needed::All

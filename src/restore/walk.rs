@@ -5,13 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use rustix::fs::Mode;
 
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::fs::exclude::{FilterState, Selection};
-use crate::fs::target::{Replace, TargetOptions, TargetRoot};
+use crate::fs::target::{Origin, Replace, TargetOptions, TargetRoot};
 use crate::limits::TREE_DEPTH_MAX;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{Found, ListingReader, for_each_part};
@@ -74,8 +73,12 @@ impl<'s, 'a> Walk<'s, 'a> {
             true => TargetRoot::open(target, target_options)?,
             false => Some(TargetRoot::create_or_open(target, target_options)?),
         };
+        let is_made = match &root {
+            Some(root) => root.dir().origin() == Origin::Created,
+            None => true,
+        };
         let meta = match &found {
-            Found::Entry(entry) if matches!(entry.node, Node::Directory(_)) && !is_shared(root.as_ref()) => {
+            Found::Entry(entry) if matches!(entry.node, Node::Directory(_)) && is_made => {
                 Some(entry.meta.clone())
             }
             _ => None,
@@ -298,12 +301,6 @@ pub(super) fn add_entry(
     }
     filler.end();
     Ok(())
-}
-
-/// True for a target such as `/tmp`, which must stay as it is, whatever is put into it.
-fn is_shared(root: Option<&TargetRoot>) -> bool {
-    let stat = root.and_then(|root| rustix::fs::fstat(root.dir()).ok());
-    stat.is_some_and(|stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::SVTX))
 }
 
 /// Removes what the listing does not have. Compares both in the order of names, so that neither a large

@@ -88,6 +88,14 @@ impl TargetDir {
         Self { ctx, fd, path, origin, hands_down_acls, newborn_owner: OnceLock::new() }
     }
 
+    /// The directory that everything else is below.
+    pub(super) fn root(ctx: Arc<Context>, fd: OwnedFd, path: Arc<DisplayPath>, origin: Origin) -> Self {
+        if origin == Origin::Created {
+            meta::remove_inherited_acls(fd.as_fd());
+        }
+        Self { origin, ..Self::existing_directory(ctx, fd, path) }
+    }
+
     /// Whether it was made by this run; in a new directory there is no need to look for anything.
     pub fn origin(&self) -> Origin {
         self.origin

@@ -4,18 +4,24 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::dir::{Origin, TargetDir};
-use super::error::{TargetResult, Warning};
+use super::error::{TargetError, TargetResult, Warning};
 use super::meta::{self, Found, Node};
-use super::{Context, sys};
+use super::owners::Owner;
+use super::{Context, Replace, sys};
 use crate::entry_name::EntryName;
 use crate::format::entry::Metadata;
 
 /// Zeros that are written at a time where a file system cannot make holes.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// What the names of files begin with that are not whole yet.
+const UNFINISHED_PREFIX: &str = ".backstay-";
+/// Digits of the hash of the final name that follow: no two names of a directory share them.
+const UNFINISHED_HEX: usize = 32;
 
 const CREATE: OFlags =
     OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDWR);
@@ -43,18 +49,72 @@ impl TargetDir {
     /// Makes a new, empty file, and removes what has the name where that is allowed. `meta` are the
     /// attributes it will have at the end: from the start, nobody may open it that may not then.
     pub fn create_file(&self, name: &EntryName, meta: &Metadata) -> TargetResult<TargetFile> {
+        self.created(name, meta)
+    }
+
+    /// As [`create_file`](Self::create_file), under an [unfinished name](Self::unfinished_name): what
+    /// has that is a leftover and goes.
+    pub fn create_unfinished(&self, name: &EntryName, meta: &Metadata) -> TargetResult<TargetFile> {
+        match rustix::fs::unlinkat(self, name.as_bytes(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
+            Err(errno) => return Err(self.io_error("remove", name)(errno)),
+        }
+        self.created(name, meta)
+    }
+
+    fn created(&self, name: &EntryName, meta: &Metadata) -> TargetResult<TargetFile> {
         let (fd, found) = self.create_fd(name, meta, true)?;
         Ok(TargetFile { ctx: Arc::clone(&self.ctx), fd, found, size: 0 })
     }
 
-    /// Opens an existing file for reading and for repair in place. `None` where that cannot be done
-    /// safely, and a new file has to take its place: nothing or no regular file there; other names
-    /// for it, perhaps outside the target; another user's and not root; a program that is running.
-    pub fn open_existing(&self, name: &EntryName) -> TargetResult<Option<TargetFile>> {
+    /// Opens an existing file for reading and for repair in place, after which it is to be as `meta`
+    /// says. `None` where that cannot be done safely, and a new file has to take its place: nothing or
+    /// no regular file there; other names for it, perhaps outside the target; another user's; one that
+    /// more people may read than the snapshot lets; a program that is running.
+    pub fn open_existing(&self, name: &EntryName, meta: &Metadata) -> TargetResult<Option<TargetFile>> {
+        let wanted = self.ctx.owners.resolve(meta);
+        let is_mine = |stat: &rustix::fs::Stat| {
+            let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
+            // Nobody but root can give a file away: an own one stays one.
+            owner == wanted || (!self.ctx.owners.is_root() && self.ctx.owners.is_self(stat.st_uid))
+        };
         let usable = |stat: &rustix::fs::Stat| {
-            sys::file_type(stat) == FileType::RegularFile
-                && stat.st_nlink == 1
-                && (self.ctx.owners.is_root() || self.ctx.owners.is_self(stat.st_uid))
+            let group_differs = stat.st_gid != wanted.gid
+                && stat.st_mode & 0o070 != 0
+                && self.ctx.owners.may_give_to_group(wanted.gid);
+            is_mine(stat) && !group_differs && lets_in_only(stat, meta.mode)
+        };
+        let Some(mut file) = self.open_usable(name, &usable)? else { return Ok(None) };
+        if meta::has_access_acl(file.as_fd()) {
+            return Ok(None);
+        }
+        file.found.strange_xattrs = true;
+        // Bytes of a new program must not run with the rights of the old one.
+        if file.found.mode & 0o7000 != 0 {
+            file.found.mode &= 0o777;
+            rustix::fs::fchmod(&file.fd, sys::mode(file.found.mode))
+                .map_err(self.io_error("repair", name))?;
+        }
+        Ok(Some(file))
+    }
+
+    /// Opens what an earlier run left of a file that [`create_file`](Self::create_file) made under the
+    /// name `name` and that was to be as `meta` says; `None` where there is no such thing.
+    pub fn open_leftover(&self, name: &EntryName, meta: &Metadata) -> TargetResult<Option<TargetFile>> {
+        let bits = self.first_mode(meta, true);
+        let usable =
+            |stat: &rustix::fs::Stat| self.ctx.owners.is_self(stat.st_uid) && lets_in_only(stat, bits);
+        let file = self.open_usable(name, &usable)?;
+        Ok(file.filter(|file| !meta::has_access_acl(file.as_fd())))
+    }
+
+    fn open_usable(
+        &self,
+        name: &EntryName,
+        usable: &dyn Fn(&rustix::fs::Stat) -> bool,
+    ) -> TargetResult<Option<TargetFile>> {
+        let usable = |stat: &rustix::fs::Stat| {
+            sys::file_type(stat) == FileType::RegularFile && stat.st_nlink == 1 && usable(stat)
         };
         match rustix::fs::statat(self, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if !usable(&stat) => return Ok(None),
@@ -69,17 +129,50 @@ impl TargetDir {
             Err(errno) => return Err(self.io_error("open", name)(errno)),
         };
         let stat = rustix::fs::fstat(&fd).map_err(self.io_error("look at", name))?;
-        if !usable(&stat) {
-            return Ok(None);
+        Ok(usable(&stat).then(|| self.opened(fd, &stat)))
+    }
+
+    /// The name under which the file `name` is written, until it is whole: what an interrupted run
+    /// leaves is found again by the next one, and never taken for the file.
+    pub fn unfinished_name(name: &EntryName) -> TargetResult<EntryName> {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        let hash = hash.get(..UNFINISHED_HEX).unwrap_or_default();
+        EntryName::new(format!("{UNFINISHED_PREFIX}{hash}").as_bytes())
+            .map_err(|_| TargetError::InTheWay { path: name.as_os_str().into() })
+    }
+
+    /// Gives `file`, which was made or found under the name `unfinished`, the name `name`, and removes
+    /// what has that where it is allowed. On failure it is still under its first name.
+    pub fn put_in_place(
+        &self,
+        file: &TargetFile,
+        unfinished: &EntryName,
+        name: &EntryName,
+    ) -> TargetResult<()> {
+        let there = rustix::fs::statat(self, unfinished.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+        let there = there.map_err(self.io_error("rename", unfinished))?;
+        let ours = rustix::fs::fstat(file).map_err(self.io_error("look at", unfinished))?;
+        if sys::identity(&there) != sys::identity(&ours) {
+            return Err(TargetError::InTheWay { path: self.path_of(unfinished) });
         }
-        let mut file = self.opened(fd, &stat);
-        // Bytes of a new program must not run with the rights of the old one.
-        if file.found.mode & 0o7000 != 0 {
-            file.found.mode &= 0o777;
-            rustix::fs::fchmod(&file.fd, sys::mode(file.found.mode))
-                .map_err(self.io_error("repair", name))?;
-        }
-        Ok(Some(file))
+        let rename = || {
+            let (from, to) = (unfinished.as_bytes(), name.as_bytes());
+            if self.ctx.options.replace != Replace::Nothing {
+                return match rustix::fs::renameat(self, from, self, to) {
+                    // A directory has the name.
+                    Err(Errno::ISDIR) => Err(Errno::EXIST),
+                    renamed => renamed,
+                };
+            }
+            match rustix::fs::renameat_with(self, from, self, to, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    rustix::fs::linkat(self, from, self, to, AtFlags::empty())?;
+                    rustix::fs::unlinkat(self, from, AtFlags::empty())
+                }
+                renamed => renamed,
+            }
+        };
+        self.create_at("rename", name, rename)
     }
 
     /// Opens a file for writing again that this run has made or opened, and not yet finished. Fails
@@ -137,6 +230,10 @@ impl TargetDir {
             let everybody = (bits >> 3) & bits & 0o007;
             bits = (bits & 0o700) | (everybody << 3) | everybody;
         }
+        // Under an ACL, these are not the group's bits, but the most that anybody in it may have.
+        if meta.xattrs.iter().any(|xattr| *xattr.name == *meta::ACL_ACCESS.as_bytes()) {
+            bits &= 0o707;
+        }
         if stay_open && !self.ctx.owners.is_root() {
             bits |= 0o600;
         }
@@ -151,6 +248,11 @@ impl AsFd for TargetFile {
 }
 
 impl TargetFile {
+    /// Its size in bytes by now.
+    pub fn size(&self) -> io::Result<u64> {
+        Ok(u64::try_from(rustix::fs::fstat(&self.fd)?.st_size).unwrap_or(0))
+    }
+
     /// Its size in bytes when it was opened; 0 for a new file.
     pub fn size_when_opened(&self) -> u64 {
         self.size
@@ -220,6 +322,11 @@ impl TargetFile {
     pub fn finish(&self, meta: &Metadata) -> Vec<Warning> {
         meta::apply(&self.ctx, &Node::Open(self.as_fd()), self.found, meta)
     }
+}
+
+/// True if the mode of `stat` lets in nobody but its owner whom `bits` would not.
+fn lets_in_only(stat: &rustix::fs::Stat, bits: u16) -> bool {
+    stat.st_mode & 0o077 & !u32::from(bits) == 0
 }
 
 fn write_all_at(fd: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) -> io::Result<()> {

@@ -257,3 +257,8 @@ pub(super) fn remove_inherited_acls(directory: BorrowedFd<'_>) {
 pub(super) fn hands_down_acls(directory: BorrowedFd<'_>) -> bool {
     rustix::fs::fgetxattr_query(directory, ACL_DEFAULT).is_ok()
 }
+
+/// Whether an ACL lets others in than the mode says.
+pub(super) fn has_access_acl(node: BorrowedFd<'_>) -> bool {
+    rustix::fs::fgetxattr_query(node, ACL_ACCESS).is_ok()
+}

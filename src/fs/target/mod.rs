@@ -29,7 +29,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -104,6 +104,26 @@ fn current_umask() -> u16 {
     sys::permission_bits(umask.as_raw_mode())
 }
 
+/// Makes the directory at `path` where it is missing, and says whether it did.
+fn make_root(path: &Path) -> io::Result<Origin> {
+    let made = match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Without `.` at the end, whose parent would be the directory itself.
+            let path: PathBuf = path.components().collect();
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                DirBuilder::new().recursive(true).create(parent)?;
+            }
+            DirBuilder::new().mode(0o700).create(&path)
+        }
+        made => made,
+    };
+    match made {
+        Ok(()) => Ok(Origin::Created),
+        Err(_) if path.is_dir() => Ok(Origin::Existed),
+        Err(error) => Err(error),
+    }
+}
+
 /// The directory that a restore writes into.
 #[derive(Debug)]
 pub struct TargetRoot {
@@ -111,12 +131,13 @@ pub struct TargetRoot {
 }
 
 impl TargetRoot {
-    /// Opens the directory at `path`, and creates it with mode 0700, as well as its parents, where
-    /// it is missing. Symlinks in `path` are followed: it is the user's own word.
+    /// Opens the directory at `path`. Where it is missing it is made with mode 0700, which its
+    /// [`origin`](TargetDir::origin) tells; parents that are missing get the mode that the umask
+    /// leaves. Symlinks in `path` are followed: it is the user's own word.
     pub fn create_or_open(path: &Path, options: TargetOptions) -> TargetResult<Self> {
         let failed = |source| TargetError::Io { action: "create directory", path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-        match Self::open(path, options)? {
+        let origin = make_root(path).map_err(failed)?;
+        match Self::open_as(path, options, origin)? {
             Some(root) => Ok(root),
             None => Err(failed(io::ErrorKind::NotFound.into())),
         }
@@ -124,6 +145,10 @@ impl TargetRoot {
 
     /// Opens the directory at `path` and changes nothing; `None` where there is nothing at `path`.
     pub fn open(path: &Path, options: TargetOptions) -> TargetResult<Option<Self>> {
+        Self::open_as(path, options, Origin::Existed)
+    }
+
+    fn open_as(path: &Path, options: TargetOptions, origin: Origin) -> TargetResult<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
             Ok(fd) => fd,
@@ -134,7 +159,7 @@ impl TargetRoot {
             }
         };
         let path = DisplayPath::root(path);
-        let dir = TargetDir::existing_directory(Arc::new(Context::new(options)), fd, path);
+        let dir = TargetDir::root(Arc::new(Context::new(options)), fd, path, origin);
         Ok(Some(Self { dir: Arc::new(dir) }))
     }
 

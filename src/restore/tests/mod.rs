@@ -2,6 +2,7 @@
 
 mod damage;
 mod hostile;
+mod interrupted;
 mod links;
 mod overwrite;
 mod plans;

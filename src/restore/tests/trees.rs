@@ -185,3 +185,19 @@ fn a_run_that_is_stopped_says_so() {
     let result = run(Arc::clone(&f.repo), &f.root, &[], &f.target(), &options, &Recorder::default(), &stop);
     assert!(matches!(result, Err(Error::Interrupted)));
 }
+
+#[test]
+fn a_target_that_is_there_keeps_its_own_attributes() {
+    let f = Fixture::new(sample());
+    let into = |path| f.try_run(path, &RestoreOptions::default(), &Recorder::default()).unwrap();
+    std::fs::create_dir(f.target()).unwrap();
+    std::fs::set_permissions(f.target(), PermissionsExt::from_mode(0o711)).unwrap();
+    into("home");
+    assert_eq!(f.stat("").permissions().mode() & 0o7777, 0o711);
+    assert_ne!(f.stat("").mtime(), TIME.secs);
+    std::fs::set_permissions(f.path("locked"), PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::remove_dir_all(f.target()).unwrap();
+    into("home");
+    f.assert_attributes("", 0o750);
+    std::fs::set_permissions(f.path("locked"), PermissionsExt::from_mode(0o700)).unwrap();
+}

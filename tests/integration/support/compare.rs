@@ -84,6 +84,13 @@ pub fn paths(root: &Path) -> BTreeSet<String> {
 }
 
 impl Tree {
+    /// All but the root itself: a target that was there before keeps its own attributes.
+    pub fn without_root(&self) -> Self {
+        Self(
+            self.0.iter().filter(|(path, _)| !path.is_empty()).map(|(p, f)| (p.clone(), f.clone())).collect(),
+        )
+    }
+
     /// How many entries it has, the root included.
     pub fn len(&self) -> usize {
         self.0.len()

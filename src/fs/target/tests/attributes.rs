@@ -95,7 +95,7 @@ fn extended_attributes_come_back_and_strange_ones_go() {
     attributes.xattrs = vec![xattr("user.b", b"2")];
     attributes.mode = 0o644;
     std::fs::set_permissions(at.path("file"), PermissionsExt::from_mode(0o644)).unwrap();
-    let file = at.dir().open_existing(&name("file")).unwrap().unwrap();
+    let file = at.dir().open_existing(&name("file"), &meta(0o777)).unwrap().unwrap();
     assert!(file.finish(&attributes).is_empty());
     assert_eq!(read_xattr(&at.path("file"), "user.a"), None);
     assert_eq!(read_xattr(&at.path("file"), "user.b").unwrap(), b"2");
@@ -119,6 +119,13 @@ fn an_acl_comes_back_with_its_mode() {
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(mode_of(&at.path("file")), 0o650);
     assert_eq!(read_xattr(&at.path("file"), "system.posix_acl_access").unwrap(), acl(6, 1, 0));
+    // Until it is set, the group has nothing of what the ACL grants to single users.
+    let file = at.dir().create_file(&name("parts"), &attributes).unwrap();
+    assert_eq!(mode_of(&at.path("parts")) & 0o077, 0);
+    assert!(file.finish(&attributes).is_empty());
+    assert_eq!(mode_of(&at.path("parts")), 0o650);
+    // Nor is a file repaired in place that lets in others than its mode says.
+    assert!(at.dir().open_existing(&name("parts"), &attributes).unwrap().is_none());
 }
 
 #[test]

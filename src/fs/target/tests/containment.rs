@@ -37,7 +37,7 @@ fn a_symlink_in_place_of_a_file_is_replaced_not_written_through() {
     for planted in ["one", "two"] {
         symlink(&precious, at.path(planted)).unwrap();
     }
-    assert!(at.dir().open_existing(&name("one")).unwrap().is_none());
+    assert!(at.dir().open_existing(&name("one"), &meta(0o777)).unwrap().is_none());
     assert!(at.dir().reopen_file(&name("one")).is_err());
     assert!(at.dir().open_to_read(&name("one")).is_err());
     at.dir().write_file(&name("one"), b"data", &meta(0o600)).unwrap();
@@ -76,7 +76,7 @@ fn a_symlink_and_a_link_to_a_symlink_get_attributes_of_their_own() {
 fn a_file_with_a_name_outside_is_replaced_not_repaired() {
     let at = Fixture::new(Replace::Nodes);
     std::fs::hard_link(at.outside().join("precious"), at.path("file")).unwrap();
-    assert!(at.dir().open_existing(&name("file")).unwrap().is_none());
+    assert!(at.dir().open_existing(&name("file"), &meta(0o777)).unwrap().is_none());
     assert!(at.dir().reopen_file(&name("file")).is_err());
     at.dir().write_file(&name("file"), b"data", &meta(0o600)).unwrap();
     assert_eq!(std::fs::read(at.path("file")).unwrap(), b"data");

@@ -63,7 +63,7 @@ fn holes_are_punched_into_existing_data_and_zeros_are_not_holes() {
     let at = Fixture::new(Replace::Nodes);
     std::fs::write(at.path("image"), vec![7; 4 << 20]).unwrap();
     let full = blocks(&at.path("image"));
-    let file = at.dir().open_existing(&name("image")).unwrap().unwrap();
+    let file = at.dir().open_existing(&name("image"), &meta(0o777)).unwrap().unwrap();
     assert_eq!(file.size_when_opened(), 4 * MIB);
     file.punch_hole(MIB, 2 * MIB).unwrap();
     // Past the end: the size stays, and a hole that begins there is no error.
@@ -93,7 +93,7 @@ fn repair_in_place_writes_only_what_is_wrong_and_drops_set_id_bits_before() {
     std::fs::write(at.path("tool"), b"good bad. good and more").unwrap();
     std::fs::set_permissions(at.path("tool"), PermissionsExt::from_mode(0o4755)).unwrap();
     let inode = at.path("tool").metadata().unwrap().ino();
-    let file = at.dir().open_existing(&name("tool")).unwrap().unwrap();
+    let file = at.dir().open_existing(&name("tool"), &meta(0o777)).unwrap().unwrap();
     assert_eq!(mode_of(&at.path("tool")), 0o755);
     let mut part = [0; 5];
     assert_eq!(file.read_at(&mut part, 5).unwrap(), 5);
@@ -103,14 +103,14 @@ fn repair_in_place_writes_only_what_is_wrong_and_drops_set_id_bits_before() {
     assert!(file.finish(&meta(0o755)).is_empty());
     assert_eq!(std::fs::read(at.path("tool")).unwrap(), b"good good good");
     assert_eq!(at.path("tool").metadata().unwrap().ino(), inode);
-    assert!(at.dir().open_existing(&name("missing")).unwrap().is_none());
+    assert!(at.dir().open_existing(&name("missing"), &meta(0o777)).unwrap().is_none());
 }
 
 #[test]
 fn a_fifo_in_place_of_a_file_does_not_block() {
     let at = Fixture::new(Replace::Nodes);
     at.dir().create_special(&name("fifo"), SpecialNode::Fifo, &meta(0o600)).unwrap();
-    assert!(at.dir().open_existing(&name("fifo")).unwrap().is_none());
+    assert!(at.dir().open_existing(&name("fifo"), &meta(0o777)).unwrap().is_none());
     assert!(at.dir().open_to_read(&name("fifo")).is_err());
     assert!(at.dir().reopen_file(&name("fifo")).is_err());
 }
@@ -140,6 +140,13 @@ fn a_root_is_opened_without_making_it() {
     assert!(TargetRoot::create_or_open(&at.outside().join("precious"), options).is_err());
     assert!(TargetRoot::open(&at.outside(), options).unwrap().is_some());
     assert_eq!(mode_of(&at.path("")), 0o700);
+    assert_eq!(at.dir().origin(), Origin::Created);
+    // The parents are what anybody's `mkdir -p` makes.
+    assert_eq!(mode_of(&at.folder.path().join("a")), 0o777 & !u32::from(at.dir().ctx.umask));
+    let dotted = TargetRoot::create_or_open(&at.path("new/er/."), options).unwrap();
+    assert_eq!((dotted.dir().origin(), mode_of(&at.path("new/er"))), (Origin::Created, 0o700));
+    let again = TargetRoot::create_or_open(&at.path(""), options).unwrap();
+    assert_eq!(again.dir().origin(), Origin::Existed);
     at.root.sync().unwrap();
 }
 
