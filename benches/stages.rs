@@ -212,11 +212,11 @@ fn listing(criterion: &mut Criterion) {
     group.bench_function("encode", |bencher| {
         bencher.iter(|| {
             out.clear();
-            entries.iter().for_each(|entry| encode_entry(&mut out, &mut scratch, entry).unwrap());
+            entries.iter().for_each(|entry| encode_entry(&mut out, &mut scratch, entry).expect("an entry"));
         });
     });
     out.clear();
-    entries.iter().for_each(|entry| encode_entry(&mut out, &mut scratch, entry).unwrap());
+    entries.iter().for_each(|entry| encode_entry(&mut out, &mut scratch, entry).expect("an entry"));
     group.bench_function("decode", |bencher| {
         bencher.iter(|| {
             let mut reader = Reader::new(black_box(&out));
