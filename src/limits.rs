@@ -203,6 +203,9 @@ pub const RESTORE_GROUP_RAW_BYTES: u64 = 8 * MIB as u64;
 pub const RESTORE_LOOSE_BATCH: usize = 64;
 /// Allocated zeros that are written before the run looks whether it was stopped.
 pub const RESTORE_ZEROS_BYTES: u64 = 64 * MIB as u64;
+/// Inodes with several names of which a restore remembers the first one, some 200 bytes each; names
+/// beyond that become files of their own.
+pub const RESTORE_LINKS_MAX: usize = 1_000_000;
 /// Decoded frames of listings that a restore keeps.
 pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
 /// Handles that a restore asks the system for: the directories of its windows, and a very deep tree.

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::names::quoted;
+use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
+use crate::fs::exclude::{PathFilter, Selection};
 use crate::store::location;
 
 /// Tells other programs (and our own `--exclude-caches`) that everything beside it can be made again.
@@ -64,19 +67,40 @@ pub fn check_sources(sources: &[PathBuf], repository: Option<&Path>) -> Result<(
     Ok(())
 }
 
-/// Refuses a target inside the repository, and one around it where things are to be deleted.
-pub fn check_target(target: &Path, deletes: bool, repository: Option<&Path>) -> Result<()> {
+/// Refuses a target inside the repository, and one around it where things are to be deleted (`deletes`:
+/// the filter and the path in the snapshot that becomes the target) and the filter does not leave the
+/// repository out.
+pub fn check_target(
+    target: &Path,
+    deletes: Option<(&PathFilter, &[EntryName])>,
+    repository: Option<&Path>,
+) -> Result<()> {
     let Some(repository) = repository else { return Ok(()) };
     let Ok(resolved) = resolve(target) else { return Ok(()) };
     if resolved.starts_with(repository) {
         let text = format!("the target {} is inside the repository", quoted(target));
         return Err(Error::Usage(format!("{text}: restore to another place")));
     }
-    if deletes && repository.starts_with(&resolved) {
+    if let (Some((filter, from)), Ok(inside)) = (deletes, repository.strip_prefix(&resolved))
+        && !leaves_out(filter, from, inside)
+    {
         let text = format!("the repository is inside the target {}", quoted(target));
-        return Err(Error::Usage(format!("{text}: --delete would delete it")));
+        return Err(Error::Usage(format!("{text}: --delete would delete it (--exclude can leave it out)")));
     }
     Ok(())
+}
+
+/// True if the filter skips `path`, or a folder above it, in the directory `from` of a snapshot. It
+/// does not help that it only descends there: it may take something inside.
+fn leaves_out(filter: &PathFilter, from: &[EntryName], path: &Path) -> bool {
+    let mut state = from.iter().fold(filter.root(), |state, name| filter.enter(&state, name.as_bytes()));
+    for name in path {
+        if filter.select(&state, name.as_bytes(), true) == Selection::Skip {
+            return true;
+        }
+        state = filter.enter(&state, name.as_bytes());
+    }
+    false
 }
 
 #[cfg(test)]
@@ -93,12 +117,33 @@ mod tests {
         let source = |path: &str| check_sources(&[root.join(path)], Some(&repository)).is_ok();
         assert!(source("") && source("other") && source("repo2"));
         assert!(!source("repo") && !source("repo/packs") && !source("link/packs"));
-        let target = |path: &str, deletes| check_target(&root.join(path), deletes, Some(&repository)).is_ok();
+        let all = PathFilter::default();
+        let target = |path: &str, deletes: bool| {
+            let deletes = deletes.then_some((&all, &[][..]));
+            check_target(&root.join(path), deletes, Some(&repository)).is_ok()
+        };
         assert!(target("out", true) && target("out/deep/er", true) && target("", false));
         assert!(!target("", true));
         for path in ["repo", "repo/new", "link/new/deep", "repo/packs"] {
             assert!(!target(path, false), "{path}");
         }
+    }
+
+    #[test]
+    fn a_filter_may_leave_the_repository_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let repository = root.join("srv/repo");
+        fs::create_dir_all(&repository).unwrap();
+        let is_allowed = |include: &[&str], exclude: &[&str]| {
+            let words = |words: &[&str]| words.iter().map(Into::into).collect::<Vec<_>>();
+            let filter = PathFilter::new(&words(include), &[], &words(exclude), &[]).unwrap();
+            check_target(&root, Some((&filter, &[])), Some(&repository)).is_ok()
+        };
+        assert!(is_allowed(&["/etc"], &[]) && is_allowed(&["/srv/www"], &[]));
+        assert!(is_allowed(&[], &["/srv/repo"]) && is_allowed(&["/srv"], &["repo"]));
+        assert!(!is_allowed(&["/srv"], &[]) && !is_allowed(&["*.tmp"], &[]) && !is_allowed(&[], &["/etc"]));
+        assert!(!is_allowed(&["/srv/repo/x"], &[]));
     }
 
     #[test]

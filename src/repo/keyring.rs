@@ -126,6 +126,17 @@ pub(super) fn list(
     Ok(infos)
 }
 
+/// Removes the slots of other repositories.
+pub(super) fn remove_foreign(store: &Arc<dyn Store>, repo: RepoId) -> Result<()> {
+    for name in slot_names(store)? {
+        let object = store.get(&name)?;
+        if Header::decode(&object).is_ok_and(|header| header.repo != repo) {
+            store.delete(&name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Names of all slots; the order is that of their ids.
 pub(super) fn slot_names(store: &Arc<dyn Store>) -> Result<Vec<ObjectName>> {
     let mut names = Vec::new();

@@ -119,7 +119,7 @@ impl Repository {
         match LockedRepository::find(Arc::clone(&store)) {
             Ok(_) => return Err(Error::RepositoryExists { location: store.location() }),
             Err(Error::NoRepository { .. }) => {}
-            Err(Error::Damaged { object, .. }) if object == "config" => clear_interrupted_init(&store)?,
+            Err(Error::Damaged { object, .. }) if object == "config" => only_slots_remain(&store)?,
             Err(error) => return Err(error),
         }
         let mut id = [0; 16];
@@ -147,10 +147,9 @@ impl Repository {
             store.delete(&layout::key(&current_key)?)?;
             return Err(Error::RepositoryExists { location: store.location() });
         }
-        // Another `init` may have taken our slot for the rest of a killed one.
-        if store.info(&layout::key(&current_key)?).is_err() {
-            keyring::add_slot(&store, id, &master, &keys, password, kdf_params, label)?;
-        }
+        // Slots of an `init` that was killed, or that is about to be refused: only now that our config
+        // stands can no other repository come to need them.
+        keyring::remove_foreign(&store, id)?;
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
         Ok(Self { store, keys, master, current_key, config, chunker })
     }
@@ -219,21 +218,17 @@ impl Repository {
     }
 }
 
-/// After an `init` that was killed between the slot and the config: removes its slots. Anything else
-/// in the store means that a real repository lost its config, which `init` must not touch.
-fn clear_interrupted_init(store: &Arc<dyn Store>) -> Result<()> {
+/// An `init` that was killed leaves slots behind. Anything else in the store means that a real repository
+/// lost its config, which `init` must not touch.
+fn only_slots_remain(store: &Arc<dyn Store>) -> Result<()> {
     let mut others = None;
-    let mut slots = Vec::new();
     store.list("", &mut |item| match item {
-        ListItem::Object(info) if info.name.as_str().starts_with("keys/") => slots.push(info.name),
+        ListItem::Object(info) if info.name.as_str().starts_with("keys/") => {}
         ListItem::Object(info) => others = Some(info.name.to_string()),
         ListItem::Strange(name) => others = Some(name),
     })?;
-    if let Some(object) = others {
-        return Err(Error::damaged("config", format!("it is missing, though {object} is there")));
+    match others {
+        Some(object) => Err(Error::damaged("config", format!("it is missing, though {object} is there"))),
+        None => Ok(()),
     }
-    for slot in slots {
-        store.delete(&slot)?;
-    }
-    Ok(())
 }

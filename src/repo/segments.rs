@@ -152,6 +152,9 @@ pub fn adopt_unlisted_packs(repo: &Repository, index: &Index) -> Result<usize> {
         let read = batch.iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size));
         // A pack that is damaged itself has nothing to give.
         let packs: Vec<_> = read.filter_map(Result::ok).collect();
+        if packs.is_empty() {
+            continue;
+        }
         let mut name = blake3::Hasher::new();
         packs.iter().for_each(|pack| {
             name.update(pack.id.as_bytes());

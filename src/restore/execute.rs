@@ -109,6 +109,9 @@ impl Session<'_> {
             for visit in planned.window.parts.chunk_by(|a, b| a.file == b.file) {
                 visit.first().into_iter().for_each(|part| hold(part.file));
             }
+            for visit in planned.window.checks.chunk_by(|a, b| a.file == b.file) {
+                visit.first().into_iter().for_each(|gap| hold(gap.file));
+            }
         }
     }
 
@@ -147,7 +150,9 @@ impl Session<'_> {
         }
         if self.options.verify && !self.options.dry_run {
             let visits: Vec<_> = window.parts.chunk_by(|a, b| a.file == b.file).collect();
-            visits.par_iter().for_each(|parts| self.verify(&planned, parts));
+            visits.par_iter().for_each(|parts| self.verify_parts(&planned, parts));
+            let visits: Vec<_> = window.checks.chunk_by(|a, b| a.file == b.file).collect();
+            visits.par_iter().for_each(|gaps| self.verify_gaps(&planned, gaps));
         }
         self.links(planned.window.links);
     }
@@ -320,24 +325,28 @@ impl Session<'_> {
         file.release(self, opened);
     }
 
-    fn verify(&self, planned: &Planned, parts: &[FilePart]) {
-        let Some(file) = parts.first().and_then(|part| planned.file(part.file)) else { return };
+    fn verify_parts(&self, planned: &Planned, parts: &[FilePart]) {
+        let Some(first) = parts.first() else { return };
+        self.verify(planned, first.file, |file| {
+            parts.iter().find(|part| !self.is_stopped() && !self.is_right(file, part)).map(|part| part.offset)
+        });
+    }
+
+    fn verify_gaps(&self, planned: &Planned, gaps: &[Gap]) {
+        let Some(first) = gaps.first() else { return };
+        self.verify(planned, first.file, |file| gaps.iter().find_map(|gap| self.first_nonzero(file, gap)));
+    }
+
+    /// Reads a file again; `first_wrong` says where it is not as it should be.
+    fn verify(&self, planned: &Planned, number: u32, first_wrong: impl Fn(&TargetFile) -> Option<u64>) {
+        let Some(file) = planned.file(number) else { return };
         let Some(dir) = &file.place.dir else { return };
         let mut opened = None;
         if !file.has_failed() && !self.is_stopped() {
             opened = file.check(self, file.reopen(dir));
         }
-        if let Some(target) = &opened {
-            if let Some(wrong) = parts.iter().find(|part| !self.is_stopped() && !self.is_right(target, part))
-            {
-                let at = wrong.offset;
-                file.fail(
-                    self,
-                    &format_args!("what was written cannot be read back: it differs at byte {at}"),
-                );
-            } else if file.set_verified() {
-                add(&self.counts.files_verified, 1);
-            }
+        if let Some(at) = opened.as_ref().and_then(first_wrong) {
+            file.fail(self, &format_args!("what was written cannot be read back: it differs at byte {at}"));
         }
         file.release(self, opened);
     }

@@ -55,7 +55,6 @@ pub(super) struct FileState {
     fate: AtomicU8,
     failed: AtomicBool,
     wrote: AtomicBool,
-    verified: AtomicBool,
     made: Mutex<Made>,
     holds: AtomicUsize,
 }
@@ -80,7 +79,6 @@ impl FileState {
             fate: AtomicU8::new(fate as u8),
             failed: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
-            verified: AtomicBool::new(false),
             made: Mutex::new(Made::No),
             holds: AtomicUsize::new(1),
         }
@@ -126,7 +124,7 @@ impl FileState {
     pub fn check<T>(&self, session: &Session<'_>, result: TargetResult<T>) -> Option<T> {
         result
             .map_err(|error| {
-                if error.is_full() || !self.failed.swap(true, Ordering::Relaxed) {
+                if error.ends_all() || !self.failed.swap(true, Ordering::Relaxed) {
                     session.target_error(&self.path(), error);
                 }
             })
@@ -192,8 +190,6 @@ impl FileState {
         if let Some(warnings) = self.check(session, written) {
             session.attribute_warnings(|| self.path(), &warnings);
             self.wrote.store(true, Ordering::Relaxed);
-        } else {
-            self.remove_partial(session);
         }
         self.holds.fetch_sub(1, Ordering::AcqRel);
         self.settle(session);
@@ -252,11 +248,8 @@ impl FileState {
     /// the snapshot, so no later run takes it to be right.
     fn remove_partial(&self, session: &Session<'_>) {
         let made = self.made.lock().clone();
-        let name = match (made, self.fate()) {
-            (Made::Unfinished(name), _) => name,
-            (Made::InPlace, Fate::New) => self.name.clone(),
-            _ => return,
-        };
+        // What has its own name was there before, or is whole.
+        let Made::Unfinished(name) = made else { return };
         let Some(dir) = &self.place.dir else { return };
         dir.remove(&name, &mut |path, removed| {
             if let Err(error) = removed {
@@ -272,6 +265,10 @@ impl FileState {
                 link.set_usable();
             }
             let counts = &session.counts;
+            // All of it was read: before anything was written, or after.
+            if session.options.verify && !session.options.dry_run && self.fate() != Fate::Keep {
+                add(&counts.files_verified, 1);
+            }
             match self.fate() {
                 Fate::Keep => {}
                 Fate::Repair | Fate::Trust if !self.wrote.load(Ordering::Relaxed) => {
@@ -287,11 +284,6 @@ impl FileState {
     /// True if nothing but the caller works on it.
     pub fn is_held_once(&self) -> bool {
         self.holds.load(Ordering::Acquire) == 1
-    }
-
-    /// Some of it was read again. True the first time.
-    pub fn set_verified(&self) -> bool {
-        !self.verified.swap(true, Ordering::Relaxed)
     }
 
     /// In a dry run: as if bytes had been written.

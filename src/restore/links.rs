@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::entry::Node;
-use crate::fs::target::SpecialNode;
+use crate::fs::target::{Existing, SpecialNode};
 
 use super::session::{Session, add};
 use super::walk::add_entry;
@@ -18,6 +18,12 @@ impl Session<'_> {
         if self.leaves_at(place, name, meta) {
             add(&self.counts.files_skipped, 1);
         } else {
+            let is_there = match (&place.dir, node) {
+                (Some(dir), Node::Symlink(target)) if place.may_hold_something() => {
+                    dir.read_link(name).is_ok_and(|link| link.as_deref() == Some(&**target))
+                }
+                _ => false,
+            };
             let created = match (&place.dir, node) {
                 (Some(dir), Node::Symlink(target)) if !self.options.dry_run => {
                     dir.create_symlink(name, target, meta)
@@ -31,7 +37,7 @@ impl Session<'_> {
             match created {
                 Ok(warnings) => {
                     self.attribute_warnings(path, &warnings);
-                    add(&self.counts.files_restored, 1);
+                    self.count_made(!is_there);
                     link.iter().for_each(|link| link.set_usable());
                 }
                 Err(error) => self.target_error(&path(), error),
@@ -51,8 +57,8 @@ impl Session<'_> {
             let LinkJob { place, entry, .. } = &job;
             if self.leaves_at(place, &entry.name, &entry.meta) {
                 add(&self.counts.files_skipped, 1);
-            } else if self.options.dry_run || self.link(&job) {
-                add(&self.counts.files_restored, 1);
+            } else if let Some(made) = self.link(&job) {
+                self.count_made(made);
             } else {
                 copies.push(job);
                 continue;
@@ -65,11 +71,20 @@ impl Session<'_> {
         }
     }
 
-    fn link(&self, job: &LinkJob) -> bool {
+    fn count_made(&self, made: bool) {
+        let counts = &self.counts;
+        add(if made { &counts.files_restored } else { &counts.files_unchanged }, 1);
+    }
+
+    /// Whether a link was made, or was there; nothing if it cannot be one.
+    fn link(&self, job: &LinkJob) -> Option<bool> {
         let LinkJob { place, entry, source } = job;
-        let (Some(dir), true) = (&place.dir, source.is_usable()) else { return false };
-        let Some(source_dir) = source.node.reopen() else { return false };
-        dir.create_hard_link(&entry.name, &source_dir, &source.name).is_ok()
+        if self.options.dry_run {
+            return Some(!is_linked(job));
+        }
+        let (Some(dir), true) = (&place.dir, source.is_usable()) else { return None };
+        let source_dir = source.node.reopen()?;
+        dir.create_hard_link(&entry.name, &source_dir, &source.name).ok()
     }
 
     fn copy(&self, copies: Vec<LinkJob>) -> Result<()> {
@@ -89,5 +104,16 @@ impl Session<'_> {
             }
         }
         if filler.window.is_empty() { Ok(()) } else { flush(&mut filler) }
+    }
+}
+
+/// True if both names are one file already.
+fn is_linked(job: &LinkJob) -> bool {
+    let LinkJob { place, entry, source } = job;
+    let (Some(dir), Some(source_dir)) = (&place.dir, source.node.reopen()) else { return false };
+    let identity = |existing: Existing| (existing.device, existing.inode);
+    match (dir.existing(&entry.name), source_dir.existing(&source.name)) {
+        (Ok(Some(here)), Ok(Some(there))) => identity(here) == identity(there),
+        _ => false,
     }
 }

@@ -19,6 +19,7 @@
 
 mod execute;
 mod file;
+mod link_sources;
 mod links;
 mod node;
 mod options;

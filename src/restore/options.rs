@@ -28,7 +28,8 @@ pub struct RestoreOptions {
     pub delete: bool,
     /// Change nothing; only find out what would be done.
     pub dry_run: bool,
-    /// Read every file that was written again, and compare it by chunks.
+    /// Read every file, and compare it by chunks: what was written, and what was there and is right.
+    /// Files are then never taken to be right by their size and time.
     pub verify: bool,
     /// Make holes of all zeros, also of those that the source had allocated.
     pub sparse: bool,
@@ -41,7 +42,7 @@ pub struct RestoreOptions {
 pub struct RestoreReport {
     /// Files, symlinks, hard links and special nodes that were created or changed.
     pub files_restored: u64,
-    /// Files whose bytes were all right already.
+    /// Files whose bytes were all right already; symlinks and hard links that were there.
     pub files_unchanged: u64,
     /// Files that were left alone because of [`Overwrite`].
     pub files_skipped: u64,
@@ -55,10 +56,10 @@ pub struct RestoreReport {
     pub bytes_already_right: u64,
     /// Files and directories that `delete` removed.
     pub deleted: u64,
-    /// Files that `verify` read again.
+    /// Files that `verify` read, and that are right.
     pub files_verified: u64,
-    /// Files and directories that could not be restored.
+    /// Files and directories that could not be restored, or not with all their attributes.
     pub errors: u64,
-    /// Attributes that could not be restored, and devices left out for want of rights.
+    /// Attributes and devices that were left out for want of rights.
     pub warnings: u64,
 }

@@ -37,6 +37,9 @@ impl Session<'_> {
         if window.files.iter().all(is_new) {
             // What is not written in a new file is a hole.
             self.observer.advance(0, total_len(&window.gaps));
+            if self.options.verify {
+                window.checks = window.gaps.clone();
+            }
             window.gaps.retain(|gap| !makes_holes(gap));
             return;
         }
@@ -53,6 +56,7 @@ impl Session<'_> {
             .collect();
         let mut parts = Vec::new();
         let mut gaps = Vec::new();
+        let mut checks = Vec::new();
         for (file, needed) in window.files.iter().zip(&needed) {
             let all_parts = window.parts.get(file.parts.clone()).unwrap_or_default();
             let all_gaps = window.gaps.get(file.gaps.clone()).unwrap_or_default();
@@ -60,17 +64,23 @@ impl Session<'_> {
                 Needed::Nothing => {}
                 Needed::All => {
                     parts.extend_from_slice(all_parts);
+                    checks.extend_from_slice(all_gaps);
                     gaps.extend(all_gaps.iter().filter(|gap| !makes_holes(gap)));
                 }
                 Needed::These { parts: p, gaps: g } => {
                     parts
                         .extend(all_parts.iter().zip(p).filter(|(_, needed)| **needed).map(|(part, _)| part));
-                    gaps.extend(all_gaps.iter().zip(g).filter(|(_, needed)| **needed).map(|(gap, _)| gap));
+                    let wrong = all_gaps.iter().zip(g).filter(|(_, needed)| **needed).map(|(gap, _)| *gap);
+                    gaps.extend(wrong.clone());
+                    checks.extend(wrong);
                 }
             }
         }
         window.parts = parts;
         window.gaps = gaps;
+        if self.options.verify {
+            window.checks = checks;
+        }
     }
 
     fn count(&self, file: &WindowFile, parts: &[FilePart], gaps: &[Gap], needed: &Needed) {
@@ -140,7 +150,8 @@ impl Session<'_> {
         if existing.kind != ExistingKind::File {
             return self.make_anew(dir, state, parts, gaps);
         }
-        let is_trusted = self.options.overwrite == Overwrite::IfChanged
+        let is_trusted = !self.options.verify
+            && self.options.overwrite == Overwrite::IfChanged
             && existing.size == state.size
             && existing.mtime == state.meta.mtime;
         // Half repaired, it would be newer than the snapshot, and the next run would leave it so.
@@ -191,6 +202,7 @@ impl Session<'_> {
             if is_right {
                 if !self.options.dry_run {
                     self.attribute_warnings(|| state.path(), &opened.finish(&state.meta));
+                    add(&self.counts.files_verified, u64::from(self.options.verify));
                 }
                 if let Some(link) = &state.link {
                     link.set_usable();
@@ -257,6 +269,32 @@ impl Session<'_> {
             let is_full = file.read_at(buffer, part.offset).is_ok_and(|read| read == len);
             is_full && self.reader.repo().keys().chunk_id(buffer) == part.id
         })
+    }
+
+    /// Where the first byte of a gap is that is not zero, if any. What is behind the end will be zeros.
+    pub(super) fn first_nonzero(&self, file: &TargetFile, gap: &Gap) -> Option<u64> {
+        let end = gap.offset.saturating_add(gap.len);
+        let mut buffer = vec![0; ZERO_CHECK_BYTES];
+        let mut at = gap.offset;
+        while at < end && !self.is_stopped() {
+            match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                Ok(data) => at = data.max(at),
+                Err(rustix::io::Errno::NXIO) => return None,
+                // Where holes cannot be asked for, all is read.
+                Err(_) => {}
+            }
+            let len = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(ZERO_CHECK_BYTES);
+            let buffer = buffer.get_mut(..len)?;
+            let Ok(read) = file.read_at(buffer, at) else { return Some(at) };
+            if let Some(place) = buffer.iter().take(read).position(|byte| *byte != 0) {
+                return Some(at + place as u64);
+            }
+            if read == 0 {
+                return None;
+            }
+            at += read as u64;
+        }
+        None
     }
 
     fn is_zero(&self, file: &TargetFile, gap: &Gap) -> bool {

@@ -109,9 +109,9 @@ impl<'a> Session<'a> {
         self.observer.file_error(path, &why.to_string());
     }
 
-    /// Reports what the target refused; ends the run if it is full. `path` is what could not be restored.
+    /// Reports what the target refused; ends the run if it is full or read-only. `path` is what could not be restored.
     pub fn target_error(&self, path: &Path, error: TargetError) {
-        if error.is_full() {
+        if error.ends_all() {
             return self.end_with(error.into());
         }
         match error {
@@ -123,24 +123,36 @@ impl<'a> Session<'a> {
             TargetError::Io { action, source, .. } => {
                 self.file_error(path, &format_args!("cannot {action}: {source}"));
             }
-            other => self.file_error(path, &other),
+            TargetError::InTheWay { .. } => {
+                self.file_error(path, &"something else has this name, and may not be removed for it");
+            }
+            TargetError::TooDeep { .. } => self.file_error(path, &"it is nested too deep"),
         }
     }
 
-    /// Reports attributes that could not be given.
+    /// Reports attributes that could not be given: as warnings those that only root could give, as one
+    /// error of the entry all others.
     pub fn attribute_warnings(&self, path: impl Fn() -> PathBuf, warnings: &[Warning]) {
+        let mut failures = Vec::new();
         for warning in warnings {
-            if warning.is_full() {
-                let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            if warning.ends_all() {
+                let source = std::io::Error::from(warning.source.kind());
                 return self.end_with(Error::io("write the attributes of", &path())(source));
             }
-            add(&self.counts.warnings, 1);
             match warning.attribute {
                 Attribute::ForeignOwners | Attribute::RootOnlyXattrs(_) => {
+                    add(&self.counts.warnings, 1);
                     self.observer.warning(&warning.to_string());
                 }
-                _ => self.observer.file_error(&path(), &warning.to_string()),
+                Attribute::SetId => {
+                    add(&self.counts.warnings, 1);
+                    self.observer.warning(&format!("{}: {warning}", path().display()));
+                }
+                _ => failures.push(warning.to_string()),
             }
+        }
+        if !failures.is_empty() {
+            self.file_error(&path(), &failures.join("; "));
         }
     }
 }

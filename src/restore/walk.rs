@@ -1,6 +1,5 @@
 //! Walks the snapshot, makes the target's directories, and fills windows.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,13 +9,14 @@ use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::fs::exclude::{FilterState, Selection};
-use crate::fs::target::{Origin, Replace, TargetOptions, TargetRoot};
-use crate::limits::TREE_DEPTH_MAX;
+use crate::fs::target::{Origin, Replace, Rules, TargetOptions, TargetRoot};
+use crate::limits::{RESTORE_LINKS_MAX, TREE_DEPTH_MAX};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{Found, ListingReader, for_each_part};
 
 use super::execute::Planned;
 use super::file::FileState;
+use super::link_sources::Links;
 use super::node::{DirNode, LinkSource, Place};
 use super::options::Overwrite;
 use super::session::{Session, add, is_damage};
@@ -34,9 +34,6 @@ struct Level {
     is_lost: bool,
 }
 
-/// Device, inode and kind.
-type Inode = (u64, u64, std::mem::Discriminant<Node>);
-
 /// The walk through a snapshot.
 pub(super) struct Walk<'s, 'a> {
     session: &'s Session<'a>,
@@ -44,8 +41,7 @@ pub(super) struct Walk<'s, 'a> {
     windows: Sender<Planned>,
     filler: Filler,
     levels: Vec<Level>,
-    /// First names of inodes that have several, and how many names are still to come.
-    links: HashMap<Inode, (Arc<LinkSource>, u64)>,
+    links: Links,
 }
 
 impl<'s, 'a> Walk<'s, 'a> {
@@ -56,7 +52,7 @@ impl<'s, 'a> Walk<'s, 'a> {
             windows,
             filler: Filler::default(),
             levels: Vec::new(),
-            links: HashMap::new(),
+            links: Links::default(),
         }
     }
 
@@ -65,8 +61,9 @@ impl<'s, 'a> Walk<'s, 'a> {
         let options = self.session.options;
         let replace = match (options.overwrite, options.delete) {
             (Overwrite::Never, _) => Replace::Nothing,
-            (_, true) => Replace::Trees,
-            (_, false) => Replace::Nodes,
+            // A filter may protect something in what stands in the way.
+            (_, true) if options.filter.is_empty() => Replace::Trees,
+            _ => Replace::Nodes,
         };
         let target_options = TargetOptions { replace, numeric_ids: options.numeric_ids };
         let root = match options.dry_run {
@@ -236,16 +233,16 @@ impl<'s, 'a> Walk<'s, 'a> {
     ) -> std::result::Result<Arc<LinkSource>, Arc<LinkSource>> {
         let Metadata { device, inode, nlink, .. } = entry.meta;
         let key = (device, inode, std::mem::discriminant(&entry.node));
-        if let Some((source, left)) = self.links.get_mut(&key) {
-            let source = Arc::clone(source);
-            *left -= 1;
-            if *left == 0 {
-                self.links.remove(&key);
-            }
+        if let Some(source) = self.links.next_name(&key) {
             return Err(source);
         }
         let source = LinkSource::new(Arc::clone(&place.node), entry.name.clone());
-        self.links.insert(key, (Arc::clone(&source), nlink - 1));
+        if !self.links.first_name(key, Arc::clone(&source), nlink - 1, RESTORE_LINKS_MAX) {
+            add(&self.session.counts.warnings, 1);
+            self.session.observer.warning(
+                "too many hard links to remember: some names of the same file become files of their own",
+            );
+        }
         Ok(source)
     }
 }
@@ -325,14 +322,11 @@ fn remove_extraneous(
         names.next_if_eq(&wanted);
     }
     extraneous.extend(names);
-    extraneous
-        .retain(|name| session.options.filter.select(filter, name.as_bytes(), false) == Selection::Take);
+    let options = session.options;
+    let by = if options.filter.is_empty() { None } else { Some((&options.filter, filter.clone())) };
+    let rules = Rules { filter: by, dry_run: options.dry_run };
     for name in extraneous {
-        if session.options.dry_run {
-            add(&session.counts.deleted, 1);
-            continue;
-        }
-        dir.remove(&name, &mut |path, removed| match removed {
+        dir.remove_selected(&name, &rules, &mut |path, removed| match removed {
             Ok(()) => add(&session.counts.deleted, 1),
             Err(error) => session.file_error(path, &format_args!("cannot remove: {error}")),
         });

@@ -63,6 +63,8 @@ pub(super) struct Window {
     pub files: Vec<WindowFile>,
     pub parts: Vec<FilePart>,
     pub gaps: Vec<Gap>,
+    /// Zeros to verify: also those that a new file has without being written.
+    pub checks: Vec<Gap>,
     pub nodes: Vec<NodeJob>,
     pub links: Vec<LinkJob>,
     /// Directories opened for it.

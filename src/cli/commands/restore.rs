@@ -126,7 +126,8 @@ pub fn run(settings: &Settings, args: &RestoreArgs) -> Result<Outcome, Failure> 
         numeric_ids: args.numeric_ids,
     };
     let repository = places::repository_folder(settings.repo()?);
-    places::check_target(&args.target, args.delete, repository.as_deref())?;
+    let deletes = args.delete.then_some((&options.filter, &*wanted.path));
+    places::check_target(&args.target, deletes, repository.as_deref())?;
 
     let progress = Progress::new(settings);
     let repo = session::open_indexed(settings, &progress)?;

@@ -54,15 +54,17 @@ impl TargetError {
         }
     }
 
-    /// True where the disk is full or a quota is used up: the next file will not fare better.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_full(source))
+    /// True where the disk is full, a quota used up or the target read-only: the next file will not
+    /// fare better.
+    pub fn ends_all(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if ends_all(source))
     }
 }
 
-/// True for the errors of a full disk and of a used-up quota.
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+/// True for the errors of a full disk, of a used-up quota and of a read-only file system.
+fn ends_all(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 impl From<TargetError> for Error {
@@ -136,8 +138,8 @@ impl Warning {
         Self { attribute, source: source.into() }
     }
 
-    /// True where the disk is full or a quota is used up.
-    pub fn is_full(&self) -> bool {
-        is_full(&self.source)
+    /// True where the disk is full, a quota used up or the target read-only.
+    pub fn ends_all(&self) -> bool {
+        ends_all(&self.source)
     }
 }

@@ -42,7 +42,11 @@ impl TargetDir {
     /// Makes a new file with its data and attributes in one go: what small files should use.
     pub fn write_file(&self, name: &EntryName, data: &[u8], meta: &Metadata) -> TargetResult<Vec<Warning>> {
         let (fd, found) = self.create_fd(name, meta, !meta.xattrs.is_empty())?;
-        write_all_at(fd.as_fd(), data, 0).map_err(self.io_error("write", name))?;
+        if let Err(error) = write_all_at(fd.as_fd(), data, 0) {
+            // Half of it must not be taken for the file. The error of the write is the one that counts.
+            let _ = rustix::fs::unlinkat(self, name.as_bytes(), AtFlags::empty());
+            return Err(self.io_error("write", name)(error));
+        }
         Ok(meta::apply(&self.ctx, &Node::Open(fd.as_fd()), found, meta))
     }
 

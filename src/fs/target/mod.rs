@@ -39,7 +39,7 @@ pub use dir::{Existing, ExistingKind, Origin, TargetDir};
 pub use error::{Attribute, TargetError, TargetResult, Warning};
 pub use file::TargetFile;
 pub use nodes::SpecialNode;
-pub use remove::OnRemoved;
+pub use remove::{OnRemoved, Rules};
 
 use display_path::DisplayPath;
 use owners::Owners;

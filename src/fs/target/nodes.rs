@@ -79,14 +79,14 @@ impl TargetDir {
     }
 
     /// Makes `name` another name of the file `source_name` in `source`, which must be finished. Its
-    /// attributes are the file's. The caller may fall back to a copy where the file system cannot
+    /// attributes are the file's. False if it was that already. The caller may fall back to a copy where the file system cannot
     /// (`Unsupported`, `TooManyLinks`, `PermissionDenied`, `CrossesDevices`).
     pub fn create_hard_link(
         &self,
         name: &EntryName,
         source: &TargetDir,
         source_name: &EntryName,
-    ) -> TargetResult<()> {
+    ) -> TargetResult<bool> {
         let identity = |dir: &TargetDir, name: &EntryName| {
             rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).map(|s| sys::identity(&s))
         };
@@ -96,11 +96,11 @@ impl TargetDir {
             match rustix::fs::linkat(source, source_name.as_bytes(), self, name.as_bytes(), flags) {
                 // Clearing the way would remove the very file if it has this name already.
                 Err(Errno::EXIST) => match (identity(source, source_name), identity(self, name)) {
-                    (Ok(wanted), Ok(there)) if wanted == there => Ok(()),
+                    (Ok(wanted), Ok(there)) if wanted == there => Ok(false),
                     (Err(errno), _) => Err(errno),
                     _ => Err(Errno::EXIST),
                 },
-                other => other,
+                other => other.map(|()| true),
             }
         };
         self.create_at("create hard link", name, make)

@@ -11,6 +11,7 @@ use super::dir::TargetDir;
 use super::error::{TargetError, TargetResult};
 use super::{Context, sys};
 use crate::entry_name::EntryName;
+use crate::fs::exclude::{FilterState, PathFilter, Selection};
 
 /// Hears of every path that was removed, or could not be.
 pub type OnRemoved<'a> = dyn FnMut(&Path, io::Result<()>) + 'a;
@@ -41,9 +42,15 @@ impl TargetDir {
 
     /// Removes `name` with all that is below it, and goes on after what cannot be removed.
     pub fn remove(&self, name: &EntryName, on_removed: &mut OnRemoved<'_>) {
+        self.remove_selected(name, &Rules::default(), on_removed);
+    }
+
+    /// As [`remove`](Self::remove), only what `rules` allow. Directories that hold something else stay.
+    pub fn remove_selected(&self, name: &EntryName, rules: &Rules<'_>, on_removed: &mut OnRemoved<'_>) {
         let mut removal = Removal {
             ctx: &self.ctx,
             base: self.as_fd(),
+            rules,
             current: None,
             levels: Vec::new(),
             path: self.path(),
@@ -53,11 +60,21 @@ impl TargetDir {
     }
 }
 
+/// What of a tree is removed.
+#[derive(Debug, Clone, Default)]
+pub struct Rules<'a> {
+    /// Only what this takes, with where it stands in the directory that is removed from.
+    pub filter: Option<(&'a PathFilter, FilterState)>,
+    /// Nothing; only says what would be.
+    pub dry_run: bool,
+}
+
 /// A removal on its way through a tree. Only the directory it is in is held open, so that depth
 /// costs no handles; on the way up, the parent must still be the directory it came from.
 struct Removal<'a, 'b> {
     ctx: &'a Context,
     base: BorrowedFd<'a>,
+    rules: &'a Rules<'a>,
     /// The directory it is in; `None` in the base.
     current: Option<OwnedFd>,
     levels: Vec<Level>,
@@ -71,8 +88,9 @@ struct Level {
     name: EntryName,
     parent: sys::Identity,
     pending: Vec<(EntryName, FileType)>,
-    /// Something below could not be removed, and was reported.
-    failed: bool,
+    filter: FilterState,
+    /// It cannot be removed: something below it stays, either reported or not selected.
+    stays: bool,
 }
 
 impl Removal<'_, '_> {
@@ -97,19 +115,49 @@ impl Removal<'_, '_> {
 
     /// Removes what is no directory, enters what is one.
     fn remove_node(&mut self, name: &EntryName, kind: FileType) {
-        let unlinked = match kind {
-            FileType::Directory => Err(Errno::ISDIR),
-            _ => rustix::fs::unlinkat(self.here(), name.as_bytes(), AtFlags::empty()),
-        };
+        let selected = self.select(name, kind);
         self.path.push(name.as_os_str());
-        let result = match unlinked {
-            Err(Errno::ISDIR) => match self.enter(name) {
-                Ok(()) => return,
-                Err(error) => Err(error),
+        let result = match selected {
+            Ok((Selection::Skip, ..)) => {
+                self.levels.iter_mut().last().into_iter().for_each(|level| level.stays = true);
+                self.path.pop();
+                return;
+            }
+            Ok((selection, FileType::Directory, filter)) => self.enter(name, selection, filter),
+            Ok((_, kind, filter)) => match self.unlink(name, kind) {
+                Err(Errno::ISDIR) => self.enter(name, Selection::Take, filter),
+                unlinked => return self.report(unlinked.map_err(io::Error::from)),
             },
-            other => other.map_err(io::Error::from),
+            Err(error) => Err(error),
         };
-        self.report(result);
+        if let Err(error) = result {
+            self.report(Err(error));
+        }
+    }
+
+    /// What is to be done with `name`, what it is, and where the filter stands inside it.
+    fn select(&self, name: &EntryName, kind: FileType) -> io::Result<(Selection, FileType, FilterState)> {
+        let kind = match kind {
+            FileType::Unknown if self.rules.filter.is_some() || self.rules.dry_run => {
+                let stat = rustix::fs::statat(self.here(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
+                sys::file_type(&stat)
+            }
+            kind => kind,
+        };
+        let Some((filter, base)) = &self.rules.filter else {
+            return Ok((Selection::Take, kind, FilterState::default()));
+        };
+        let here = self.levels.last().map_or(base, |level| &level.filter);
+        let selection = filter.select(here, name.as_bytes(), kind == FileType::Directory);
+        Ok((selection, kind, filter.enter(here, name.as_bytes())))
+    }
+
+    fn unlink(&self, name: &EntryName, kind: FileType) -> rustix::io::Result<()> {
+        match (self.rules.dry_run, kind) {
+            (true, _) => Ok(()),
+            (false, FileType::Directory) => Err(Errno::ISDIR),
+            (false, _) => rustix::fs::unlinkat(self.here(), name.as_bytes(), AtFlags::empty()),
+        }
     }
 
     /// Reports on the path it is at, and goes back to the directory that holds it.
@@ -119,22 +167,29 @@ impl Removal<'_, '_> {
             if result.is_err()
                 && let Some(level) = self.levels.last_mut()
             {
-                level.failed = true;
+                level.stays = true;
             }
             (self.on_removed)(&self.path, result);
         }
         self.path.pop();
     }
 
-    fn enter(&mut self, name: &EntryName) -> io::Result<()> {
+    fn enter(&mut self, name: &EntryName, selection: Selection, filter: FilterState) -> io::Result<()> {
         let above = rustix::fs::fstat(self.here())?;
-        let (fd, stat) = sys::open_directory_to_change(self.ctx, self.here(), name)?;
+        let (fd, stat) = if self.rules.dry_run {
+            let fd = sys::open_directory(self.here(), name)?;
+            let stat = rustix::fs::fstat(&fd)?;
+            (fd, stat)
+        } else {
+            sys::open_directory_to_change(self.ctx, self.here(), name)?
+        };
         if stat.st_dev != above.st_dev {
             return Err(io::Error::new(io::ErrorKind::CrossesDevices, "another file system is mounted here"));
         }
         let pending = sys::list(fd.as_fd())?;
         let parent = sys::identity(&above);
-        self.levels.push(Level { name: name.clone(), parent, pending, failed: false });
+        let stays = selection != Selection::Take;
+        self.levels.push(Level { name: name.clone(), parent, pending, filter, stays });
         self.current = Some(fd);
         Ok(())
     }
@@ -153,14 +208,17 @@ impl Removal<'_, '_> {
             }
         };
         self.current = parent;
-        if level.failed {
+        if level.stays {
             if let Some(above) = self.levels.last_mut() {
-                above.failed = true;
+                above.stays = true;
             }
             self.path.pop();
             return Ok(());
         }
-        let removed = rustix::fs::unlinkat(self.here(), level.name.as_bytes(), AtFlags::REMOVEDIR);
+        let removed = match self.rules.dry_run {
+            true => Ok(()),
+            false => rustix::fs::unlinkat(self.here(), level.name.as_bytes(), AtFlags::REMOVEDIR),
+        };
         self.report(removed.map_err(io::Error::from));
         Ok(())
     }

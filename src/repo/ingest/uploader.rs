@@ -144,8 +144,18 @@ impl Shared {
         if unlisted.packs.is_empty() {
             return Ok(());
         }
+        let chunks = unlisted.chunks;
         let segment = Segment { packs: unlisted.packs, ..Segment::default() };
-        let published = segments::publish(&self.repo, &segment)?;
+        let published = match segments::publish(&self.repo, &segment) {
+            Ok(published) => published,
+            Err(error) => {
+                // The end of the run tries again.
+                let mut unlisted = self.unlisted.lock();
+                unlisted.packs.extend(segment.packs);
+                unlisted.chunks += chunks;
+                return Err(error);
+            }
+        };
         self.counters.stored_bytes.fetch_add(published.size, Ordering::Relaxed);
         segments::apply(self.repo.index(), published.id, &segment)?;
         for pack in &segment.packs {

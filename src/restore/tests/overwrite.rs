@@ -69,6 +69,7 @@ fn what_is_of_another_kind_is_replaced_and_nothing_is_followed() {
     let report = f.try_run("", &RestoreOptions::default(), &recorder).unwrap();
     assert_eq!(report.errors, 1);
     assert_eq!(recorder.file_errors()[0].0, f.path("d/b"));
+    assert!(f.path("d/b/full").exists());
     f.restore(&RestoreOptions { delete: true, ..Default::default() });
     assert_eq!(f.read("d/b"), b"new b");
 }
@@ -112,4 +113,57 @@ fn a_file_that_may_not_be_written_is_kept_if_right_and_replaced_if_not() {
     f.restore(&RestoreOptions::default());
     assert_eq!(f.read("a"), b"right");
     f.assert_attributes("a", 0o400);
+}
+
+#[test]
+fn delete_spares_what_the_filter_protects_at_any_depth_and_a_dry_run_counts_the_same() {
+    let f = fixture();
+    f.restore(&RestoreOptions::default());
+    for made in ["d/lost/deep", "gone/deep"] {
+        fs::create_dir_all(f.path(made)).unwrap();
+        fs::write(f.path(made).join("x"), "").unwrap();
+    }
+    fs::write(f.path("d/lost/deep/mine.keep"), "").unwrap();
+    fs::write(f.path("d/lost/y"), "").unwrap();
+    let options = |dry_run| {
+        let filter = PathFilter::new(&[], &[], &["*.keep".into()], &[]).unwrap();
+        RestoreOptions { delete: true, dry_run, filter, ..Default::default() }
+    };
+    let dry = f.restore(&options(true));
+    assert!(f.path("gone/deep/x").exists() && f.path("d/lost/y").exists());
+    let wet = f.restore(&options(false));
+    assert_eq!((dry.deleted, wet.deleted), (5, 5));
+    assert_eq!((names(&f.target()), names(&f.path("d/lost"))), (vec!["d".into()], vec!["deep".to_owned()]));
+    assert_eq!(names(&f.path("d/lost/deep")), ["mine.keep"]);
+    // What is included by a pattern only goes where the pattern matches.
+    fs::write(f.path("d/lost/deep/x.tmp"), "").unwrap();
+    let filter = || PathFilter::new(&["*.tmp".into(), "a".into()], &[], &[], &[]).unwrap();
+    let report = f.restore(&RestoreOptions { delete: true, filter: filter(), ..Default::default() });
+    assert_eq!(report.deleted, 1);
+    assert_eq!(names(&f.path("d/lost/deep")), ["mine.keep"]);
+    // Nor does a filter let a folder go that is in the way of a file.
+    fs::remove_file(f.path("d/a")).unwrap();
+    fs::create_dir(f.path("d/a")).unwrap();
+    fs::write(f.path("d/a/mine.keep"), "").unwrap();
+    let recorder = Recorder::default();
+    assert_eq!(f.try_run("", &options(false), &recorder).unwrap().errors, 1);
+    assert!(f.path("d/a/mine.keep").exists());
+    let errors = recorder.file_errors();
+    assert!(errors[0].0 == f.path("d/a") && !errors[0].1.contains("d/a"), "{errors:?}");
+}
+
+#[test]
+fn an_attribute_that_cannot_be_given_is_an_error_of_its_file() {
+    use crate::format::entry::Xattr;
+    let xattr = |name: &[u8]| Xattr { name: name.into(), value: (*b"1").into() };
+    let meta = Metadata { xattrs: vec![xattr(b"nonsense"), xattr(b"worse")], ..meta(0o640) };
+    let f = Fixture::new(vec![Tree::File("a", meta, vec![Bytes::Chunk(b"a".to_vec())]), file("b", &[b"b"])]);
+    let recorder = Recorder::default();
+    let report = f.try_run("", &RestoreOptions::default(), &recorder).unwrap();
+    assert_eq!((f.read("a"), f.read("b")), (b"a".to_vec(), b"b".to_vec()));
+    if rustix::process::geteuid().is_root() {
+        assert_eq!((report.errors, report.warnings), (1, 0));
+        let errors = recorder.file_errors();
+        assert!(errors.len() == 1 && errors[0].1.contains("nonsense") && errors[0].1.contains("worse"));
+    }
 }

@@ -59,7 +59,7 @@ fn a_tree_comes_back() {
     for mode in [Overwrite::Always, Overwrite::IfChanged] {
         let report = f.restore(&overwrite(mode));
         assert_sample(&f);
-        assert_eq!((report.bytes_written, report.files_unchanged), (0, 6), "{mode:?}");
+        assert_eq!((report.bytes_written, report.files_unchanged), (0, 7), "{mode:?}");
         assert_eq!(report.bytes_already_right, report.bytes_total);
     }
     std::fs::set_permissions(f.path("home/locked"), PermissionsExt::from_mode(0o700)).unwrap();
@@ -70,7 +70,18 @@ fn verified_files_are_whole() {
     let f = Fixture::new(sample());
     let report = f.restore(&RestoreOptions { verify: true, ..Default::default() });
     assert_sample(&f);
-    assert_eq!(report.files_verified, 5);
+    assert_eq!(report.files_verified, 6);
+    // What is right already is verified too.
+    for mode in [Overwrite::Always, Overwrite::IfChanged, Overwrite::IfNewer] {
+        let report = f.restore(&RestoreOptions { verify: true, ..overwrite(mode) });
+        let expected = if mode == Overwrite::IfNewer { 0 } else { 6 };
+        assert_eq!((report.files_verified, report.bytes_written), (expected, 0), "{mode:?}");
+    }
+    let time = std::fs::metadata(f.path("home/a")).unwrap().modified().unwrap();
+    std::fs::write(f.path("home/a"), "wrong").unwrap();
+    std::fs::File::options().write(true).open(f.path("home/a")).unwrap().set_modified(time).unwrap();
+    f.restore(&RestoreOptions { verify: true, ..overwrite(Overwrite::IfChanged) });
+    assert_sample(&f);
     std::fs::set_permissions(f.path("home/locked"), PermissionsExt::from_mode(0o700)).unwrap();
 }
 
@@ -128,13 +139,13 @@ fn holes_stay_holes_and_zeros_stay_zeros() {
     assert!((MIB..MIB + 65536).contains(&blocks), "{blocks}");
     // In place: what was a hole is one again.
     std::fs::write(f.path("mixed"), noise(4, 3 << 20)).unwrap();
-    f.restore(&RestoreOptions::default());
+    f.restore(&RestoreOptions { verify: true, ..Default::default() });
     assert_eq!(f.read("mixed"), expected);
     assert!(f.stat("mixed").blocks() * 512 < MIB + 65536);
     let report = f.restore(&RestoreOptions::default());
     assert_eq!((report.bytes_written, report.files_unchanged), (0, 2));
-    f.restore(&RestoreOptions { sparse: true, ..Default::default() });
-    assert_eq!(f.read("mixed"), expected);
+    let report = f.restore(&RestoreOptions { sparse: true, verify: true, ..Default::default() });
+    assert_eq!((f.read("mixed"), report.files_verified), (expected.clone(), 2));
     assert!(f.stat("mixed").blocks() * 512 < 65536);
 }
 
@@ -172,7 +183,7 @@ fn a_dry_run_counts_and_changes_nothing() {
     std::fs::write(f.path("home/extra"), "").unwrap();
     let report = f.restore(&dry);
     assert_eq!(f.read("home/two"), b"one and 2");
-    assert_eq!((report.bytes_written, report.deleted, report.files_unchanged), (3, 1, 5));
+    assert_eq!((report.bytes_written, report.deleted, report.files_unchanged), (3, 1, 6));
     std::fs::set_permissions(f.path("home/locked"), PermissionsExt::from_mode(0o700)).unwrap();
 }
 

@@ -44,7 +44,7 @@ fn names_are_any_bytes() {
     let too_long = EntryName::new(&[b'x'; 256]).unwrap();
     let error = at.dir().write_file(&too_long, b"", &meta(0o600)).unwrap_err();
     assert!(error.path().ends_with("x".repeat(256)));
-    assert!(!error.is_full());
+    assert!(!error.ends_all());
 }
 
 #[test]
@@ -121,8 +121,9 @@ fn hard_links_join_names() {
     let dir = at.dir().open_or_create_child(&name("dir")).unwrap();
     at.dir().write_file(&name("file"), b"data", &meta(0o640)).unwrap();
     std::fs::write(at.path("dir/link"), "old").unwrap();
-    for _ in 0..2 {
-        dir.create_hard_link(&name("link"), at.dir(), &name("file")).unwrap();
+    for round in 0..2 {
+        let made = dir.create_hard_link(&name("link"), at.dir(), &name("file")).unwrap();
+        assert_eq!(made, round == 0);
         assert_eq!(at.path("dir/link").metadata().unwrap().nlink(), 2);
     }
     assert_eq!(std::fs::read(at.path("dir/link")).unwrap(), b"data");
@@ -151,13 +152,14 @@ fn a_root_is_opened_without_making_it() {
 }
 
 #[test]
-fn a_full_disk_is_told_apart() {
+fn a_full_or_read_only_disk_is_told_apart() {
     use rustix::io::Errno;
     let at = Fixture::new(Replace::Nodes);
-    for (errno, full) in [(Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::IO, false)] {
+    for (errno, full) in [(Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::ROFS, true), (Errno::IO, false)]
+    {
         let error = at.dir().io_error("write", &name("file"))(errno);
-        assert_eq!(error.is_full(), full);
-        assert_eq!(Warning::new(Attribute::Times, errno).is_full(), full);
+        assert_eq!(error.ends_all(), full);
+        assert_eq!(Warning::new(Attribute::Times, errno).ends_all(), full);
         assert_eq!(crate::error::Error::from(error).kind(), crate::error::ErrorKind::Io);
     }
 }
