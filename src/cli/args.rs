@@ -158,6 +158,10 @@ fn without_variables(command: clap::Command, leave_out: &dyn Fn(&OsStr) -> bool)
 /// The usage line of an error shows options as if they were required where a variable gives them; the
 /// same error is had without variables, unless one of them is what is wrong.
 fn better_usage(error: clap::Error, args: &[OsString]) -> clap::Error {
+    if !error.use_stderr() {
+        // It is help, which does name the variables.
+        return error;
+    }
     match without_variables(definition(), &|_| true).try_get_matches_from(args) {
         Err(better) if better.kind() == error.kind() => better,
         _ => error,
