@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
 use crate::id::{PackId, SegmentId};
@@ -16,6 +16,9 @@ use crate::store::ListItem;
 
 /// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
 const LOAD_BATCH: usize = 8;
+
+/// How often the index is brought up to date again when segments change meanwhile.
+const SYNC_ATTEMPTS: u32 = 3;
 
 /// Packs that are taken in at once where their segment is lost; bounds memory.
 const ADOPT_BATCH: usize = 64;
@@ -84,13 +87,18 @@ fn delta(id: SegmentId, segment: &Segment) -> SegmentDelta<'_> {
 /// A damaged segment is a warning: what it listed is found in the packs themselves when it is needed
 /// (see [`adopt_unlisted_packs`]).
 pub fn sync(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
-    match sync_once(repo, index, observer) {
-        // The cache met damage of its own: once more, from nothing.
-        Err(Error::Index(_)) if index.is_damaged() => {
-            index.clear()?;
-            sync_once(repo, index, observer)
+    let mut attempts_left = SYNC_ATTEMPTS;
+    loop {
+        attempts_left -= 1;
+        match sync_once(repo, index, observer) {
+            // The cache met damage of its own: once more, from nothing.
+            Err(Error::Index(_)) if attempts_left > 0 && index.is_damaged() => index.clear()?,
+            // A segment was replaced between listing and reading it: what replaces it is listed now.
+            Err(Error::Store(error)) if attempts_left > 0 && error.kind == StoreErrorKind::NotFound => {
+                index.clear()?;
+            }
+            result => return result,
         }
-        result => result,
     }
 }
 
