@@ -127,53 +127,36 @@ fn an_entry_is_pinned_byte_by_byte() {
     assert_eq!(hex::encode(bytes), expected);
 }
 
+/// A fifo of no particular attributes.
+fn plain_entry(name: &[u8]) -> Entry {
+    let epoch = Timestamp { secs: 0, nanos: 0 };
+    let meta = Metadata {
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        user: Box::default(),
+        group: Box::default(),
+        mtime: epoch,
+        ctime: epoch,
+        device: 0,
+        inode: 0,
+        nlink: 1,
+        xattrs: vec![],
+    };
+    Entry { name: EntryName::new(name).unwrap(), meta, node: Node::Fifo }
+}
+
 #[test]
 fn a_name_with_a_slash_is_refused() {
     let mut bytes = Vec::new();
-    let entry = Entry {
-        name: EntryName::new(b"abc").unwrap(),
-        meta: Metadata {
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            user: Box::default(),
-            group: Box::default(),
-            mtime: Timestamp { secs: 0, nanos: 0 },
-            ctime: Timestamp { secs: 0, nanos: 0 },
-            device: 0,
-            inode: 0,
-            nlink: 1,
-            xattrs: vec![],
-        },
-        node: Node::Fifo,
-    };
-    encode_entry(&mut bytes, &mut Vec::new(), &entry).unwrap();
+    encode_entry(&mut bytes, &mut Vec::new(), &plain_entry(b"abc")).unwrap();
     bytes[4] = b'/';
     assert_eq!(decode_entry(&mut Reader::new(&bytes)), Err(DecodeError::Invalid("an entry's name")));
 }
 
 #[test]
 fn what_no_reader_accepts_is_not_written() {
-    let mut entry = decode_entry(&mut Reader::new(&{
-        let mut bytes = Vec::new();
-        let meta = Metadata {
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            user: Box::default(),
-            group: Box::default(),
-            mtime: Timestamp { secs: 0, nanos: 0 },
-            ctime: Timestamp { secs: 0, nanos: 0 },
-            device: 0,
-            inode: 0,
-            nlink: 1,
-            xattrs: vec![],
-        };
-        let name = EntryName::new(b"a").unwrap();
-        encode_entry(&mut bytes, &mut Vec::new(), &Entry { name, meta, node: Node::Fifo }).unwrap();
-        bytes
-    }))
-    .unwrap();
+    let mut entry = plain_entry(b"a");
     let mut out = Vec::new();
     entry.node = Node::File(Content { size: CONTENT_MAX_BYTES + 1, depth: 0, parts: vec![] });
     assert_eq!(encode_entry(&mut out, &mut Vec::new(), &entry), Err(EncodeError::Content));
