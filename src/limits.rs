@@ -90,6 +90,24 @@ pub const SEALED_LEVEL: i32 = 3;
 /// zstd level of metadata frames: there is little of it, and it is read often.
 pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
+/// zstd level of delta frames: lower levels find too little in a prefix.
+pub const ZSTD_DELTA_LEVEL: i32 = 3;
+/// Largest plaintext of a delta frame of several chunks: beyond it, and beyond the prefix below, the match
+/// tables of that level no longer reach.
+pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;
+/// Largest prefix of a delta frame that is written.
+pub const DELTA_PREFIX_MAX_BYTES: usize = 512 * KIB;
+/// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
+/// `docs/decisions/0008`.
+pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
+/// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does
+/// not lose the place.
+pub const DELTA_AHEAD_BYTES: u64 = 1024 * MIB as u64;
+/// How far back: an insertion up to this length does not lose the place.
+pub const DELTA_BEHIND_BYTES: u64 = 256 * MIB as u64;
+/// Most parts of an old stream in memory, some 150 bytes each.
+pub const DELTA_WINDOW_PARTS: usize = 64 * 1024;
+
 // --- contents and listings ---------------------------------------------------------------------
 
 /// A content with more parts than this stores its list of parts as chunks of its own.
@@ -241,4 +259,7 @@ const _: () = {
     assert!(CHUNK_HARD_MAX_BYTES as usize + DATA_FRAME_TARGET_BYTES <= FRAME_RAW_MAX_BYTES);
     assert!((DATA_PACK_TARGET_BYTES + FRAME_RAW_MAX_BYTES) as u64 <= PACK_MAX_BYTES);
     assert!(FRAME_PREFIX_MAX_BYTES <= FRAME_RAW_MAX_BYTES);
+    assert!(DELTA_PREFIX_MAX_BYTES <= FRAME_PREFIX_MAX_BYTES);
+    assert!(DELTA_FRAME_MAX_BYTES <= FRAME_RAW_MAX_BYTES);
+    assert!(DELTA_WRITE_DEPTH_MAX <= DELTA_DEPTH_MAX);
 };

@@ -19,7 +19,9 @@ use crate::format::entry::{Content, Entry, Metadata, Node, Part};
 use crate::fs::extents::Span;
 use crate::fs::metadata::MetadataReader;
 use crate::fs::source::{Change, SourceFile, Stat};
+use crate::id::ChunkId;
 use crate::limits::{READ_BATCH_BYTES, SMALL_FILE_MAX_BYTES};
+use crate::repo::delta::{OldStream, Piece};
 use crate::repo::ingest::PartList;
 
 /// A file that the parent does not have, or has otherwise.
@@ -30,6 +32,8 @@ pub struct ChangedFile {
     pub name: EntryName,
     /// What it looked like when the directory was walked.
     pub stat: Stat,
+    /// What the parent has in its place.
+    pub before: Option<Content>,
 }
 
 /// A small file whose bytes are in the buffer of its task.
@@ -40,6 +44,7 @@ struct ReadFile {
     size: u64,
     /// Pieces of the batch, and holes, in order.
     parts: Vec<Planned>,
+    before: Option<Content>,
 }
 
 enum Planned {
@@ -108,13 +113,14 @@ fn take_small(
         }
     }
     let mut parts = Vec::with_capacity(batch.len());
-    batch.store(context.ingest, buffer, |part| {
+    let bases = small_bases(context, batch, &read);
+    batch.store(context.ingest, buffer, &bases, |part| {
         parts.push(part);
         Ok(())
     })?;
     let mut parts = parts.into_iter();
     for file in read {
-        let mut list = PartList::default();
+        let mut list = part_list(context, file.before.as_ref());
         for planned in file.parts {
             match planned {
                 Planned::Hole(len) => list.push(context.ingest, Part::Hole { len })?,
@@ -130,6 +136,43 @@ fn take_small(
         directory.put(file.place, entry, true);
     }
     Ok(())
+}
+
+/// The list of a stream that replaces `before`.
+fn part_list(context: &Context<'_>, before: Option<&Content>) -> PartList {
+    before.map_or_else(PartList::default, |before| PartList::replacing(context.ingest, before))
+}
+
+/// For each piece of the batch the old chunks that it replaces.
+fn small_bases(context: &Context<'_>, batch: &Batch, files: &[ReadFile]) -> Vec<Vec<ChunkId>> {
+    if !context.ingest.writes_deltas() {
+        return Vec::new();
+    }
+    let mut bases = Vec::with_capacity(batch.len());
+    let mut pieces = batch.pieces().into_iter();
+    for file in files {
+        let mut stream = Vec::new();
+        for planned in &file.parts {
+            match *planned {
+                Planned::Pieces(count) => stream.extend(pieces.by_ref().take(count)),
+                Planned::Hole(len) => stream.push(Piece { id: None, len }),
+            }
+        }
+        let old = file.before.as_ref().and_then(|before| context.ingest.old_stream(before));
+        let found = old.map(|old| old.bases(0, &stream, true)).unwrap_or_default();
+        let mut found = found.into_iter();
+        for planned in &file.parts {
+            let count = match *planned {
+                Planned::Pieces(count) => count,
+                Planned::Hole(_) => {
+                    found.next();
+                    continue;
+                }
+            };
+            bases.extend((0..count).map(|_| found.next().unwrap_or_default()));
+        }
+    }
+    bases
 }
 
 fn read_small(
@@ -171,7 +214,8 @@ fn read_small(
     for problem in problems {
         context.note(&directory.path_of(&changed.name), problem);
     }
-    Ok(ReadFile { place: changed.place, name: changed.name.clone(), meta, size, parts })
+    let (name, before) = (changed.name.clone(), changed.before.clone());
+    Ok(ReadFile { place: changed.place, name, meta, size, parts, before })
 }
 
 /// Appends the bytes of `extent` to `buffer`, fewer if the file has become shorter.
@@ -205,6 +249,7 @@ struct LargeFile<'a> {
     directory: Arc<Directory<'a>>,
     changed: ChangedFile,
     meta: Metadata,
+    old: Option<OldStream>,
     assembly: Mutex<Assembly>,
     /// Batches that are not stored yet, and the reader.
     pending: AtomicUsize,
@@ -222,6 +267,11 @@ pub struct Assembly {
 }
 
 impl Assembly {
+    /// Of a stream that replaces `before`.
+    pub fn replacing(context: &Context<'_>, before: Option<&Content>) -> Self {
+        Self { list: part_list(context, before), ..Self::default() }
+    }
+
     /// Takes the parts of batch `number`.
     pub fn put(&mut self, context: &Context<'_>, number: u64, parts: Vec<Part>) -> Result<()> {
         self.early.insert(number, parts);
@@ -262,11 +312,13 @@ fn take_large<'s, 'a: 's>(
     for problem in problems {
         context.note(&path, problem);
     }
+    let before = changed.before.as_ref();
     let large = Arc::new(LargeFile {
         directory: Arc::clone(directory),
+        old: before.and_then(|before| context.ingest.old_stream(before)),
+        assembly: Mutex::new(Assembly::replacing(context, before)),
         changed,
         meta,
-        assembly: Mutex::default(),
         pending: AtomicUsize::new(1),
         unreadable: AtomicBool::new(false),
     });
@@ -314,12 +366,17 @@ fn read_span<'s, 'a: 's>(
         offset += n as u64;
         Ok(n)
     };
-    read_batches(context, &mut source, &mut |buffer, lens| {
+    let mut start = extent.offset();
+    read_batches(context, &mut source, &mut |read| {
         let this = *number;
         *number += 1;
         large.pending.fetch_add(1, Ordering::Relaxed);
         let (large, done) = (Arc::clone(large), done.clone());
-        submit(scope, context, buffer, lens, move |scope, parts| {
+        let is_last = read.is_last && extent.end() >= large.changed.stat.size;
+        let batch = CutBatch { start, is_last, ..read };
+        start += batch.buffer.len() as u64;
+        submit(scope, context, move |scope| {
+            let parts = store_batch(context, large.old.as_ref(), batch);
             let put = parts.and_then(|parts| large.assembly.lock().put(context, this, parts));
             match put {
                 Ok(()) => batch_done(scope, context, &large, done),
@@ -329,17 +386,29 @@ fn read_span<'s, 'a: 's>(
     })
 }
 
-/// Reads `source` to its end, cuts it, and hands out batches: a buffer, and the lengths of the chunks
-/// at its start.
+/// Some bytes of a stream, cut.
+pub struct CutBatch {
+    /// The bytes.
+    pub buffer: Vec<u8>,
+    /// Lengths of the chunks that they are, in order.
+    pub lens: Vec<usize>,
+    /// Where they begin in the stream, or in what was read of it.
+    pub start: u64,
+    /// True if nothing comes after them.
+    pub is_last: bool,
+}
+
+/// Reads `source` to its end, cuts it, and hands out batches.
 pub fn read_batches(
     context: &Context<'_>,
     source: &mut dyn FnMut(&mut [u8]) -> std::io::Result<usize>,
-    each: &mut dyn FnMut(Vec<u8>, Vec<usize>),
+    each: &mut dyn FnMut(CutBatch),
 ) -> std::io::Result<()> {
     let chunker = context.ingest.repo().chunker();
     let full = READ_BATCH_BYTES + chunker.max_len();
     let mut buffer = take_buffer(context);
     let mut ended = false;
+    let mut start = 0;
     while !ended && !context.is_over() {
         let mut have = buffer.len();
         buffer.resize(full, 0);
@@ -362,7 +431,9 @@ pub fn read_batches(
         next.extend_from_slice(buffer.get(cut..).unwrap_or_default());
         buffer.truncate(cut);
         context.observer.advance(0, cut as u64);
-        each(std::mem::replace(&mut buffer, next), lens);
+        let buffer = std::mem::replace(&mut buffer, next);
+        each(CutBatch { buffer, lens, start, is_last: ended });
+        start += cut as u64;
     }
     give_buffer(context, buffer);
     Ok(())
@@ -382,17 +453,12 @@ fn give_buffer(context: &Context<'_>, buffer: Vec<u8>) {
 pub fn submit<'s, 'a: 's>(
     scope: &Scope<'s>,
     context: &'s Context<'a>,
-    buffer: Vec<u8>,
-    lens: Vec<usize>,
-    then: impl FnOnce(&Scope<'s>, Result<Vec<Part>>) + Send + 's,
+    store: impl FnOnce(&Scope<'s>) + Send + 's,
 ) {
     let store = move |scope: &Scope<'s>| {
-        if context.is_over() {
-            return;
+        if !context.is_over() {
+            store(scope);
         }
-        let parts = store_batch(context, &buffer, &lens);
-        give_buffer(context, buffer);
-        then(scope, parts);
     };
     let waiting = context.batches.fetch_add(1, Ordering::Relaxed);
     if waiting >= context.batches_max() {
@@ -406,18 +472,22 @@ pub fn submit<'s, 'a: 's>(
     }
 }
 
-fn store_batch(context: &Context<'_>, buffer: &[u8], lens: &[usize]) -> Result<Vec<Part>> {
+/// Stores the chunks of a batch, and gives its parts in order. `old` is the older version of the stream.
+pub fn store_batch(context: &Context<'_>, old: Option<&OldStream>, cut: CutBatch) -> Result<Vec<Part>> {
+    let CutBatch { buffer, lens, start, is_last } = cut;
     let mut batch = Batch::default();
-    let mut start = 0;
-    for &len in lens {
-        batch.push(context.ingest, buffer, start, len);
-        start += len;
+    let mut position = 0;
+    for &len in &lens {
+        batch.push(context.ingest, &buffer, position, len);
+        position += len;
     }
+    let bases = old.map(|old| old.bases(start, &batch.pieces(), is_last)).unwrap_or_default();
     let mut parts = Vec::with_capacity(lens.len());
-    batch.store(context.ingest, buffer, |part| {
+    batch.store(context.ingest, &buffer, &bases, |part| {
         parts.push(part);
         Ok(())
     })?;
+    give_buffer(context, buffer);
     Ok(parts)
 }
 

@@ -83,7 +83,9 @@ impl OpenPack {
         let number = self.shared.sealer.take_number().ok_or_else(full)?;
         let stored = (encoded.bytes.len() + TAG_LEN) as u64;
         let extent = Extent::new(state.next_offset, stored).ok_or_else(full)?;
-        let entry = FrameEntry { extent, raw_len, codec: encoded.codec, depth: 0, bases: Vec::new(), chunks };
+        let bases = encoded.bases.clone();
+        let entry =
+            FrameEntry { extent, raw_len, codec: encoded.codec, depth: encoded.depth, bases, chunks };
         state.next_offset = extent.end();
         state.frames.push(entry.clone());
         state.sealed.push(Bytes::new());
@@ -102,9 +104,15 @@ impl OpenPack {
 }
 
 impl Reservation {
-    /// Seals `encoded` into its place; with `verify`, opens it again and compares every chunk with its
-    /// id. Gives the pack if this was the last place of a closed one.
-    pub fn fill(self, repo: &Repository, encoded: EncodedFrame, verify: bool) -> Result<Option<ClosedPack>> {
+    /// Seals `encoded`, which refers to `prefix`, into its place; with `verify`, opens it again and compares
+    /// every chunk with its id. Gives the pack if this was the last place of a closed one.
+    pub fn fill(
+        self,
+        repo: &Repository,
+        encoded: EncodedFrame,
+        prefix: &[u8],
+        verify: bool,
+    ) -> Result<Option<ClosedPack>> {
         let number = self.number.get();
         let mut sealed = encoded.bytes;
         self.shared
@@ -112,7 +120,7 @@ impl Reservation {
             .seal(self.number, &mut sealed)
             .map_err(|_| Error::Internal("sealing a frame failed".to_owned()))?;
         if verify {
-            seal::open_frame(repo.keys(), self.shared.sealer.key(), number, &self.entry, &sealed, &[])
+            seal::open_frame(repo.keys(), self.shared.sealer.key(), number, &self.entry, &sealed, prefix)
                 .map_err(|error| {
                     Error::Internal(format!(
                         "a new frame does not open again ({error}): nothing was stored; this machine's \
