@@ -6,7 +6,7 @@ use zstd::bulk;
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::crypto::aead::TAG_LEN;
-use crate::limits::{FRAME_PREFIX_MAX_BYTES, FRAME_RAW_MAX_BYTES, ZSTD_DELTA_LEVEL};
+use crate::limits::{FRAME_PREFIX_MAX_BYTES, FRAME_RAW_MAX_BYTES};
 
 /// Compressed bytes that do not decode to what they should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,11 +44,11 @@ impl Compressor {
 }
 
 /// `raw` as one zstd frame that refers to `prefix`, or nothing where it would not be shorter than `raw`.
-pub fn compress_delta(raw: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
+pub fn compress_delta(raw: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
     // A prefix is borrowed by its context, so each frame takes a context of its own; measured, that costs
     // a twentieth of the frame's time.
     let mut context = CCtx::try_create()?;
-    context.set_parameter(CParameter::CompressionLevel(ZSTD_DELTA_LEVEL)).ok()?;
+    context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
     context.ref_prefix(prefix).ok()?;
     let mut out = Vec::with_capacity(raw.len() + TAG_LEN);
     let len = context.compress2(&mut out, raw).ok()?;

@@ -90,8 +90,14 @@ pub const SEALED_LEVEL: i32 = 3;
 /// zstd level of metadata frames: there is little of it, and it is read often.
 pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
-/// zstd level of delta frames: lower levels find too little in a prefix.
+/// zstd level of a run's first data deltas: where little changed, the smaller result costs hardly any time.
+pub const ZSTD_DELTA_FIRST_LEVEL: i32 = 6;
+/// Plaintext bytes of a run that are encoded at that level.
+pub const DELTA_FIRST_BYTES: u64 = 256 * MIB as u64;
+/// zstd level of the data deltas after them: lower levels find too little in a prefix.
 pub const ZSTD_DELTA_LEVEL: i32 = 3;
+/// zstd level of metadata deltas: they are few, and mostly what an incremental of a large tree adds.
+pub const ZSTD_METADATA_DELTA_LEVEL: i32 = 9;
 /// Largest plaintext of a delta frame of several chunks: beyond it, and beyond the prefix below, the match
 /// tables of that level no longer reach.
 pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;

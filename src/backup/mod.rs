@@ -11,6 +11,7 @@
 //! hashed, compressed and sealed by all. Files that cannot be read are reported and left out; what
 //! the repository cannot store ends the run, and no snapshot is made.
 
+mod batches;
 mod chunks;
 mod context;
 mod directory;

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::backup::Taken;
+use crate::backup::batches::{Assembly, read_batches, store_batch, submit};
 use crate::backup::context::{Context, count};
-use crate::backup::file::{Assembly, read_batches, store_batch, submit};
 use crate::backup::previous::Previous;
 use crate::entry_name::EntryName;
 use crate::env::{Clock, SystemClock};
@@ -103,8 +103,7 @@ pub fn take(
     let entry = Entry { name, meta: stream_metadata(context), node: Node::File(content) };
     let mut encoded = Vec::new();
     encode_entry(&mut encoded, &mut Vec::new(), &entry);
-    let mut listing = previous
-        .map_or_else(MetadataWriter::default, |old| MetadataWriter::replacing(context.ingest, old));
+    let mut listing = MetadataWriter::replacing(context.ingest, previous);
     listing.write(context.ingest, &encoded)?;
     let root = listing.finish(context.ingest)?;
     context.observer.advance(1, 0);

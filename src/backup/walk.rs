@@ -105,9 +105,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             }
             Err(error) => return Err(error),
         };
-        let replaced = job.previous.as_ref();
-        let listing =
-            replaced.map_or_else(MetadataWriter::default, |old| MetadataWriter::replacing(context.ingest, old));
+        let listing = MetadataWriter::replacing(context.ingest, job.previous.as_ref());
         Ok(Arc::new(Directory {
             above: job.above,
             name: job.name,

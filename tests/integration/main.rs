@@ -21,6 +21,7 @@ mod backup_cli;
 mod commands;
 mod crash;
 mod damage;
+mod deltas;
 mod environment;
 mod excludes;
 mod fuzz_smoke;

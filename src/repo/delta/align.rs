@@ -23,7 +23,7 @@ struct OldPart {
 
 impl OldPart {
     fn end(&self) -> u64 {
-        self.start + self.len
+        self.start.saturating_add(self.len)
     }
 }
 
@@ -141,8 +141,8 @@ pub fn align(window: &Window, start: u64, pieces: &[Piece], shift: i64, at_end: 
         position += piece.len;
     }
     // From the right: the nearest anchor at or after each piece.
-    let mut right = at_end
-        .then(|| Anchor { shift: signed(window.end) - signed(position), bound: Some(window.next()) });
+    let mut right =
+        at_end.then(|| Anchor { shift: signed(window.end) - signed(position), bound: Some(window.next()) });
     let mut rights = vec![None; pieces.len()];
     for ((slot, (position, found)), piece) in rights.iter_mut().zip(&places).zip(pieces).rev() {
         right = anchor_of(window, *found, position + piece.len, false).or(right);

@@ -77,7 +77,8 @@ impl Lane {
             return Ok(());
         }
         let mut delta = std::mem::take(&mut self.delta);
-        let worth = encode_delta(kind, &mut delta)?;
+        let level = ingest.delta_level(kind, &delta.chunks);
+        let worth = encode_delta(kind, &mut delta, level)?;
         let was_worth = worth.is_some();
         if let Some(encoded) = worth {
             ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
@@ -93,9 +94,9 @@ impl Lane {
 }
 
 /// The delta frame's bytes, unless a plain one would be about as small.
-fn encode_delta(kind: PackKind, delta: &mut DeltaFrame) -> Result<Option<EncodedFrame>> {
+fn encode_delta(kind: PackKind, delta: &mut DeltaFrame, level: i32) -> Result<Option<EncodedFrame>> {
     let raw = delta.chunks.bytes();
-    let Some(bytes) = compress_delta(raw, &delta.prefix) else { return Ok(None) };
+    let Some(bytes) = compress_delta(raw, &delta.prefix, level) else { return Ok(None) };
     // The ids of the bases stand in the pack and in an index segment.
     let cost = bytes.len() + 2 * ID_LEN * delta.bases.len();
     // What is this small needs no comparison: hardly anything compresses so well by itself.

@@ -84,8 +84,7 @@ impl OpenPack {
         let stored = (encoded.bytes.len() + TAG_LEN) as u64;
         let extent = Extent::new(state.next_offset, stored).ok_or_else(full)?;
         let bases = encoded.bases.clone();
-        let entry =
-            FrameEntry { extent, raw_len, codec: encoded.codec, depth: encoded.depth, bases, chunks };
+        let entry = FrameEntry { extent, raw_len, codec: encoded.codec, depth: encoded.depth, bases, chunks };
         state.next_offset = extent.end();
         state.frames.push(entry.clone());
         state.sealed.push(Bytes::new());

@@ -25,9 +25,10 @@ struct Cut {
 }
 
 impl MetadataWriter {
-    /// A stream that replaces `old`: its chunks may be stored as deltas.
-    pub fn replacing(ingest: &Ingest, old: &Content) -> Self {
-        Self { old: ingest.old_stream(old), parts: PartList::replacing(ingest, old), ..Self::default() }
+    /// A stream that replaces `old`, if there is one: its chunks may be stored as deltas.
+    pub fn replacing(ingest: &Ingest, old: Option<&Content>) -> Self {
+        let parts = PartList::replacing(ingest, old);
+        Self { old: old.and_then(|old| ingest.old_stream(old)), parts, ..Self::default() }
     }
 
     /// Appends to the stream.
@@ -92,9 +93,10 @@ pub struct PartList {
 }
 
 impl PartList {
-    /// The parts of a stream that replaces `old`: a long list may be stored as deltas.
-    pub fn replacing(ingest: &Ingest, old: &Content) -> Self {
-        let old = (ingest.writes_deltas() && old.depth > 0).then(|| {
+    /// The parts of a stream that replaces `old`, if there is one: a long list may be stored as deltas.
+    pub fn replacing(ingest: &Ingest, old: Option<&Content>) -> Self {
+        let long = old.filter(|old| ingest.writes_deltas() && old.depth > 0);
+        let old = long.map(|old| {
             let size = old.parts.iter().map(Part::len).sum();
             Box::new(Content { size, depth: old.depth - 1, parts: old.parts.clone() })
         });
@@ -107,12 +109,8 @@ impl PartList {
             self.inline.push(part);
             return Ok(());
         }
-        let writer = self.longer.get_or_insert_with(|| {
-            Box::new(match &self.old {
-                Some(old) => MetadataWriter::replacing(ingest, old),
-                None => MetadataWriter::default(),
-            })
-        });
+        let old = self.old.as_deref();
+        let writer = self.longer.get_or_insert_with(|| Box::new(MetadataWriter::replacing(ingest, old)));
         self.scratch.clear();
         for part in self.inline.drain(..).chain([part]) {
             encode_part(&mut self.scratch, &part);
