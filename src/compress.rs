@@ -45,8 +45,7 @@ impl Compressor {
 
 /// `raw` as one zstd frame that refers to `prefix`, or nothing where it would not be shorter than `raw`.
 pub fn compress_delta(raw: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
-    // A prefix is borrowed by its context, so each frame takes a context of its own; measured, that costs
-    // a twentieth of the frame's time.
+    // A prefix is borrowed by its context, so each frame takes a context of its own.
     let mut context = CCtx::try_create()?;
     context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
     context.ref_prefix(prefix).ok()?;

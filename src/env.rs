@@ -1,4 +1,5 @@
-//! Seams for the clock and for randomness, so that tests and simulations can replace both.
+//! The process's surroundings: its clock and randomness, as seams that tests can replace, and its
+//! environment variables.
 
 use std::fmt::Debug;
 
@@ -27,6 +28,15 @@ impl Clock for SystemClock {
         Timestamp { secs: now.tv_sec, nanos: u32::try_from(now.tv_nsec).unwrap_or(0) }
     }
 }
+
+/// Environment variables that hold passwords or lead to them: no other program inherits them from us.
+pub const SECRET_VARIABLES: [&str; 5] = [
+    "BACKSTAY_PASSWORD",
+    "BACKSTAY_PASSWORD_FILE",
+    "BACKSTAY_PASSWORD_COMMAND",
+    "BACKSTAY_NEW_PASSWORD_FILE",
+    "BACKSTAY_NEW_PASSWORD_COMMAND",
+];
 
 /// Fills `buf` with random bytes from the operating system.
 pub fn fill_random(buf: &mut [u8]) -> std::io::Result<()> {

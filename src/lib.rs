@@ -2,11 +2,11 @@
 //!
 //! The layers, lowest first; a module imports only from layers below its own (a test holds this):
 //!
-//! - vocabulary: [`id`], [`extent`], [`entry_name`], [`limits`], [`env`], [`observe`], [`error`]
-//! - pure transforms: [`format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
+//! - vocabulary: [`id`], [`extent`], [`entry_name`], [`limits`], [`mod@env`], [`observe`], [`error`]
+//! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
-//! - the repository: `repo`
-//! - operations: `backup`, `restore`, `check`, ...
+//! - the repository: [`repo`]
+//! - operations: [`backup`], [`restore`], [`check`], [`rebuild_index`], [`stats`]
 //! - the shell: [`cli`]
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.

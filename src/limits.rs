@@ -103,8 +103,10 @@ pub const ZSTD_METADATA_DELTA_LEVEL: i32 = 9;
 pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;
 /// Largest prefix of a delta frame that is written.
 pub const DELTA_PREFIX_MAX_BYTES: usize = 512 * KIB;
+/// Largest chunk that shares a delta frame with chunks it has nothing to do with.
+pub const DELTA_GATHER_MAX_BYTES: usize = 64 * KIB;
 /// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
-/// `docs/decisions/0008`.
+/// `docs/decisions/0012`.
 pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
 /// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does
 /// not lose the place.
@@ -138,7 +140,7 @@ pub const SEGMENT_TARGET_CHUNKS: usize = 100_000;
 
 /// Packs of file data that are filled at a time: their order does not give chunk order away.
 pub const OPEN_DATA_PACKS: usize = 2;
-/// Stored bytes of a run after which the second pack is opened: a small run makes one pack.
+/// New plaintext bytes of a run after which the second pack is opened: a small run makes one pack.
 pub const SECOND_PACK_AFTER_BYTES: u64 = 8 * MIB as u64;
 /// Packs that are written to the store at once.
 pub const UPLOAD_THREADS: usize = 2;

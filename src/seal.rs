@@ -271,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_frame_is_pinned() {
+        let f = fixture(&[b"one chunk", b"and another"]);
+        assert_eq!(f.entry.codec, Codec::Raw);
+        let expected = "5c2fd046a5eb325868490abb5247f757aacb8ef4c5812c2d14cb9479caa364037627ab00";
+        assert_eq!(hex::encode(&f.sealed), expected);
+    }
+
+    #[test]
     fn chunks_of_another_name_are_refused() {
         let mut f = fixture(&[b"one", b"two"]);
         f.entry.chunks.swap(0, 1);

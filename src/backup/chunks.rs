@@ -31,6 +31,17 @@ impl Batch {
         self.ids.clear();
     }
 
+    /// Where it stands, for [`truncate`](Self::truncate).
+    pub fn mark(&self) -> (usize, usize) {
+        (self.pieces.len(), self.ids.len())
+    }
+
+    /// Forgets what was added since `mark`.
+    pub fn truncate(&mut self, (pieces, ids): (usize, usize)) {
+        self.pieces.truncate(pieces);
+        self.ids.truncate(ids);
+    }
+
     /// How many pieces there are.
     pub fn len(&self) -> usize {
         self.pieces.len()
@@ -98,4 +109,32 @@ impl Batch {
 fn is_zero(bytes: &[u8]) -> bool {
     // Most data is told by its first bytes.
     bytes.iter().take(16).all(|b| *b == 0) && bytes.iter().all(|b| *b == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::test_fixture::Fixture;
+
+    #[test]
+    fn what_is_truncated_leaves_no_trace_in_what_follows() {
+        let fixture = Fixture::empty();
+        let ingest = Ingest::new(fixture.indexed(), crate::repo::ingest::IngestOptions::default()).unwrap();
+        let mut batch = Batch::default();
+        let buffer = b"first second third";
+        batch.push(&ingest, buffer, 0, 5);
+        let mark = batch.mark();
+        batch.push(&ingest, buffer, 6, 6);
+        batch.truncate(mark);
+        batch.push(&ingest, buffer, 13, 5);
+        let mut parts = Vec::new();
+        batch
+            .store(&ingest, buffer, &[], |part| {
+                parts.push(part);
+                Ok(())
+            })
+            .unwrap();
+        let part = |text: &[u8]| Part::Chunk { id: ingest.repo().keys().chunk_id(text), len: 5 };
+        assert_eq!(parts, [part(b"first"), part(b"third")]);
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::backup::lineage::Lineage;
 use crate::backup::{BackupOptions, reads_everything};
 use crate::error::{Error, Result};
 use crate::format::manifest::{RunCounts, SnapshotKind, escape_bytes};
@@ -71,6 +72,8 @@ pub struct Context<'a> {
     pub owners: Arc<Owners>,
     /// Reads the parent's listings.
     pub reader: Arc<ChunkReader>,
+    /// What is known of the parent's chunks.
+    pub lineage: &'a Lineage,
     /// Read every file, whatever its metadata says.
     pub read_all: bool,
     /// Batches of large files and streams that wait or run.
@@ -90,6 +93,7 @@ impl<'a> Context<'a> {
     pub fn new(
         ingest: &'a Ingest,
         options: &'a BackupOptions,
+        lineage: &'a Lineage,
         kind: SnapshotKind,
         observer: &'a dyn Observer,
         stop: &'a StopFlag,
@@ -103,6 +107,7 @@ impl<'a> Context<'a> {
             counters: Counters::default(),
             owners: Arc::new(Owners::new()),
             reader: Arc::clone(ingest.reader()),
+            lineage,
             read_all: reads_everything(kind, options),
             batches: AtomicUsize::new(0),
             buffers: Mutex::default(),
@@ -155,6 +160,17 @@ impl<'a> Context<'a> {
         let mut errors = self.errors.lock();
         if errors.len() < MANIFEST_ERRORS_KEPT {
             errors.push(format!("{}: {error}", escape_bytes(path.as_os_str().as_bytes())));
+        }
+    }
+
+    /// A file or directory that was there when its directory was read cannot be opened or read. That it
+    /// is gone by now is no error: sources live.
+    pub fn report_unread(&self, path: &Path, error: std::io::Error) {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            self.note(path, "vanished before it was read");
+            self.mark_different();
+        } else {
+            self.report(path, error);
         }
     }
 

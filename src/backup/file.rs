@@ -4,10 +4,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use rayon::Scope;
 
-use crate::backup::batches::{Assembly, CutBatch, read_batches, store_batch, submit};
+use crate::backup::batches::{Batches, Job, read_batches, submit};
 use crate::backup::chunks::Batch;
 use crate::backup::context::{Context, count};
 use crate::backup::directory::Directory;
@@ -21,7 +20,7 @@ use crate::fs::metadata::MetadataReader;
 use crate::fs::source::{Change, SourceFile, Stat};
 use crate::id::ChunkId;
 use crate::limits::SMALL_FILE_MAX_BYTES;
-use crate::repo::delta::{OldStream, Piece};
+use crate::repo::delta::Piece;
 use crate::repo::ingest::PartList;
 
 /// A file that the parent does not have, or has otherwise.
@@ -75,10 +74,11 @@ pub fn take_files<'s, 'a: 's>(
 ) {
     let (small, large): (Vec<_>, Vec<_>) =
         files.into_iter().partition(|file| file.stat.size <= SMALL_FILE_MAX_BYTES);
-    if let Err(error) = WORKSPACE.with_borrow_mut(|work| take_small(context, directory, small, work)) {
-        return context.fail(error);
-    }
-    for file in large {
+    let grown = match WORKSPACE.with_borrow_mut(|work| take_small(context, directory, small, work)) {
+        Ok(grown) => grown,
+        Err(error) => return context.fail(error),
+    };
+    for file in large.into_iter().chain(grown) {
         take_large(scope, context, directory, file, done.another());
     }
     done.done(scope);
@@ -89,25 +89,26 @@ fn take_small(
     directory: &Directory<'_>,
     files: Vec<ChangedFile>,
     work: &mut Workspace,
-) -> Result<()> {
+) -> Result<Vec<ChangedFile>> {
     let Workspace { buffer, batch, metadata } = work;
     let metadata = metadata.get_or_insert_with(|| MetadataReader::new(Arc::clone(&context.owners)));
     buffer.clear();
     batch.clear();
-    let mut read = Vec::with_capacity(files.len());
+    let (mut read, mut grown) = (Vec::with_capacity(files.len()), Vec::new());
     for file in files {
         if context.is_over() {
-            return Ok(());
+            return Ok(grown);
         }
+        let mark = (buffer.len(), batch.mark());
         let path = || directory.path_of(&file.name);
         match read_small(context, directory, &file, buffer, batch, metadata) {
-            Ok(file) => read.push(file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                context.note(&path(), "vanished before it was read");
-                directory.mark_changed();
-            }
+            Ok(Some(file)) => read.push(file),
+            Ok(None) => grown.push(file),
             Err(error) => {
-                context.report(&path(), error);
+                // What was read of it must not become part of the next file.
+                buffer.truncate(mark.0);
+                batch.truncate(mark.1);
+                context.report_unread(&path(), error);
                 directory.mark_changed();
             }
         }
@@ -135,7 +136,7 @@ fn take_small(
         let entry = Entry { name: file.name, meta: file.meta, node: Node::File(content) };
         directory.put(file.place, entry, true);
     }
-    Ok(())
+    Ok(grown)
 }
 
 /// For each piece of the batch the old chunks that it replaces.
@@ -154,17 +155,14 @@ fn small_bases(context: &Context<'_>, batch: &Batch, files: &[ReadFile]) -> Vec<
             }
         }
         let old = file.before.as_ref().and_then(|before| context.ingest.old_stream(before));
-        let found = old.map(|old| old.bases(0, &stream, true)).unwrap_or_default();
-        let mut found = found.into_iter();
+        let mut found = old.map(|old| old.bases(0, &stream, true)).unwrap_or_default().into_iter();
         for planned in &file.parts {
-            let count = match *planned {
-                Planned::Pieces(count) => count,
-                Planned::Hole(_) => {
-                    found.next();
-                    continue;
+            match *planned {
+                Planned::Pieces(count) => {
+                    bases.extend((0..count).map(|_| found.next().unwrap_or_default()));
                 }
-            };
-            bases.extend((0..count).map(|_| found.next().unwrap_or_default()));
+                Planned::Hole(_) => drop(found.next()),
+            }
         }
     }
     bases
@@ -177,8 +175,11 @@ fn read_small(
     buffer: &mut Vec<u8>,
     batch: &mut Batch,
     metadata: &mut MetadataReader,
-) -> std::io::Result<ReadFile> {
+) -> std::io::Result<Option<ReadFile>> {
     let file = SourceFile::open(&directory.source, &changed.name)?;
+    if file.stat().size > SMALL_FILE_MAX_BYTES {
+        return Ok(None);
+    }
     let begin = buffer.len();
     let mut size = 0;
     let mut parts = Vec::new();
@@ -190,11 +191,7 @@ fn read_small(
             }
             Span::Data(extent) => {
                 let start = buffer.len();
-                let result = read_extent(&file, extent, buffer);
-                if result.is_err() {
-                    buffer.truncate(begin);
-                }
-                result?;
+                read_extent(&file, extent, buffer)?;
                 size += (buffer.len() - start) as u64;
                 let before = batch.len();
                 batch.push_all(context.ingest, buffer, start);
@@ -210,7 +207,7 @@ fn read_small(
         context.note(&directory.path_of(&changed.name), problem);
     }
     let (name, before) = (changed.name.clone(), changed.before.clone());
-    Ok(ReadFile { place: changed.place, name, meta, size, parts, before })
+    Ok(Some(ReadFile { place: changed.place, name, meta, size, parts, before }))
 }
 
 /// Appends the bytes of `extent` to `buffer`, fewer if the file has become shorter.
@@ -244,8 +241,7 @@ struct LargeFile<'a> {
     directory: Arc<Directory<'a>>,
     changed: ChangedFile,
     meta: Metadata,
-    old: Option<OldStream>,
-    assembly: Mutex<Assembly>,
+    batches: Batches,
     /// Batches that are not stored yet, and the reader.
     pending: AtomicUsize,
     /// It could not be read to its end: half a file is not a file.
@@ -264,7 +260,7 @@ fn take_large<'s, 'a: 's>(
     let file = match SourceFile::open(&directory.source, &changed.name) {
         Ok(file) => file,
         Err(error) => {
-            context.report(&path, error);
+            context.report_unread(&path, error);
             directory.mark_changed();
             return done.done(scope);
         }
@@ -273,11 +269,9 @@ fn take_large<'s, 'a: 's>(
     for problem in problems {
         context.note(&path, problem);
     }
-    let before = changed.before.as_ref();
     let large = Arc::new(LargeFile {
         directory: Arc::clone(directory),
-        old: before.and_then(|before| context.ingest.old_stream(before)),
-        assembly: Mutex::new(Assembly::replacing(context, before)),
+        batches: Batches::replacing(context.ingest, changed.before.as_ref()),
         changed,
         meta,
         pending: AtomicUsize::new(1),
@@ -309,8 +303,7 @@ fn read_span<'s, 'a: 's>(
 ) -> std::io::Result<()> {
     let extent = match span {
         Span::Hole(extent) => {
-            let hole = vec![Part::Hole { len: extent.len() }];
-            if let Err(error) = large.assembly.lock().put(context, *number, hole) {
+            if let Err(error) = large.batches.skip(context, *number, extent.len()) {
                 context.fail(error);
             }
             *number += 1;
@@ -327,22 +320,16 @@ fn read_span<'s, 'a: 's>(
         offset += n as u64;
         Ok(n)
     };
-    let mut start = extent.offset();
-    read_batches(context, &mut source, &mut |read| {
-        let this = *number;
+    let ends_file = extent.end() >= large.changed.stat.size;
+    read_batches(context, extent.offset(), &mut source, &mut |job| {
+        let job = Job { number: *number, is_last: job.is_last && ends_file, ..job };
         *number += 1;
         large.pending.fetch_add(1, Ordering::Relaxed);
+        large.batches.push(job);
         let (large, done) = (Arc::clone(large), done.clone());
-        let is_last = read.is_last && extent.end() >= large.changed.stat.size;
-        let batch = CutBatch { start, is_last, ..read };
-        start += batch.buffer.len() as u64;
-        submit(scope, context, move |scope| {
-            let parts = store_batch(context, large.old.as_ref(), batch);
-            let put = parts.and_then(|parts| large.assembly.lock().put(context, this, parts));
-            match put {
-                Ok(()) => batch_done(scope, context, &large, done),
-                Err(error) => context.fail(error),
-            }
+        submit(scope, context, move |scope| match large.batches.store_oldest(context) {
+            Ok(()) => batch_done(scope, context, &large, done),
+            Err(error) => context.fail(error),
         });
     })
 }
@@ -360,8 +347,7 @@ fn batch_done<'s, 'a: 's>(
     if large.unreadable.load(Ordering::Relaxed) {
         return done.done(scope);
     }
-    let assembly = std::mem::take(&mut *large.assembly.lock());
-    match assembly.finish(context) {
+    match large.batches.finish(context) {
         Ok(content) => {
             let entry = Entry {
                 name: large.changed.name.clone(),

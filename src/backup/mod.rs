@@ -17,6 +17,8 @@ mod context;
 mod directory;
 mod estimate;
 mod file;
+mod lineage;
+mod look;
 mod previous;
 mod roots;
 mod series;
@@ -42,6 +44,7 @@ use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{self, IndexedRepository};
 
 use context::Context;
+use lineage::Lineage;
 use series::Ancestry;
 pub use series::KindRequest;
 pub use stream::StreamSource;
@@ -166,7 +169,8 @@ fn run(
         delta_depth: if options.no_delta { 0 } else { delta_depth(ancestry.kind()) },
     };
     let ingest = Ingest::new(Arc::clone(&repo), ingest_options)?;
-    let context = Context::new(&ingest, options, ancestry.kind(), observer, stop);
+    let lineage = Lineage::find(&repo, ancestry.series(), ancestry.parent().map(|parent| &parent.id))?;
+    let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);
     let taken = match take(&context, &ancestry) {
         Ok(taken) => taken,
         Err(error) => {
@@ -212,7 +216,13 @@ fn run(
     };
     let unchanged = taken.unchanged && ancestry.parent().is_some();
     let skipped = options.dry_run || (unchanged && options.skip_if_unchanged);
+    if stop.is_stopped() {
+        return Err(Error::Interrupted);
+    }
     let snapshot = if skipped { None } else { Some(snapshots::save(&repo, &receipt, &manifest)?) };
+    if let Some(id) = &snapshot {
+        lineage.mark(&repo, id)?;
+    }
     Ok(BackupReport {
         snapshot,
         manifest,

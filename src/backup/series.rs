@@ -34,6 +34,8 @@ impl Ancestry {
     /// Looks for the parent among the snapshots of the series. Snapshots that cannot be read are passed
     /// over: a damaged one must not stop tonight's backup, and `check` reports it.
     pub fn find(repo: &IndexedRepository, names: &[String], options: &BackupOptions) -> Result<Self> {
+        // A comma in a name is written `\,`, so that no two lists of names look the same.
+        let names: Vec<String> = names.iter().map(|name| name.replace(',', "\\,")).collect();
         let series = format!("{}:{}", options.host, names.join(","));
         let latest = |wanted: &dyn Fn(&Snapshot) -> bool, all: &[Snapshot]| {
             all.iter().rfind(|s| s.manifest.series == series && wanted(s)).cloned()

@@ -4,19 +4,21 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::backup::Taken;
-use crate::backup::batches::{Assembly, read_batches, store_batch, submit};
+use crate::backup::batches::{Batches, read_batches, submit};
 use crate::backup::context::{Context, count};
+
 use crate::backup::previous::Previous;
 use crate::entry_name::EntryName;
-use crate::env::{Clock, SystemClock};
+use crate::env::{Clock, SECRET_VARIABLES, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::format::listing::encode_entry;
@@ -25,6 +27,8 @@ use crate::repo::ingest::MetadataWriter;
 
 /// How often a reader that waits for its source looks whether it is to stop.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How often the end of a command is looked for.
+const WAIT_FOR_EXIT: Duration = Duration::from_millis(5);
 /// Mode of a stream's file: what was piped may be secret.
 const STREAM_MODE: u16 = 0o600;
 
@@ -135,9 +139,8 @@ fn store(
     source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
 ) -> Result<(Content, String)> {
     let mut hasher = blake3::Hasher::new();
-    let assembly = Mutex::new(Assembly::replacing(context, old));
-    let old = old.and_then(|old| context.ingest.old_stream(old));
-    let (assembly_ref, old) = (&assembly, old.as_ref());
+    let batches = Batches::replacing(context.ingest, old);
+    let batches_ref = &batches;
     let mut hashed = |buffer: &mut [u8]| {
         let n = loop {
             match source(buffer) {
@@ -149,14 +152,10 @@ fn store(
         Ok(n)
     };
     rayon::in_place_scope(|scope| {
-        let mut number = 0;
-        let read = read_batches(context, &mut hashed, &mut |batch| {
-            let this = number;
-            number += 1;
+        let read = read_batches(context, 0, &mut hashed, &mut |job| {
+            batches_ref.push(job);
             submit(scope, context, move |_| {
-                let parts = store_batch(context, old, batch);
-                let put = parts.and_then(|parts| assembly_ref.lock().put(context, this, parts));
-                if let Err(error) = put {
+                if let Err(error) = batches_ref.store_oldest(context) {
                     context.fail(error);
                 }
             });
@@ -166,7 +165,7 @@ fn store(
         }
     });
     context.check()?;
-    let content = assembly.into_inner().finish(context)?;
+    let content = batches.finish(context)?;
     Ok((content, hasher.finalize().to_hex().to_string()))
 }
 
@@ -192,10 +191,17 @@ fn store_command(
     args: &[OsString],
 ) -> Result<(Content, String)> {
     let name = program.to_string_lossy().into_owned();
-    let mut child =
-        Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(
-            |error| Error::Command { command: name.clone(), outcome: format!("cannot be started: {error}") },
-        )?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    // A group of its own, so that all that a shell started for it can be ended together.
+    command.process_group(0);
+    for variable in SECRET_VARIABLES {
+        command.env_remove(variable);
+    }
+    let mut child = command.spawn().map_err(|error| Error::Command {
+        command: name.clone(),
+        outcome: format!("cannot be started: {error}"),
+    })?;
     let Some(output) = child.stdout.take() else {
         return Err(Error::Internal("a command without output".to_owned()));
     };
@@ -203,11 +209,11 @@ fn store_command(
     // Closed before waiting, so that a command that still writes ends too.
     drop(output);
     if stored.is_err() {
-        // It may have ended already.
-        let _ = child.kill();
+        end(&child);
     }
-    let status = wait(&mut child, &name)?;
+    let status = wait(context, &mut child, &name)?;
     let stored = stored?;
+    context.check()?;
     if status.success() {
         return Ok(stored);
     }
@@ -219,9 +225,28 @@ fn store_command(
     Err(Error::Command { command: name, outcome })
 }
 
-fn wait(child: &mut Child, name: &str) -> Result<ExitStatus> {
-    child.wait().map_err(|error| Error::Command {
+/// Waits for the command. One that has closed its output may still run for long, so the wait looks whether
+/// the run is to stop.
+fn wait(context: &Context<'_>, child: &mut Child, name: &str) -> Result<ExitStatus> {
+    let failed = |error: io::Error| Error::Command {
         command: name.to_owned(),
         outcome: format!("cannot be waited for: {error}"),
-    })
+    };
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            return Ok(status);
+        }
+        if context.is_over() {
+            end(child);
+            return child.wait().map_err(failed);
+        }
+        std::thread::sleep(WAIT_FOR_EXIT);
+    }
+}
+
+/// Ends a command and all that it started. It may have ended already.
+fn end(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
 }

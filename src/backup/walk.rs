@@ -26,11 +26,9 @@ use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::format::listing::encode_entry;
-use crate::fs::exclude::Verdict;
 use crate::fs::metadata::MetadataReader;
 use crate::fs::source::{FileKind, SourceDir, Stat};
 use crate::limits::{LISTING_WINDOW_ENTRIES, TREE_DEPTH_MAX};
-use crate::repo::content::ListingReader;
 use crate::repo::ingest::MetadataWriter;
 
 /// Takes the whole tree and gives its root listing.
@@ -97,11 +95,12 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             Wanted::OnTheWay(root) => Names::Fixed(root.children.keys().cloned().collect()),
             Wanted::All { .. } => self.read_names(&job, &source),
         };
-        let previous = match Previous::new(&context.reader, job.previous.as_ref()) {
-            Ok(previous) => previous,
+        let (previous, damaged) = match Previous::new(&context.reader, job.previous.as_ref()) {
+            Ok(previous) => (previous, false),
             Err(error @ Error::Damaged { .. }) => {
                 context.note(&job.path, format_args!("reading everything again: {error}"));
-                Previous::none()
+                context.mark_different();
+                (Previous::none(), true)
             }
             Err(error) => return Err(error),
         };
@@ -120,7 +119,8 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             walk: Mutex::new(Walk { next_name: 0, previous, listing }),
             window: Mutex::default(),
             pending: AtomicUsize::new(0),
-            changed: AtomicBool::new(false),
+            // A listing that cannot be read must not be taken over.
+            changed: AtomicBool::new(damaged),
         }))
     }
 
@@ -179,7 +179,8 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             }
             let Some(name) = directory.names.get(index) else { continue };
             let Some((stat, wanted)) = self.look(directory, &name) else { continue };
-            let before = walk.previous.take(name.as_bytes(), &mut |entry| self.removed(directory, entry))?;
+            let before = walk.previous.take(name.as_bytes(), &mut |entry| self.removed(directory, entry));
+            let before = self.or_unknown(directory, &mut walk, before)?;
             let found = Found { place, name, stat, before };
             match stat.kind {
                 FileKind::File => self.take_file(directory, found, &mut files, scope),
@@ -190,7 +191,8 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             }
         }
         if end == directory.names.len() {
-            walk.previous.rest(&mut |entry| self.removed(directory, entry))?;
+            let rest = walk.previous.rest(&mut |entry| self.removed(directory, entry));
+            self.or_unknown(directory, &mut walk, rest)?;
         }
         drop(walk);
         files.flush(scope);
@@ -202,87 +204,22 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         Ok(())
     }
 
-    /// What is behind a name, and what of it is wanted; nothing if it is left out.
-    fn look(&self, directory: &Directory<'a>, name: &EntryName) -> Option<(Stat, Wanted<'a>)> {
-        let context = self.context;
-        let excluded = match &directory.wanted {
-            Wanted::All { excludes, .. } => context.options.rules.excludes_name(excludes, name.as_bytes()),
-            _ => false,
+    /// Where the parent's listing turns out to be damaged half way, the rest of it is as good as absent.
+    fn or_unknown<T: Default>(
+        &self,
+        directory: &Directory<'a>,
+        walk: &mut Walk,
+        result: Result<T>,
+    ) -> Result<T> {
+        let error = match result {
+            Err(error @ Error::Damaged { .. }) => error,
+            result => return result,
         };
-        if excluded {
-            return None;
-        }
-        let stat = match self.stat(directory, name) {
-            Ok(stat) => stat,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_read() => {
-                context.note(&directory.path_of(name), "vanished before it was read");
-                return None;
-            }
-            Err(error) => {
-                context.report(&directory.path_of(name), error);
-                directory.mark_changed();
-                return None;
-            }
-        };
-        if stat.kind == FileKind::Directory && context.is_protected(&stat) {
-            context.note(&directory.path_of(name), "left out: it belongs to the repository or its cache");
-            return None;
-        }
-        let wanted = match &directory.wanted {
-            Wanted::All { target, excludes } => match context.options.rules.verdict(target, &stat) {
-                Verdict::Keep => Wanted::All {
-                    target: Arc::clone(target),
-                    excludes: if stat.kind == FileKind::Directory {
-                        context.options.rules.enter(excludes, name.as_bytes())
-                    } else {
-                        excludes.clone()
-                    },
-                },
-                Verdict::Skip => return None,
-                Verdict::KeepEmpty => Wanted::Empty,
-            },
-            Wanted::OnTheWay(root) => match root.children.get(name) {
-                Some(child) if child.named => Wanted::All {
-                    target: Arc::new(stat),
-                    excludes: context.options.rules.at_target(&directory.path_of(name)),
-                },
-                Some(child) => Wanted::OnTheWay(child),
-                None => return None,
-            },
-            Wanted::Empty => return None,
-        };
-        Some((stat, wanted))
-    }
-
-    /// Directories on the way to a named path may be symbolic links, which the user then meant.
-    fn stat(&self, directory: &Directory<'a>, name: &EntryName) -> std::io::Result<Stat> {
-        let stat = directory.source.stat_child(name)?;
-        match &directory.wanted {
-            Wanted::OnTheWay(root)
-                if stat.kind == FileKind::Symlink
-                    && root.children.get(name).is_some_and(|child| !child.named) =>
-            {
-                SourceDir::open_root(&directory.path_of(name))?.stat()
-            }
-            _ => Ok(stat),
-        }
-    }
-
-    /// An entry of the parent is no more. If it was a directory, all that was in it is counted.
-    fn removed(&self, directory: &Directory<'a>, entry: &Entry) {
-        directory.mark_changed();
+        self.context.note(&directory.path, format_args!("reading everything again: {error}"));
         self.context.mark_different();
-        let mut gone = vec![entry.node.clone()];
-        while let Some(node) = gone.pop() {
-            let Node::Directory(listing) = node else {
-                count(&self.context.counters.files_removed, 1);
-                continue;
-            };
-            // What cannot be read any more would only have been counted.
-            let entries = ListingReader::new(Arc::clone(&self.context.reader), &listing);
-            let entries = entries.into_iter().flatten().map_while(Result::ok);
-            gone.extend(entries.map(|entry| entry.node));
-        }
+        directory.mark_changed();
+        walk.previous = Previous::none();
+        Ok(T::default())
     }
 
     fn take_file(
@@ -295,8 +232,11 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let context = self.context;
         let size = found.stat.size;
         count(&context.counters.bytes_total, size);
+        let is_same = found.before.as_ref().is_some_and(|before| {
+            !context.read_all && file_is_same(before, &found.stat) && self.is_stored(directory, before)
+        });
         match found.before {
-            Some(before) if !context.read_all && file_is_same(&before, &found.stat) => {
+            Some(before) if is_same => {
                 count(&context.counters.files_unmodified, 1);
                 context.observer.advance(1, size);
                 directory.put(found.place, before, false);
@@ -336,7 +276,10 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let node = match stat.kind {
             FileKind::Symlink => match directory.source.read_symlink(&name) {
                 Ok(target) => Node::Symlink(target),
-                Err(error) => return context.report(&directory.path_of(&name), error),
+                Err(error) => {
+                    directory.mark_changed();
+                    return context.report_unread(&directory.path_of(&name), error);
+                }
             },
             FileKind::BlockDevice => Node::BlockDevice { major: stat.rdev_major, minor: stat.rdev_minor },
             FileKind::CharDevice => Node::CharDevice { major: stat.rdev_major, minor: stat.rdev_minor },

@@ -88,3 +88,11 @@ fn a_command_in_the_middle_of_a_pipe_gets_its_arguments_untouched() {
     sandbox.ok(args);
     assert_eq!(sandbox.ok(["dump", "latest", "/x"]).text(), "--json|a b|-v|");
 }
+
+#[test]
+fn a_command_does_not_inherit_the_password() {
+    let sandbox = Sandbox::new();
+    let id =
+        sandbox.new_snapshot(["backup", "--stdin-from-command", "--stdin-filename", "env", "--", "env"], 0);
+    sandbox.ok(["dump", &id, "/env"]).says("PATH=").never_says(&["BACKSTAY_PASSWORD"]);
+}

@@ -1,7 +1,7 @@
 //! A delta frame that is being filled.
 
 use crate::id::ChunkId;
-use crate::limits::{DELTA_FRAME_MAX_BYTES, DELTA_PREFIX_MAX_BYTES, FRAME_MAX_BASES};
+use crate::limits::{DELTA_FRAME_MAX_BYTES, DELTA_GATHER_MAX_BYTES, DELTA_PREFIX_MAX_BYTES, FRAME_MAX_BASES};
 use crate::repo::chunk_reader::{ChunkReader, ShallowChunk};
 use crate::seal::PlainFrame;
 
@@ -62,14 +62,22 @@ impl DeltaFrame {
         (!read.is_empty()).then_some(ReadBases(read))
     }
 
-    /// True if a chunk of `len` bytes with these bases still fits.
+    /// True if a chunk of `len` bytes with these bases still fits, and belongs here.
     pub fn has_room(&self, len: usize, bases: &ReadBases) -> bool {
         let fresh = bases.0.iter().filter(|(id, _)| !self.bases.contains(id));
         let (count, bytes) = fresh.fold((0, 0), |(n, sum), (_, bytes)| (n + 1, sum + bytes.as_slice().len()));
         self.chunks.is_empty()
-            || (self.chunks.len() + len <= DELTA_FRAME_MAX_BYTES
+            || (self.belongs(len, count < bases.0.len(), bases.depth())
+                && self.chunks.len() + len <= DELTA_FRAME_MAX_BYTES
                 && self.prefix.len() + bytes <= DELTA_PREFIX_MAX_BYTES
                 && self.bases.len() + count <= FRAME_MAX_BASES)
+    }
+
+    /// Whoever reads one chunk of a frame reads the bases of all. Chunks that have nothing to do with each
+    /// other therefore share a frame only if they are small, and only above plain frames: in a chain the
+    /// number of frames to read would multiply at each step.
+    fn belongs(&self, len: usize, shares_base: bool, depth: u8) -> bool {
+        depth == self.depth && (shares_base || (depth == 1 && len <= DELTA_GATHER_MAX_BYTES))
     }
 
     /// Adds a chunk.
@@ -78,9 +86,9 @@ impl DeltaFrame {
             if !self.bases.contains(base) {
                 self.bases.push(*base);
                 self.prefix.extend_from_slice(bytes.as_slice());
-                self.depth = self.depth.max(bytes.depth() + 1);
             }
         }
+        self.depth = self.depth.max(bases.depth());
         self.chunks.push(id, plaintext);
     }
 
@@ -91,6 +99,13 @@ impl DeltaFrame {
         self.prefix.clear();
         self.depth = 0;
         self.backoff.learn(was_worth);
+    }
+}
+
+impl ReadBases {
+    /// The depth of a frame above them.
+    fn depth(&self) -> u8 {
+        self.0.iter().map(|(_, bytes)| bytes.depth() + 1).max().unwrap_or(0)
     }
 }
 

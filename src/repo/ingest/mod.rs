@@ -213,8 +213,7 @@ impl Ingest {
             }
             reservation
         };
-        let repo = self.repo.repository();
-        if let Some(closed) = reservation.fill(repo, encoded, prefix, self.options.verify)? {
+        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, prefix, self.options.verify)? {
             self.uploader.send(closed)?;
         }
         Ok(())

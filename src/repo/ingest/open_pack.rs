@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::crypto::aead::{FrameNumber, Sealer, TAG_LEN};
+use crate::crypto::keys::RoleKeys;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::directory::{ChunkEntry, Directory, FrameEntry};
@@ -59,7 +60,11 @@ impl OpenPack {
     /// An empty pack with a fresh key.
     pub fn new(repo: &Repository, kind: PackKind) -> Result<Self> {
         let header = new_header(kind.object_kind(), repo.id())?;
-        let sealer = repo.keys().object_key(&header).into_sealer();
+        Ok(Self::with_header(repo.keys(), header, kind))
+    }
+
+    fn with_header(keys: &RoleKeys, header: Header, kind: PackKind) -> Self {
+        let sealer = keys.object_key(&header).into_sealer();
         let state = State {
             next_offset: HEADER_LEN as u64,
             frames: Vec::new(),
@@ -67,7 +72,7 @@ impl OpenPack {
             unfilled: 0,
             closed: false,
         };
-        Ok(Self { shared: Arc::new(Shared { header, kind, sealer, state: Mutex::new(state) }) })
+        Self { shared: Arc::new(Shared { header, kind, sealer, state: Mutex::new(state) }) }
     }
 
     /// Reserves the next place for `encoded`. Also says whether the pack has reached `target` bytes
@@ -107,7 +112,7 @@ impl Reservation {
     /// every chunk with its id. Gives the pack if this was the last place of a closed one.
     pub fn fill(
         self,
-        repo: &Repository,
+        keys: &RoleKeys,
         encoded: EncodedFrame,
         prefix: &[u8],
         verify: bool,
@@ -119,13 +124,14 @@ impl Reservation {
             .seal(self.number, &mut sealed)
             .map_err(|_| Error::Internal("sealing a frame failed".to_owned()))?;
         if verify {
-            seal::open_frame(repo.keys(), self.shared.sealer.key(), number, &self.entry, &sealed, prefix)
-                .map_err(|error| {
+            seal::open_frame(keys, self.shared.sealer.key(), number, &self.entry, &sealed, prefix).map_err(
+                |error| {
                     Error::Internal(format!(
                         "a new frame does not open again ({error}): nothing was stored; this machine's \
                          memory or processor is not reliable, test it before the next backup"
                     ))
-                })?;
+                },
+            )?;
         }
         let mut state = self.shared.state.lock();
         let index = usize::try_from(number).unwrap_or(usize::MAX);
@@ -179,5 +185,77 @@ impl Shared {
         let id = PackId::from_bytes(*hasher.finalize().as_bytes());
         let record = PackRecord { id, size, kind: self.kind, salt: self.header.salt, directory };
         Ok(ClosedPack { record, parts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::compress::Compressor;
+    use crate::crypto::keys::{KEY_LEN, MasterKey};
+    use crate::format::header::ObjectKind;
+    use crate::id::RepoId;
+    use crate::seal::PlainFrame;
+
+    fn keys() -> RoleKeys {
+        RoleKeys::derive(&MasterKey::from_bytes(Zeroizing::new([1; KEY_LEN])))
+    }
+
+    fn reserve(
+        pack: &OpenPack,
+        keys: &RoleKeys,
+        text: &[u8],
+        target: u64,
+    ) -> (Reservation, EncodedFrame, bool) {
+        let mut frame = PlainFrame::default();
+        frame.push(keys.chunk_id(text), text);
+        let encoded = seal::encode(&frame, &mut Compressor::new(1).unwrap());
+        let raw_len = u32::try_from(text.len()).unwrap();
+        let (reservation, full) = pack.reserve(&encoded, raw_len, frame.take_chunks(), target).unwrap();
+        (reservation, encoded, full)
+    }
+
+    fn open_pack(keys: &RoleKeys) -> OpenPack {
+        let header = Header { kind: ObjectKind::DataPack, repo: RepoId::from_bytes([2; 16]), salt: [3; 32] };
+        OpenPack::with_header(keys, header, PackKind::Data)
+    }
+
+    #[test]
+    fn a_pack_is_pinned() {
+        let keys = keys();
+        let pack = open_pack(&keys);
+        for text in [&b"one"[..], b"two and three"] {
+            let (reservation, encoded, full) = reserve(&pack, &keys, text, u64::MAX);
+            assert!(!full && reservation.fill(&keys, encoded, &[], true).unwrap().is_none());
+        }
+        let closed = pack.close().unwrap().unwrap();
+        let id = "ae67e222039e494fffa2b3f4d354d55208fb46d3cf108dceede4bcf7b98a9940";
+        assert_eq!(closed.record.id.to_hex(), id);
+        assert_eq!(closed.record.size, 4096);
+        assert_eq!(closed.parts.concat().len(), 4096);
+    }
+
+    #[test]
+    fn whoever_is_last_gets_the_pack() {
+        let keys = keys();
+        let pack = open_pack(&keys);
+        let (first, first_bytes, full) = reserve(&pack, &keys, b"first", 1000);
+        assert!(!full);
+        let (second, second_bytes, full) = reserve(&pack, &keys, &[7; 2000], 100);
+        assert!(full);
+        assert!(second.fill(&keys, second_bytes, &[], true).unwrap().is_none());
+        let closed = first.fill(&keys, first_bytes, &[], true).unwrap();
+        assert_eq!(closed.map(|pack| pack.record.directory.frames.len()), Some(2));
+    }
+
+    #[test]
+    fn a_frame_that_was_altered_on_its_way_is_not_stored() {
+        let keys = keys();
+        let pack = open_pack(&keys);
+        let (reservation, mut encoded, _) = reserve(&pack, &keys, b"what was hashed", 1);
+        encoded.bytes[0] ^= 1;
+        assert!(reservation.fill(&keys, encoded, &[], true).is_err());
     }
 }

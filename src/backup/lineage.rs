@@ -1,0 +1,75 @@
+//! Whether what the parent refers to is still there.
+//!
+//! A snapshot that is visible has all its chunks, unless packs were lost since: then unchanged files must
+//! be looked up, and read again if something of them is missing. The local index counts such losses
+//! (its removal epoch), and a mark in it says at which count the last snapshot of a series was whole, so
+//! that an unchanged tree costs no lookups at all.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::entry::Content;
+use crate::id::{ChunkId, SnapshotId};
+use crate::repo::IndexedRepository;
+use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::content::for_each_chunk;
+
+/// Chunks that are looked up at once.
+const LOOKUP_BATCH: usize = 1024;
+
+/// What is known of the parent's chunks.
+pub struct Lineage {
+    key: Vec<u8>,
+    epoch: u64,
+    /// Nothing was lost since the parent was whole.
+    is_whole: bool,
+}
+
+impl Lineage {
+    /// Looks at the mark of `series`.
+    pub fn find(repo: &IndexedRepository, series: &str, parent: Option<&SnapshotId>) -> Result<Self> {
+        let key = [b"whole:", blake3::hash(series.as_bytes()).as_bytes().as_slice()].concat();
+        let epoch = repo.index().removal_epoch();
+        let is_whole = match parent {
+            Some(parent) => repo.index().mark(&key)?.is_some_and(|mark| mark == value(parent, epoch)),
+            None => false,
+        };
+        Ok(Self { key, epoch, is_whole })
+    }
+
+    /// True if the index has every chunk of `content`.
+    ///
+    /// # Errors
+    /// If the index or the store fails. A damaged list of parts is no error: what it lists is unknown.
+    pub fn is_stored(&self, reader: &Arc<ChunkReader>, content: &Content) -> Result<bool> {
+        if self.is_whole {
+            return Ok(true);
+        }
+        let index = reader.repo().index();
+        let mut ids: Vec<ChunkId> = Vec::new();
+        let mut all_there = true;
+        let walked = for_each_chunk(reader, content, &mut |id, _| {
+            ids.push(*id);
+            if ids.len() >= LOOKUP_BATCH {
+                all_there &= !index.lookup_many(&ids)?.contains(&None);
+                ids.clear();
+            }
+            Ok(())
+        });
+        match walked {
+            Err(Error::Damaged { .. }) => return Ok(false),
+            walked => walked?,
+        }
+        Ok(all_there && !index.lookup_many(&ids)?.contains(&None))
+    }
+
+    /// Marks `snapshot`, which was just made, as whole. Only losses while it was made are not seen, and
+    /// those raise the epoch that the mark names.
+    pub fn mark(&self, repo: &IndexedRepository, snapshot: &SnapshotId) -> Result<()> {
+        repo.index().set_mark(&self.key, &value(snapshot, self.epoch))
+    }
+}
+
+fn value(snapshot: &SnapshotId, epoch: u64) -> Vec<u8> {
+    [snapshot.as_bytes().as_slice(), &epoch.to_le_bytes()].concat()
+}
