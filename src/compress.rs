@@ -3,7 +3,7 @@
 use std::io;
 
 use zstd::bulk;
-use zstd::zstd_safe::DCtx;
+use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::crypto::aead::TAG_LEN;
 use crate::limits::{FRAME_PREFIX_MAX_BYTES, FRAME_RAW_MAX_BYTES};
@@ -41,6 +41,22 @@ impl Compressor {
         out.extend_from_slice(&self.scratch);
         Some(out)
     }
+}
+
+/// `raw` as one zstd frame that refers to `prefix`, or nothing where it would not be shorter than `raw`.
+pub fn compress_delta(raw: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
+    // A prefix is borrowed by its context, so each frame takes a context of its own.
+    let mut context = CCtx::try_create()?;
+    context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
+    context.ref_prefix(prefix).ok()?;
+    let mut out = Vec::with_capacity(raw.len() + TAG_LEN);
+    let len = context.compress2(&mut out, raw).ok()?;
+    if len >= raw.len() {
+        return None;
+    }
+    // Packs wait in memory: what they hold is no longer than it must be.
+    out.shrink_to(len + TAG_LEN);
+    Some(out)
 }
 
 /// A reusable decompressor.

@@ -96,6 +96,32 @@ pub const SEALED_LEVEL: i32 = 3;
 /// zstd level of metadata frames: there is little of it, and it is read often.
 pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
+/// zstd level of a run's first data deltas: where little changed, the smaller result costs hardly any time.
+pub const ZSTD_DELTA_FIRST_LEVEL: i32 = 6;
+/// Plaintext bytes of a run that are encoded at that level.
+pub const DELTA_FIRST_BYTES: u64 = 256 * MIB as u64;
+/// zstd level of the data deltas after them: lower levels find too little in a prefix.
+pub const ZSTD_DELTA_LEVEL: i32 = 3;
+/// zstd level of metadata deltas: they are few, and mostly what an incremental of a large tree adds.
+pub const ZSTD_METADATA_DELTA_LEVEL: i32 = 9;
+/// Largest plaintext of a delta frame of several chunks: beyond it, and beyond the prefix below, the match
+/// tables of that level no longer reach.
+pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;
+/// Largest prefix of a delta frame that is written.
+pub const DELTA_PREFIX_MAX_BYTES: usize = 512 * KIB;
+/// Largest chunk that shares a delta frame with chunks it has nothing to do with.
+pub const DELTA_GATHER_MAX_BYTES: usize = 64 * KIB;
+/// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
+/// `docs/decisions/0012`.
+pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
+/// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does
+/// not lose the place.
+pub const DELTA_AHEAD_BYTES: u64 = 1024 * MIB as u64;
+/// How far back: an insertion up to this length does not lose the place.
+pub const DELTA_BEHIND_BYTES: u64 = 256 * MIB as u64;
+/// Most parts of an old stream in memory, some 150 bytes each.
+pub const DELTA_WINDOW_PARTS: usize = 64 * 1024;
+
 // --- contents and listings ---------------------------------------------------------------------
 
 /// A content with more parts than this stores its list of parts as chunks of its own.
@@ -254,4 +280,7 @@ const _: () = {
     assert!(FRAME_PREFIX_MAX_BYTES <= FRAME_RAW_MAX_BYTES);
     // A chunk takes 37 bytes of a directory, a frame some more.
     assert!((PACK_MAX_CHUNKS + FRAME_MAX_CHUNKS) * 37 * 2 <= PACK_DIRECTORY_MAX_BYTES);
+    assert!(DELTA_PREFIX_MAX_BYTES <= FRAME_PREFIX_MAX_BYTES);
+    assert!(DELTA_FRAME_MAX_BYTES <= FRAME_RAW_MAX_BYTES);
+    assert!(DELTA_WRITE_DEPTH_MAX <= DELTA_DEPTH_MAX);
 };

@@ -49,6 +49,21 @@ impl PlainFrame {
         self.bytes.len() >= target || self.chunks.len() >= FRAME_MAX_CHUNKS
     }
 
+    /// All bytes, chunk after chunk.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Each chunk's id and bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (ChunkId, &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        self.chunks.iter().map_while(move |chunk| {
+            let (plaintext, tail) = rest.split_at_checked(chunk.len as usize)?;
+            rest = tail;
+            Some((chunk.id, plaintext))
+        })
+    }
+
     /// Its chunks.
     pub fn chunks(&self) -> &[ChunkEntry] {
         &self.chunks
@@ -74,16 +89,27 @@ pub struct EncodedFrame {
     pub codec: Codec,
     /// The bytes.
     pub bytes: Vec<u8>,
+    /// Chunks whose plaintexts, one after another, they refer to.
+    pub bases: Vec<ChunkId>,
+    /// 0, or one more than the largest depth of the bases.
+    pub depth: u8,
+}
+
+impl EncodedFrame {
+    /// A frame that stands alone.
+    fn plain(codec: Codec, bytes: Vec<u8>) -> Self {
+        Self { codec, bytes, bases: Vec::new(), depth: 0 }
+    }
 }
 
 /// Compresses a frame where that saves something.
 pub fn encode(frame: &PlainFrame, compressor: &mut Compressor) -> EncodedFrame {
     match compressor.compress(&frame.bytes) {
-        Some(bytes) => EncodedFrame { codec: Codec::Zstd, bytes },
+        Some(bytes) => EncodedFrame::plain(Codec::Zstd, bytes),
         None => {
             let mut bytes = Vec::with_capacity(frame.bytes.len() + TAG_LEN);
             bytes.extend_from_slice(&frame.bytes);
-            EncodedFrame { codec: Codec::Raw, bytes }
+            EncodedFrame::plain(Codec::Raw, bytes)
         }
     }
 }

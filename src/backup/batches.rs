@@ -11,7 +11,8 @@ use crate::backup::context::{Context, count};
 use crate::error::Result;
 use crate::format::entry::{Content, Part};
 use crate::limits::READ_BATCH_BYTES;
-use crate::repo::ingest::PartList;
+use crate::repo::delta::OldStream;
+use crate::repo::ingest::{Ingest, PartList};
 
 /// A piece of a stream: a buffer, and the lengths of the chunks in it.
 pub struct Job {
@@ -21,12 +22,17 @@ pub struct Job {
     pub buffer: Vec<u8>,
     /// How it is cut.
     pub lens: Vec<usize>,
+    /// Where it begins in the stream.
+    pub start: u64,
+    /// True if the stream ends with it.
+    pub is_last: bool,
 }
 
 /// The batches of one stream. They are stored oldest first, whichever task comes: the pool takes its
 /// newest task first, and parts that are early have to be kept.
 #[derive(Default)]
 pub struct Batches {
+    old: Option<OldStream>,
     waiting: Mutex<VecDeque<Job>>,
     assembly: Mutex<Assembly>,
 }
@@ -41,6 +47,13 @@ struct Assembly {
 }
 
 impl Batches {
+    /// Of a stream that replaces `old`, if there is one.
+    pub fn replacing(ingest: &Ingest, old: Option<&Content>) -> Self {
+        let assembly = Assembly { list: PartList::replacing(ingest, old), ..Assembly::default() };
+        let old = old.and_then(|old| ingest.old_stream(old));
+        Self { old, waiting: Mutex::default(), assembly: Mutex::new(assembly) }
+    }
+
     /// Queues a batch; a task must follow that calls [`store_oldest`](Self::store_oldest).
     pub fn push(&self, job: Job) {
         self.waiting.lock().push_back(job);
@@ -54,7 +67,7 @@ impl Batches {
     /// Stores the oldest batch that waits.
     pub fn store_oldest(&self, context: &Context<'_>) -> Result<()> {
         let Some(job) = self.waiting.lock().pop_front() else { return Ok(()) };
-        let parts = store_batch(context, &job.buffer, &job.lens);
+        let parts = store_batch(context, self.old.as_ref(), &job);
         give_buffer(context, job.buffer);
         self.put(context, job.number, parts?)
     }
@@ -99,17 +112,19 @@ pub fn submit<'s, 'a: 's>(
     }
 }
 
-/// Reads `source` to its end, cuts it, and hands out batches: a buffer, and the lengths of the chunks
-/// that fill it.
+/// Reads `source`, which begins at `start` of the stream, to its end, cuts it, and hands out batches in order,
+/// numbered from 0 on; the end of `source` is taken for that of the stream.
 pub fn read_batches(
     context: &Context<'_>,
+    mut start: u64,
     source: &mut dyn FnMut(&mut [u8]) -> std::io::Result<usize>,
-    each: &mut dyn FnMut(Vec<u8>, Vec<usize>),
+    each: &mut dyn FnMut(Job),
 ) -> std::io::Result<()> {
     let chunker = context.ingest.repo().chunker();
     let full = READ_BATCH_BYTES + chunker.max_len();
     let mut buffer = take_buffer(context);
     let mut ended = false;
+    let mut number = 0;
     while !ended && !context.is_over() {
         let mut have = buffer.len();
         buffer.resize(full, 0);
@@ -132,7 +147,10 @@ pub fn read_batches(
         next.extend_from_slice(buffer.get(cut..).unwrap_or_default());
         buffer.truncate(cut);
         context.observer.advance(0, cut as u64);
-        each(std::mem::replace(&mut buffer, next), lens);
+        let buffer = std::mem::replace(&mut buffer, next);
+        each(Job { number, buffer, lens, start, is_last: ended });
+        number += 1;
+        start += cut as u64;
     }
     give_buffer(context, buffer);
     Ok(())
@@ -148,15 +166,16 @@ fn give_buffer(context: &Context<'_>, buffer: Vec<u8>) {
     context.buffers.lock().push(buffer);
 }
 
-fn store_batch(context: &Context<'_>, buffer: &[u8], lens: &[usize]) -> Result<Vec<Part>> {
+fn store_batch(context: &Context<'_>, old: Option<&OldStream>, job: &Job) -> Result<Vec<Part>> {
     let mut batch = Batch::default();
-    let mut start = 0;
-    for &len in lens {
-        batch.push(context.ingest, buffer, start, len);
-        start += len;
+    let mut position = 0;
+    for &len in &job.lens {
+        batch.push(context.ingest, &job.buffer, position, len);
+        position += len;
     }
-    let mut parts = Vec::with_capacity(lens.len());
-    batch.store(context.ingest, buffer, |part| {
+    let bases = old.map(|old| old.bases(job.start, &batch.pieces(), job.is_last)).unwrap_or_default();
+    let mut parts = Vec::with_capacity(job.lens.len());
+    batch.store(context.ingest, &job.buffer, &bases, |part| {
         parts.push(part);
         Ok(())
     })?;

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::format::entry::Part;
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
+use crate::repo::delta;
 use crate::repo::ingest::Ingest;
 
 /// One piece of a buffer: a chunk, or zeros.
@@ -67,22 +68,35 @@ impl Batch {
         }
     }
 
-    /// Claims all chunks, stores the new ones, and gives each piece as a part to `each`.
+    /// The pieces, for an alignment with their older version.
+    pub fn pieces(&self) -> Vec<delta::Piece> {
+        let piece = |piece: &Piece| match *piece {
+            Piece::Zeros { len } => delta::Piece { id: None, len: len as u64 },
+            Piece::Chunk { id, len, .. } => delta::Piece { id: Some(id), len: len as u64 },
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
+    /// Claims all chunks, stores the new ones, and gives each piece as a part to `each`. `bases` names, for
+    /// each piece, the old chunks that it replaces; it may be shorter.
     pub fn store(
         &mut self,
         ingest: &Ingest,
         buffer: &[u8],
+        bases: &[Vec<ChunkId>],
         mut each: impl FnMut(Part) -> Result<()>,
     ) -> Result<()> {
         ingest.claim(&self.ids, &mut self.new)?;
         let mut new = self.new.iter();
+        let mut bases = bases.iter();
         for piece in &self.pieces {
+            let bases = bases.next().map_or(&[][..], Vec::as_slice);
             each(match *piece {
                 Piece::Zeros { len } => Part::Zeros { len: len as u64 },
                 Piece::Chunk { id, start, len } => {
                     if new.next() == Some(&true) {
                         let chunk = buffer.get(start..start + len).unwrap_or_default();
-                        ingest.add(PackKind::Data, id, chunk)?;
+                        ingest.add_delta(PackKind::Data, id, chunk, bases)?;
                     }
                     Part::Chunk { id, len: u32::try_from(len).unwrap_or(u32::MAX) }
                 }
@@ -115,7 +129,7 @@ mod tests {
         batch.push(&ingest, buffer, 13, 5);
         let mut parts = Vec::new();
         batch
-            .store(&ingest, buffer, |part| {
+            .store(&ingest, buffer, &[], |part| {
                 parts.push(part);
                 Ok(())
             })

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::{RunCounts, SnapshotKind, escape_bytes};
 use crate::fs::owners::Owners;
 use crate::fs::source::Stat;
-use crate::limits::{FRAME_CACHE_BYTES, MANIFEST_ERRORS_KEPT, READ_BATCHES_PER_THREAD};
+use crate::limits::{MANIFEST_ERRORS_KEPT, READ_BATCHES_PER_THREAD};
 use crate::observe::{Observer, StopFlag};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::ingest::Ingest;
@@ -106,7 +106,7 @@ impl<'a> Context<'a> {
             observer,
             counters: Counters::default(),
             owners: Arc::new(Owners::new()),
-            reader: Arc::new(ChunkReader::new(Arc::clone(ingest.repo()), FRAME_CACHE_BYTES)),
+            reader: Arc::clone(ingest.reader()),
             lineage,
             read_all: reads_everything(kind, options),
             batches: AtomicUsize::new(0),

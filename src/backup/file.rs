@@ -14,11 +14,13 @@ use crate::backup::tasks::Done;
 use crate::entry_name::EntryName;
 use crate::error::Result;
 use crate::extent::Extent;
-use crate::format::entry::{Entry, Metadata, Node, Part};
+use crate::format::entry::{Content, Entry, Metadata, Node, Part};
 use crate::fs::extents::Span;
 use crate::fs::metadata::MetadataReader;
 use crate::fs::source::{Change, SourceFile, Stat};
+use crate::id::ChunkId;
 use crate::limits::SMALL_FILE_MAX_BYTES;
+use crate::repo::delta::Piece;
 use crate::repo::ingest::PartList;
 
 /// A file that the parent does not have, or has otherwise.
@@ -29,6 +31,8 @@ pub struct ChangedFile {
     pub name: EntryName,
     /// What it looked like when the directory was walked.
     pub stat: Stat,
+    /// What the parent has in its place.
+    pub before: Option<Content>,
 }
 
 /// A small file whose bytes are in the buffer of its task.
@@ -39,6 +43,7 @@ struct ReadFile {
     size: u64,
     /// Pieces of the batch, and holes, in order.
     parts: Vec<Planned>,
+    before: Option<Content>,
 }
 
 enum Planned {
@@ -109,13 +114,14 @@ fn take_small(
         }
     }
     let mut parts = Vec::with_capacity(batch.len());
-    batch.store(context.ingest, buffer, |part| {
+    let bases = small_bases(context, batch, &read);
+    batch.store(context.ingest, buffer, &bases, |part| {
         parts.push(part);
         Ok(())
     })?;
     let mut parts = parts.into_iter();
     for file in read {
-        let mut list = PartList::default();
+        let mut list = PartList::replacing(context.ingest, file.before.as_ref());
         for planned in file.parts {
             match planned {
                 Planned::Hole(len) => list.push(context.ingest, Part::Hole { len })?,
@@ -131,6 +137,35 @@ fn take_small(
         directory.put(file.place, entry, true);
     }
     Ok(grown)
+}
+
+/// For each piece of the batch the old chunks that it replaces.
+fn small_bases(context: &Context<'_>, batch: &Batch, files: &[ReadFile]) -> Vec<Vec<ChunkId>> {
+    if !context.ingest.writes_deltas() {
+        return Vec::new();
+    }
+    let mut bases = Vec::with_capacity(batch.len());
+    let mut pieces = batch.pieces().into_iter();
+    for file in files {
+        let mut stream = Vec::new();
+        for planned in &file.parts {
+            match *planned {
+                Planned::Pieces(count) => stream.extend(pieces.by_ref().take(count)),
+                Planned::Hole(len) => stream.push(Piece { id: None, len }),
+            }
+        }
+        let old = file.before.as_ref().and_then(|before| context.ingest.old_stream(before));
+        let mut found = old.map(|old| old.bases(0, &stream, true)).unwrap_or_default().into_iter();
+        for planned in &file.parts {
+            match *planned {
+                Planned::Pieces(count) => {
+                    bases.extend((0..count).map(|_| found.next().unwrap_or_default()));
+                }
+                Planned::Hole(_) => drop(found.next()),
+            }
+        }
+    }
+    bases
 }
 
 fn read_small(
@@ -171,7 +206,8 @@ fn read_small(
     for problem in problems {
         context.note(&directory.path_of(&changed.name), problem);
     }
-    Ok(Some(ReadFile { place: changed.place, name: changed.name.clone(), meta, size, parts }))
+    let (name, before) = (changed.name.clone(), changed.before.clone());
+    Ok(Some(ReadFile { place: changed.place, name, meta, size, parts, before }))
 }
 
 /// Appends the bytes of `extent` to `buffer`, fewer if the file has become shorter.
@@ -235,9 +271,9 @@ fn take_large<'s, 'a: 's>(
     }
     let large = Arc::new(LargeFile {
         directory: Arc::clone(directory),
+        batches: Batches::replacing(context.ingest, changed.before.as_ref()),
         changed,
         meta,
-        batches: Batches::default(),
         pending: AtomicUsize::new(1),
         unreadable: AtomicBool::new(false),
     });
@@ -284,8 +320,9 @@ fn read_span<'s, 'a: 's>(
         offset += n as u64;
         Ok(n)
     };
-    read_batches(context, &mut source, &mut |buffer, lens| {
-        let job = Job { number: *number, buffer, lens };
+    let ends_file = extent.end() >= large.changed.stat.size;
+    read_batches(context, extent.offset(), &mut source, &mut |job| {
+        let job = Job { number: *number, is_last: job.is_last && ends_file, ..job };
         *number += 1;
         large.pending.fetch_add(1, Ordering::Relaxed);
         large.batches.push(job);

@@ -37,6 +37,7 @@ use crate::format::entry::Content;
 use crate::format::manifest::{Manifest, RunCounts, SnapshotKind};
 use crate::fs::exclude::ExcludeRules;
 use crate::id::SnapshotId;
+use crate::limits::DELTA_WRITE_DEPTH_MAX;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::ingest::{Ingest, IngestOptions};
 use crate::repo::snapshots::{self, Snapshot};
@@ -71,6 +72,8 @@ pub struct BackupOptions {
     pub skip_if_unchanged: bool,
     /// Do not check sealed frames before they count as stored.
     pub no_verify: bool,
+    /// Store new chunks by themselves, never as deltas against older ones.
+    pub no_delta: bool,
     /// Compare with this snapshot, in place of the latest of the series.
     pub parent: Option<Snapshot>,
     /// Folders that are left out wherever they are met: the repository and the cache.
@@ -160,7 +163,11 @@ fn run(
     let expected = ancestry.expected().unwrap_or_default();
     observer.phase(Phase::BackingUp, expected.files(), expected.bytes_total);
 
-    let ingest_options = IngestOptions { verify: !options.no_verify, dry_run: options.dry_run };
+    let ingest_options = IngestOptions {
+        verify: !options.no_verify,
+        dry_run: options.dry_run,
+        delta_depth: if options.no_delta { 0 } else { delta_depth(ancestry.kind()) },
+    };
     let ingest = Ingest::new(Arc::clone(&repo), ingest_options)?;
     let lineage = Lineage::find(&repo, ancestry.series(), ancestry.parent().map(|parent| &parent.id))?;
     let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);
@@ -223,6 +230,16 @@ fn run(
         incomplete: counts.errors > 0,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// How deep the delta frames of a snapshot may be. A full stands alone; a differential needs its full and
+/// nothing else.
+fn delta_depth(kind: SnapshotKind) -> u8 {
+    match kind {
+        SnapshotKind::Full => 0,
+        SnapshotKind::Differential => 1,
+        SnapshotKind::Incremental => DELTA_WRITE_DEPTH_MAX,
+    }
 }
 
 /// A full reads every byte again, whatever the metadata says.

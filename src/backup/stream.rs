@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::backup::Taken;
-use crate::backup::batches::{Batches, Job, read_batches, submit};
+use crate::backup::batches::{Batches, read_batches, submit};
 use crate::backup::context::{Context, count};
 
 use crate::backup::previous::Previous;
@@ -70,24 +70,28 @@ pub fn take(
     let name = EntryName::new(name.as_bytes())
         .map_err(|error| Error::Usage(format!("the stream cannot be called {name:?}: {error}")))?;
     context.observer.current(Path::new(name.as_os_str()));
+    let before = Previous::new(&context.reader, previous)
+        .and_then(|mut previous| previous.take(name.as_bytes(), &mut |_| {}))
+        .unwrap_or_default();
+    let old = match &before {
+        Some(Entry { node: Node::File(old), .. }) => Some(old),
+        _ => None,
+    };
     let (content, hash) = match source {
-        StreamSource::Reader(reader) => store(context, &mut |buffer| reader.read(buffer))?,
+        StreamSource::Reader(reader) => store(context, old, &mut |buffer| reader.read(buffer))?,
         StreamSource::Stdin => {
             let stdin = io::stdin();
-            store(context, &mut |buffer| read_or_stop(context, stdin.as_fd(), buffer))?
+            store(context, old, &mut |buffer| read_or_stop(context, stdin.as_fd(), buffer))?
         }
-        StreamSource::Command { program, args } => store_command(context, &program, &args)?,
+        StreamSource::Command { program, args } => store_command(context, old, &program, &args)?,
     };
     if content.size == 0 && !allow_empty {
         return Err(Error::Usage(
             "the stream is empty: nothing was stored (--allow-empty if that is meant)".to_owned(),
         ));
     }
-    let before = Previous::new(&context.reader, previous)
-        .and_then(|mut previous| previous.take(name.as_bytes(), &mut |_| {}))
-        .unwrap_or_default();
     let counters = &context.counters;
-    let unchanged = matches!(&before, Some(Entry { node: Node::File(old), .. }) if *old == content);
+    let unchanged = old == Some(&content);
     count(&counters.bytes_total, content.size);
     match (before.is_some(), unchanged) {
         (_, true) => count(&counters.files_unmodified, 1),
@@ -104,7 +108,7 @@ pub fn take(
     let mut encoded = Vec::new();
     encode_entry(&mut encoded, &mut Vec::new(), &entry)
         .map_err(|error| Error::Usage(format!("the stream cannot be stored: {error}")))?;
-    let mut listing = MetadataWriter::default();
+    let mut listing = MetadataWriter::replacing(context.ingest, previous);
     listing.write(context.ingest, &encoded)?;
     let root = listing.finish(context.ingest)?;
     context.observer.advance(1, 0);
@@ -132,10 +136,11 @@ fn stream_metadata(context: &Context<'_>) -> Metadata {
 /// Reads to the end; gives the content and the BLAKE3 of all bytes in hex.
 fn store(
     context: &Context<'_>,
+    old: Option<&Content>,
     source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
 ) -> Result<(Content, String)> {
     let mut hasher = blake3::Hasher::new();
-    let batches = Batches::default();
+    let batches = Batches::replacing(context.ingest, old);
     let batches_ref = &batches;
     let mut hashed = |buffer: &mut [u8]| {
         let n = loop {
@@ -148,10 +153,8 @@ fn store(
         Ok(n)
     };
     rayon::in_place_scope(|scope| {
-        let mut number = 0;
-        let read = read_batches(context, &mut hashed, &mut |buffer, lens| {
-            batches_ref.push(Job { number, buffer, lens });
-            number += 1;
+        let read = read_batches(context, 0, &mut hashed, &mut |job| {
+            batches_ref.push(job);
             submit(scope, context, move |_| {
                 if let Err(error) = batches_ref.store_oldest(context) {
                     context.fail(error);
@@ -182,7 +185,12 @@ fn read_or_stop(context: &Context<'_>, fd: BorrowedFd<'_>, buffer: &mut [u8]) ->
     }
 }
 
-fn store_command(context: &Context<'_>, program: &OsString, args: &[OsString]) -> Result<(Content, String)> {
+fn store_command(
+    context: &Context<'_>,
+    old: Option<&Content>,
+    program: &OsString,
+    args: &[OsString],
+) -> Result<(Content, String)> {
     let name = program.to_string_lossy().into_owned();
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -198,7 +206,7 @@ fn store_command(context: &Context<'_>, program: &OsString, args: &[OsString]) -
     let Some(output) = child.stdout.take() else {
         return Err(Error::Internal("a command without output".to_owned()));
     };
-    let stored = store(context, &mut |buffer| read_or_stop(context, output.as_fd(), buffer));
+    let stored = store(context, old, &mut |buffer| read_or_stop(context, output.as_fd(), buffer));
     // Closed before waiting, so that a command that still writes ends too.
     drop(output);
     if stored.is_err() {

@@ -104,6 +104,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             }
             Err(error) => return Err(error),
         };
+        let listing = MetadataWriter::replacing(context.ingest, job.previous.as_ref());
         Ok(Arc::new(Directory {
             above: job.above,
             name: job.name,
@@ -115,7 +116,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             same_attributes: job.same_attributes,
             source,
             names,
-            walk: Mutex::new(Walk { next_name: 0, previous, listing: MetadataWriter::default() }),
+            walk: Mutex::new(Walk { next_name: 0, previous, listing }),
             window: Mutex::default(),
             pending: AtomicUsize::new(0),
             // A listing that cannot be read must not be taken over.
@@ -241,12 +242,17 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
                 directory.put(found.place, before, false);
             }
             before => {
-                let is_new = !before.is_some_and(|before| matches!(before.node, Node::File(_)));
+                let before = before.and_then(|before| match before.node {
+                    Node::File(content) => Some(content),
+                    _ => None,
+                });
+                let is_new = before.is_none();
                 let counters = &context.counters;
                 context.mark_different();
                 count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
                 count(if is_new { &counters.bytes_new } else { &counters.bytes_changed }, size);
-                files.push(ChangedFile { place: found.place, name: found.name, stat: found.stat }, scope);
+                let Found { place, name, stat, .. } = found;
+                files.push(ChangedFile { place, name, stat, before }, scope);
             }
         }
     }

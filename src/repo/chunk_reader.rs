@@ -59,6 +59,24 @@ impl ChunkBytes {
     }
 }
 
+/// The plaintext of a chunk, and how deep it lies.
+pub struct ShallowChunk {
+    bytes: ChunkBytes,
+    depth: u8,
+}
+
+impl ShallowChunk {
+    /// The plaintext.
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// The depth of its frame.
+    pub fn depth(&self) -> u8 {
+        self.depth
+    }
+}
+
 /// How much one chunk may take to read: a hostile circle of bases, each with several copies to try,
 /// must come to an end.
 #[derive(Default)]
@@ -104,6 +122,20 @@ impl ChunkReader {
     /// The plaintext of a chunk. Where one copy of it is damaged, another one serves if there is any.
     pub fn read(&self, id: &ChunkId) -> Result<ChunkBytes> {
         self.read_below(id, &mut Effort::default())
+    }
+
+    /// The plaintext of a chunk, if the first place that the index knows for it is no deeper than
+    /// `depth_max`. Other places are not tried.
+    pub fn read_shallow(&self, id: &ChunkId, depth_max: u8) -> Result<Option<ShallowChunk>> {
+        let Some(location) = self.repo.index().lookup(id)? else { return Ok(None) };
+        let pack = self.open_pack(location.pack)?;
+        let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
+        let depth = pack_reader::frame_entry(&pack.record, slot.frame)?.depth;
+        if depth > depth_max {
+            return Ok(None);
+        }
+        let bytes = self.read_at(id, &location, &mut Effort::default())?;
+        Ok(Some(ShallowChunk { bytes, depth }))
     }
 
     fn read_below(&self, id: &ChunkId, effort: &mut Effort) -> Result<ChunkBytes> {

@@ -17,6 +17,7 @@ use crate::observe::Observer;
 
 pub mod chunk_reader;
 pub mod content;
+pub mod delta;
 pub mod index;
 pub mod ingest;
 pub mod keyring;
@@ -25,6 +26,7 @@ mod open;
 pub mod ordinals;
 pub mod pack_reader;
 mod part_list;
+mod part_stream;
 pub mod reach;
 pub mod sealed;
 pub mod segments;

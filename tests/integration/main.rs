@@ -21,6 +21,7 @@ mod backup_cli;
 mod commands;
 mod crash;
 mod damage;
+mod deltas;
 mod docs;
 mod environment;
 mod excludes;

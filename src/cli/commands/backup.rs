@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -88,6 +89,11 @@ pub struct BackupArgs {
     /// Do not open stored data again to verify it before it counts
     #[arg(long)]
     no_verify: bool,
+
+    /// Store changed data whole, not as its difference from the version before
+    #[arg(long, env = "BACKSTAY_NO_DELTA", hide_env_values = true)]
+    #[arg(value_parser = FalseyValueParser::new())]
+    no_delta: bool,
 
     /// Label the snapshot; several with commas, or by repeating
     #[arg(long = "tag", value_name = "TAG[,TAG...]")]
@@ -222,6 +228,7 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
         force: args.force,
         skip_if_unchanged: args.skip_if_unchanged,
         no_verify: args.no_verify,
+        no_delta: args.no_delta,
         parent: args.parent.as_ref().map(find).transpose()?,
         protect: repository.into_iter().chain(settings.cache().ok()).collect(),
     };

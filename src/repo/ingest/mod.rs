@@ -8,6 +8,7 @@
 //! forgotten once a segment lists them.
 
 mod claims;
+mod lane;
 mod open_pack;
 mod stream;
 mod uploader;
@@ -20,18 +21,23 @@ use parking_lot::Mutex;
 use crate::compress::Compressor;
 use crate::error::{Error, Result};
 use crate::format::directory::ChunkEntry;
+use crate::format::entry::Content;
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
-    DATA_FRAME_TARGET_BYTES, DATA_PACK_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES, METADATA_PACK_TARGET_BYTES,
-    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
+    DATA_PACK_TARGET_BYTES, DELTA_FIRST_BYTES, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES,
+    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_DELTA_FIRST_LEVEL, ZSTD_DELTA_LEVEL, ZSTD_LEVEL,
+    ZSTD_METADATA_DELTA_LEVEL, ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
-use crate::seal::{self, PlainFrame};
+use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::delta::OldStream;
+use crate::seal::{self, EncodedFrame, PlainFrame};
 
 pub use stream::{MetadataWriter, PartList};
 
 use claims::Claims;
+use lane::{Lane, Lanes};
 use open_pack::OpenPack;
 use uploader::Uploader;
 
@@ -57,6 +63,8 @@ struct Counters {
     chunks: AtomicU64,
     raw_bytes: AtomicU64,
     stored_bytes: AtomicU64,
+    /// Plaintext bytes of data that were tried as deltas.
+    delta_bytes: AtomicU64,
 }
 
 /// How chunks are stored.
@@ -66,19 +74,14 @@ pub struct IngestOptions {
     pub verify: bool,
     /// Store nothing; only count.
     pub dry_run: bool,
+    /// Deepest delta frame to write; 0 writes none.
+    pub delta_depth: u8,
 }
 
 impl Default for IngestOptions {
     fn default() -> Self {
-        Self { verify: true, dry_run: false }
+        Self { verify: true, dry_run: false, delta_depth: 0 }
     }
-}
-
-/// The frames that one thread is filling: what a thread stores one after another is decoded together.
-#[derive(Default)]
-struct Lane {
-    data: PlainFrame,
-    metadata: PlainFrame,
 }
 
 /// A run that stores chunks; shared by all its threads.
@@ -87,7 +90,8 @@ pub struct Ingest {
     options: IngestOptions,
     claims: Arc<Claims>,
     /// One for each thread of the pool, and a last one for all others.
-    lanes: Vec<Mutex<Lane>>,
+    lanes: Vec<Mutex<Lanes>>,
+    reader: Arc<ChunkReader>,
     data_packs: [Mutex<Option<OpenPack>>; OPEN_DATA_PACKS],
     metadata_pack: Mutex<Option<OpenPack>>,
     counters: Arc<Counters>,
@@ -101,6 +105,7 @@ impl Ingest {
         let counters = Arc::new(Counters::default());
         let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters))?;
         Ok(Self {
+            reader: Arc::new(ChunkReader::new(Arc::clone(&repo), FRAME_CACHE_BYTES)),
             repo,
             options,
             claims,
@@ -133,16 +138,36 @@ impl Ingest {
 
     /// Adds a claimed chunk to this thread's frame, which is stored once it is full.
     pub fn add(&self, kind: PackKind, id: ChunkId, plaintext: &[u8]) -> Result<()> {
+        self.with_lane(kind, |lane| lane.add(self, kind, id, plaintext))
+    }
+
+    /// As [`add`](Self::add), for a chunk that replaces the chunks `bases`, and is stored as a delta against
+    /// them where that is possible and much smaller.
+    pub fn add_delta(&self, kind: PackKind, id: ChunkId, plaintext: &[u8], bases: &[ChunkId]) -> Result<()> {
+        self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, bases))
+    }
+
+    fn with_lane(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<()>) -> Result<()> {
         let others = self.lanes.len().saturating_sub(1);
         let number = rayon::current_thread_index().unwrap_or(others).min(others);
-        let lane = self.lanes.get(number).ok_or_else(|| Error::Internal("no lane".to_owned()))?;
-        let mut lane = lane.lock();
-        let (frame, target) = match kind {
-            PackKind::Data => (&mut lane.data, DATA_FRAME_TARGET_BYTES),
-            PackKind::Metadata => (&mut lane.metadata, METADATA_FRAME_TARGET_BYTES),
-        };
-        frame.push(id, plaintext);
-        if frame.is_full(target) { self.store(kind, frame) } else { Ok(()) }
+        let lanes = self.lanes.get(number).ok_or_else(|| Error::Internal("no lane".to_owned()))?;
+        work(lanes.lock().of(kind))
+    }
+
+    /// Reads chunks that the repository had before this run.
+    pub fn reader(&self) -> &Arc<ChunkReader> {
+        &self.reader
+    }
+
+    /// True if delta frames may be written.
+    pub fn writes_deltas(&self) -> bool {
+        self.options.delta_depth > 0
+    }
+
+    /// The older version of a stream, for deltas; nothing where none are written.
+    pub fn old_stream(&self, content: &Content) -> Option<OldStream> {
+        (self.writes_deltas() && !content.parts.is_empty())
+            .then(|| OldStream::new(Arc::clone(&self.reader), content))
     }
 
     /// The repository.
@@ -155,9 +180,20 @@ impl Ingest {
         if frame.is_empty() {
             return Ok(());
         }
+        let encoded = with_compressor(kind, |compressor| seal::encode(frame, compressor))?;
+        self.pack(kind, frame, encoded, &[])
+    }
+
+    /// Seals and packs an encoded frame, which refers to `prefix`, and empties it.
+    fn pack(
+        &self,
+        kind: PackKind,
+        frame: &mut PlainFrame,
+        encoded: EncodedFrame,
+        prefix: &[u8],
+    ) -> Result<()> {
         self.counters.chunks.fetch_add(frame.chunks().len() as u64, Ordering::Relaxed);
         self.counters.raw_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-        let encoded = with_compressor(kind, |compressor| seal::encode(frame, compressor))?;
         let raw_len = u32::try_from(frame.len()).map_err(|_| too_large())?;
         let chunks = frame.take_chunks();
         if self.options.dry_run {
@@ -177,10 +213,19 @@ impl Ingest {
             }
             reservation
         };
-        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, self.options.verify)? {
+        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, prefix, self.options.verify)? {
             self.uploader.send(closed)?;
         }
         Ok(())
+    }
+
+    /// The zstd level of the next delta frame.
+    fn delta_level(&self, kind: PackKind, chunks: &PlainFrame) -> i32 {
+        if kind == PackKind::Metadata {
+            return ZSTD_METADATA_DELTA_LEVEL;
+        }
+        let before = self.counters.delta_bytes.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        if before < DELTA_FIRST_BYTES { ZSTD_DELTA_FIRST_LEVEL } else { ZSTD_DELTA_LEVEL }
     }
 
     /// The pack that takes a frame. Of several it is picked by the frame's first chunk id, which is as
@@ -211,10 +256,11 @@ impl Ingest {
     /// Ends the run: stores what is not yet, writes the packs that are still open and the last segment.
     pub fn finish(self) -> Result<(IndexDurable, Added)> {
         use rayon::prelude::*;
-        let flushed: Result<()> = self.lanes.par_iter().try_for_each(|lane| {
-            let mut lane = lane.lock();
-            self.store(PackKind::Data, &mut lane.data)?;
-            self.store(PackKind::Metadata, &mut lane.metadata)
+        let flushed: Result<()> = self.lanes.par_iter().try_for_each(|lanes| {
+            let mut lanes = lanes.lock();
+            [PackKind::Data, PackKind::Metadata]
+                .into_iter()
+                .try_for_each(|kind| lanes.of(kind).flush(&self, kind))
         });
         let closed = flushed.and_then(|()| self.close_packs());
         if let Err(error) = closed {

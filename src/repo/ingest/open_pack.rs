@@ -91,7 +91,8 @@ impl OpenPack {
         let number = self.shared.sealer.take_number().ok_or_else(full)?;
         let stored = (encoded.bytes.len() + TAG_LEN) as u64;
         let extent = Extent::new(state.next_offset, stored).ok_or_else(full)?;
-        let entry = FrameEntry { extent, raw_len, codec: encoded.codec, depth: 0, bases: Vec::new(), chunks };
+        let bases = encoded.bases.clone();
+        let entry = FrameEntry { extent, raw_len, codec: encoded.codec, depth: encoded.depth, bases, chunks };
         state.next_offset = extent.end();
         state.frames.push(entry.clone());
         state.sealed.push(Bytes::new());
@@ -114,9 +115,15 @@ impl OpenPack {
 }
 
 impl Reservation {
-    /// Seals `encoded` into its place; with `verify`, opens it again and compares every chunk with its
-    /// id. Gives the pack if this was the last place of a closed one.
-    pub fn fill(self, keys: &RoleKeys, encoded: EncodedFrame, verify: bool) -> Result<Option<ClosedPack>> {
+    /// Seals `encoded`, which refers to `prefix`, into its place; with `verify`, opens it again and compares
+    /// every chunk with its id. Gives the pack if this was the last place of a closed one.
+    pub fn fill(
+        self,
+        keys: &RoleKeys,
+        encoded: EncodedFrame,
+        prefix: &[u8],
+        verify: bool,
+    ) -> Result<Option<ClosedPack>> {
         let number = self.number.get();
         let mut sealed = encoded.bytes;
         self.shared
@@ -124,7 +131,7 @@ impl Reservation {
             .seal(self.number, &mut sealed)
             .map_err(|_| Error::Internal("sealing a frame failed".to_owned()))?;
         if verify {
-            seal::open_frame(keys, self.shared.sealer.key(), number, &self.entry, &sealed, &[]).map_err(
+            seal::open_frame(keys, self.shared.sealer.key(), number, &self.entry, &sealed, prefix).map_err(
                 |error| {
                     Error::Internal(format!(
                         "a new frame does not open again ({error}): nothing was stored; this machine's \
@@ -228,7 +235,7 @@ mod tests {
         let pack = open_pack(&keys);
         for text in [&b"one"[..], b"two and three"] {
             let (reservation, encoded, full) = reserve(&pack, &keys, text, u64::MAX);
-            assert!(!full && reservation.fill(&keys, encoded, true).unwrap().is_none());
+            assert!(!full && reservation.fill(&keys, encoded, &[], true).unwrap().is_none());
         }
         let closed = pack.close().unwrap().unwrap();
         let id = "ae67e222039e494fffa2b3f4d354d55208fb46d3cf108dceede4bcf7b98a9940";
@@ -264,8 +271,8 @@ mod tests {
         assert!(!full);
         let (second, second_bytes, full) = reserve(&pack, &keys, &[7; 2000], 100);
         assert!(full);
-        assert!(second.fill(&keys, second_bytes, true).unwrap().is_none());
-        let closed = first.fill(&keys, first_bytes, true).unwrap();
+        assert!(second.fill(&keys, second_bytes, &[], true).unwrap().is_none());
+        let closed = first.fill(&keys, first_bytes, &[], true).unwrap();
         assert_eq!(closed.map(|pack| pack.record.directory.frames.len()), Some(2));
     }
 
@@ -275,6 +282,6 @@ mod tests {
         let pack = open_pack(&keys);
         let (reservation, mut encoded, _) = reserve(&pack, &keys, b"what was hashed", 1);
         encoded.bytes[0] ^= 1;
-        assert!(reservation.fill(&keys, encoded, true).is_err());
+        assert!(reservation.fill(&keys, encoded, &[], true).is_err());
     }
 }

@@ -1,0 +1,123 @@
+//! A delta frame that is being filled.
+
+use crate::id::ChunkId;
+use crate::limits::{DELTA_FRAME_MAX_BYTES, DELTA_GATHER_MAX_BYTES, DELTA_PREFIX_MAX_BYTES, FRAME_MAX_BASES};
+use crate::repo::chunk_reader::{ChunkReader, ShallowChunk};
+use crate::seal::PlainFrame;
+
+/// Chunks, and the bases that they are encoded against.
+#[derive(Default)]
+pub struct DeltaFrame {
+    /// The chunks.
+    pub chunks: PlainFrame,
+    /// The bases, in order.
+    pub bases: Vec<ChunkId>,
+    /// Their plaintexts, in order.
+    pub prefix: Vec<u8>,
+    /// One more than the largest depth of a base.
+    pub depth: u8,
+    backoff: Backoff,
+}
+
+/// Frames that turned out no smaller than plain ones cost time for nothing: after each, more chunks are
+/// stored without asking.
+#[derive(Default)]
+struct Backoff {
+    next: u32,
+    left: u32,
+}
+
+/// Most chunks that are stored plain after a frame that was not worth it.
+const BACKOFF_MAX_CHUNKS: u32 = 64;
+
+/// The bases of one chunk, read.
+pub struct ReadBases(Vec<(ChunkId, ShallowChunk)>);
+
+impl DeltaFrame {
+    /// Reads the bases of the chunk `id`. Nothing if there are none, or one of them is missing or damaged, or
+    /// lies so deep that the chunk would lie deeper than `depth_max`.
+    pub fn read(
+        &mut self,
+        reader: &ChunkReader,
+        depth_max: u8,
+        id: ChunkId,
+        bases: &[ChunkId],
+    ) -> Option<ReadBases> {
+        if bases.is_empty() || self.backoff.is_on() {
+            return None;
+        }
+        let mut read = Vec::with_capacity(bases.len());
+        let mut len = 0;
+        for base in bases {
+            let bytes = reader.read_shallow(base, depth_max.checked_sub(1)?).ok().flatten()?;
+            len += bytes.as_slice().len();
+            if *base == id {
+                return None;
+            }
+            if len > DELTA_PREFIX_MAX_BYTES {
+                break;
+            }
+            read.push((*base, bytes));
+        }
+        (!read.is_empty()).then_some(ReadBases(read))
+    }
+
+    /// True if a chunk of `len` bytes with these bases still fits, and belongs here.
+    pub fn has_room(&self, len: usize, bases: &ReadBases) -> bool {
+        let fresh = bases.0.iter().filter(|(id, _)| !self.bases.contains(id));
+        let (count, bytes) = fresh.fold((0, 0), |(n, sum), (_, bytes)| (n + 1, sum + bytes.as_slice().len()));
+        self.chunks.is_empty()
+            || (self.belongs(len, count < bases.0.len(), bases.depth())
+                && self.chunks.len() + len <= DELTA_FRAME_MAX_BYTES
+                && self.prefix.len() + bytes <= DELTA_PREFIX_MAX_BYTES
+                && self.bases.len() + count <= FRAME_MAX_BASES)
+    }
+
+    /// Whoever reads one chunk of a frame reads the bases of all. Chunks that have nothing to do with each
+    /// other therefore share a frame only if they are small, and only above plain frames: in a chain the
+    /// number of frames to read would multiply at each step.
+    fn belongs(&self, len: usize, shares_base: bool, depth: u8) -> bool {
+        depth == self.depth && (shares_base || (depth == 1 && len <= DELTA_GATHER_MAX_BYTES))
+    }
+
+    /// Adds a chunk.
+    pub fn push(&mut self, id: ChunkId, plaintext: &[u8], bases: &ReadBases) {
+        for (base, bytes) in &bases.0 {
+            if !self.bases.contains(base) {
+                self.bases.push(*base);
+                self.prefix.extend_from_slice(bytes.as_slice());
+            }
+        }
+        self.depth = self.depth.max(bases.depth());
+        self.chunks.push(id, plaintext);
+    }
+
+    /// Empties it, and remembers whether it was worth it.
+    pub fn clear(&mut self, was_worth: bool) {
+        self.chunks.clear();
+        self.bases.clear();
+        self.prefix.clear();
+        self.depth = 0;
+        self.backoff.learn(was_worth);
+    }
+}
+
+impl ReadBases {
+    /// The depth of a frame above them.
+    fn depth(&self) -> u8 {
+        self.0.iter().map(|(_, bytes)| bytes.depth() + 1).max().unwrap_or(0)
+    }
+}
+
+impl Backoff {
+    fn is_on(&mut self) -> bool {
+        let is_on = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_on
+    }
+
+    fn learn(&mut self, was_worth: bool) {
+        self.next = if was_worth { 0 } else { (self.next * 2).clamp(1, BACKOFF_MAX_CHUNKS) };
+        self.left = self.next;
+    }
+}

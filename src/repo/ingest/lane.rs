@@ -1,0 +1,113 @@
+//! What one thread is filling: what it stores one after another is decoded together.
+
+use crate::compress::compress_delta;
+use crate::error::Result;
+use crate::format::directory::Codec;
+use crate::format::pack::PackKind;
+use crate::id::{ChunkId, ID_LEN};
+use crate::limits::{DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES};
+use crate::repo::delta::DeltaFrame;
+use crate::repo::ingest::{Ingest, with_compressor};
+use crate::seal::{EncodedFrame, PlainFrame};
+
+/// The frames of both kinds of packs.
+#[derive(Default)]
+pub struct Lanes {
+    data: Lane,
+    metadata: Lane,
+}
+
+/// The frames of one kind of packs.
+#[derive(Default)]
+pub struct Lane {
+    plain: PlainFrame,
+    delta: DeltaFrame,
+}
+
+impl Lanes {
+    /// The frames for packs of this kind.
+    pub fn of(&mut self, kind: PackKind) -> &mut Lane {
+        match kind {
+            PackKind::Data => &mut self.data,
+            PackKind::Metadata => &mut self.metadata,
+        }
+    }
+}
+
+impl Lane {
+    /// Adds a claimed chunk to the plain frame, and stores that once it is full.
+    pub fn add(&mut self, ingest: &Ingest, kind: PackKind, id: ChunkId, plaintext: &[u8]) -> Result<()> {
+        let target = match kind {
+            PackKind::Data => DATA_FRAME_TARGET_BYTES,
+            PackKind::Metadata => METADATA_FRAME_TARGET_BYTES,
+        };
+        self.plain.push(id, plaintext);
+        if self.plain.is_full(target) { ingest.store(kind, &mut self.plain) } else { Ok(()) }
+    }
+
+    /// Adds a claimed chunk to the delta frame if its bases serve, else to the plain one.
+    pub fn add_delta(
+        &mut self,
+        ingest: &Ingest,
+        kind: PackKind,
+        id: ChunkId,
+        plaintext: &[u8],
+        bases: &[ChunkId],
+    ) -> Result<()> {
+        let depth_max = ingest.options.delta_depth;
+        let Some(bases) = self.delta.read(&ingest.reader, depth_max, id, bases) else {
+            return self.add(ingest, kind, id, plaintext);
+        };
+        if !self.delta.has_room(plaintext.len(), &bases) {
+            self.store_delta(ingest, kind)?;
+        }
+        self.delta.push(id, plaintext, &bases);
+        Ok(())
+    }
+
+    /// Stores everything that is not stored yet.
+    pub fn flush(&mut self, ingest: &Ingest, kind: PackKind) -> Result<()> {
+        self.store_delta(ingest, kind)?;
+        ingest.store(kind, &mut self.plain)
+    }
+
+    /// Stores the delta frame, if it is worth it, and else its chunks as plain ones.
+    fn store_delta(&mut self, ingest: &Ingest, kind: PackKind) -> Result<()> {
+        if self.delta.chunks.is_empty() {
+            return Ok(());
+        }
+        let mut delta = std::mem::take(&mut self.delta);
+        let level = ingest.delta_level(kind, &delta.chunks);
+        let worth = encode_delta(kind, &mut delta, level)?;
+        let was_worth = worth.is_some();
+        if let Some(encoded) = worth {
+            ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
+        } else {
+            for (id, plaintext) in delta.chunks.iter() {
+                self.add(ingest, kind, id, plaintext)?;
+            }
+        }
+        delta.clear(was_worth);
+        self.delta = delta;
+        Ok(())
+    }
+}
+
+/// The delta frame's bytes, unless a plain one would be about as small.
+fn encode_delta(kind: PackKind, delta: &mut DeltaFrame, level: i32) -> Result<Option<EncodedFrame>> {
+    let raw = delta.chunks.bytes();
+    let Some(bytes) = compress_delta(raw, &delta.prefix, level) else { return Ok(None) };
+    // The ids of the bases stand in the pack and in an index segment.
+    let cost = bytes.len() + 2 * ID_LEN * delta.bases.len();
+    // What is this small needs no comparison: hardly anything compresses so well by itself.
+    if cost > raw.len() / 16 {
+        let plain = with_compressor(kind, |compressor| compressor.compress(raw))?;
+        let plain = plain.map_or(raw.len(), |plain| plain.len());
+        // A quarter has to be gained: a delta costs its reader the decoding of its bases.
+        if cost > plain - plain / 4 {
+            return Ok(None);
+        }
+    }
+    let bases = std::mem::take(&mut delta.bases);
+    Ok(Some(EncodedFrame { codec: Codec::ZstdDelta, bytes, bases, depth: delta.depth }))
+}
