@@ -365,3 +365,35 @@ proptest! {
         prop_assert_eq!(index.counts(), Counts { packs: model.len() as u64, chunks });
     }
 }
+
+#[test]
+fn a_pack_that_two_segments_drop_is_revived_by_what_supersedes_both() {
+    let packs = [pack(1, &[1, 2])];
+    let dropped = [packs[0].id];
+    let drops = |n| SegmentDelta { id: segment_id(n), packs: &[], dropped_packs: &dropped, supersedes: &[] };
+    let one = [segment_id(2)];
+    let both = [segment_id(2), segment_id(3)];
+    let revives =
+        |n, supersedes| SegmentDelta { id: segment_id(n), packs: &packs, dropped_packs: &[], supersedes };
+    let deltas = [adds(1, &packs), drops(2), drops(3), revives(4, &one)];
+    let mut order = [0, 1, 2, 3];
+    for_each_order(&mut order, 0, &mut |order| {
+        let folder = TempDir::new().unwrap();
+        let index = open(&folder);
+        order.iter().for_each(|n| index.apply(&deltas[*n]).unwrap());
+        assert_eq!(index.lookup(&chunk_id(1)).unwrap(), None, "in the order {order:?}");
+        index.apply(&revives(5, &both)).unwrap();
+        assert_eq!(places(&index, 1), BTreeSet::from([packs[0].id]), "in the order {order:?}");
+    });
+}
+
+fn for_each_order(order: &mut [usize], from: usize, each: &mut dyn FnMut(&[usize])) {
+    if from == order.len() {
+        return each(order);
+    }
+    for with in from..order.len() {
+        order.swap(from, with);
+        for_each_order(order, from + 1, each);
+        order.swap(from, with);
+    }
+}
