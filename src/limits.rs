@@ -130,6 +130,15 @@ pub const CONTENT_INLINE_MAX_PARTS: usize = 64;
 pub const CONTENT_MAX_BYTES: u64 = 1 << 61;
 /// Deepest nesting of such lists: 64 KiB lists of 33-byte parts reach any size long before.
 pub const CONTENT_MAX_DEPTH: u8 = 8;
+/// Chunks of lists that a walk which only looks remembers, some 150 bytes each.
+pub const LIST_MEMO_ENTRIES: usize = 100_000;
+/// Chunks of the lists of one content that are told apart, 40 bytes each: 100 TB of it have as many.
+pub const LIST_CHUNKS_TOLD_APART: usize = 1_000_000;
+/// How often, on average, a chunk of a list may come after another one than before. Repeated data give the
+/// same chunks in the same order; more than this is made to keep a reader busy.
+pub const LIST_REPEATS_MAX: u64 = 4;
+/// Bytes of such repetitions that are never too many.
+pub const LIST_REPEATS_FREE_BYTES: u64 = 4 * MIB as u64;
 /// Directory entries that are read, compared and stored at a time.
 pub const LISTING_WINDOW_ENTRIES: usize = 4096;
 /// One encoded directory entry is never longer: extended attributes are its largest part.
