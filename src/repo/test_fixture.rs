@@ -133,7 +133,7 @@ impl Fixture {
             summary,
             errors: vec![],
         };
-        snapshots::save(&self.repo, &receipt, &manifest).unwrap()
+        snapshots::save(&self.repo, &receipt.unwrap(), &manifest).unwrap()
     }
 
     /// Stores a file.
