@@ -271,6 +271,24 @@ fn an_unfinished_load_is_thrown_away() {
 }
 
 #[test]
+fn an_unfinished_load_into_an_index_that_holds_something_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let index = open(&folder);
+    index.apply(&adds(1, &[pack(1, &[1])])).unwrap();
+    let mut loader = index.loader().unwrap();
+    loader.add(&adds(2, &[pack(2, &[2])])).unwrap();
+    drop(loader);
+    assert!(!index.is_damaged());
+    assert_eq!(places(&index, 2), BTreeSet::from([pack_id(2)]));
+    index.apply(&adds(3, &[pack(3, &[3])])).unwrap();
+    drop(index);
+    let index = open(&folder);
+    assert!(!index.was_rebuilt());
+    assert_eq!(index.segments().unwrap().len(), 3);
+    assert_eq!(index.counts(), Counts { packs: 3, chunks: 3 });
+}
+
+#[test]
 fn readers_see_whole_packs_while_others_write() {
     let folder = TempDir::new().unwrap();
     let index = open(&folder);
