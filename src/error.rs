@@ -127,6 +127,15 @@ impl Error {
         }
     }
 
+    /// True for an error that is about some stored bytes only: what needs them is lost, the rest is not.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Store(error) => error.kind.is_damage(),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: an I/O error with what was tried on which path.
     pub fn io<P: AsRef<Path> + ?Sized>(action: &'static str, path: &P) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
@@ -158,6 +167,13 @@ pub enum StoreErrorKind {
     OutOfRange,
     /// Anything else.
     Other,
+}
+
+impl StoreErrorKind {
+    /// True if it says something about the object, and not about the store.
+    pub const fn is_damage(self) -> bool {
+        matches!(self, Self::NotFound | Self::OutOfRange)
+    }
 }
 
 /// A store's failure: what was tried on which object, and why it failed.
