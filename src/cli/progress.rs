@@ -179,6 +179,7 @@ impl Moment {
             Phase::BackingUp => "backing up",
             Phase::Restoring => "restoring",
             Phase::Verifying => "verifying",
+            Phase::Syncing => "writing to disk",
             Phase::CheckingStructure => "checking the structure",
             Phase::CheckingData => "checking the data",
             Phase::RebuildingIndex => "rebuilding the index",
@@ -192,7 +193,7 @@ impl Moment {
     fn items_name(&self) -> (&'static str, &'static str) {
         match self.phase {
             Phase::LoadingIndex => ("segment", "segments"),
-            Phase::BackingUp | Phase::Restoring | Phase::Verifying => ("file", "files"),
+            Phase::BackingUp | Phase::Restoring | Phase::Verifying | Phase::Syncing => ("file", "files"),
             Phase::CheckingStructure => ("object", "objects"),
             Phase::CheckingData | Phase::RebuildingIndex => ("pack", "packs"),
         }

@@ -6,6 +6,7 @@
 //! plan     (pure)        chunks still missing -> frames -> ranged reads, by pack and offset
 //! execute  (parallel)    read, decode each frame once, write every run of bytes with one call
 //! links                  hard links, once the window's files are there
+//! sync                   once, at the end: what is reported as restored is on the disk
 //! ```
 //!
 //! While one window is written, the next is gathered and planned. Windows are bounded by files, parts
@@ -13,9 +14,10 @@
 //! get their attributes when the last thing in them is done; nothing walks the tree a second time.
 //!
 //! A file that cannot be restored is reported and the rest goes on. A store that fails, and a target
-//! that is full, end the run. New files that are written in several pieces have another name until they
-//! are whole: what an interrupted run leaves is no file that anybody takes to be right, and the next
-//! run compares it chunk by chunk, writes what is missing and renames it.
+//! that is full, end the run. Files that are written in several pieces, and those that are repaired, have
+//! another name until they are whole: what a killed run leaves is no file that anybody takes to be right, and
+//! the next run compares it chunk by chunk, writes what is missing and renames it. What no run completes is
+//! removed by a later one that comes by.
 
 mod execute;
 mod file;
@@ -94,6 +96,7 @@ pub fn run(
         }
         walker.join().map_err(|_| Error::Internal("a restoring thread panicked".to_owned()))
     })?;
+    session.sync();
     session.into_report()
 }
 

@@ -148,7 +148,7 @@ fn a_root_is_opened_without_making_it() {
     assert_eq!((dotted.dir().origin(), mode_of(&at.path("new/er"))), (Origin::Created, 0o700));
     let again = TargetRoot::create_or_open(&at.path(""), options).unwrap();
     assert_eq!(again.dir().origin(), Origin::Existed);
-    at.root.sync().unwrap();
+    at.root.dir().sync().unwrap();
 }
 
 #[test]
