@@ -193,3 +193,33 @@ pub struct StoreError {
 fn in_the_store(object: &str) -> String {
     if object.is_empty() { "the store".to_owned() } else { format!("{object} in the store") }
 }
+
+/// A text as it is shown and kept: what the system says in it begins small and goes without its number.
+pub fn without_numbers(text: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(NUMBER) {
+        let start = before.rfind(": ").map_or(0, |at| at + 2);
+        let (ours, system) = before.split_at(start);
+        out.push_str(ours);
+        let mut letters = system.chars();
+        out.extend(letters.next().map(|first| first.to_ascii_lowercase()));
+        out.push_str(letters.as_str());
+        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_speaks_without_numbers() {
+        let text = "cannot read a: Permission denied (os error 13); b: No such file (os error 2)!";
+        assert_eq!(without_numbers(text), "cannot read a: permission denied; b: no such file!");
+        assert_eq!(without_numbers("Own Text"), "Own Text");
+    }
+}

@@ -250,8 +250,6 @@ pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
 /// How long nobody has written to what an earlier run left of a file, before another run removes it. One that
 /// is at work writes all the time.
 pub const LEFTOVER_MIN_AGE: Duration = Duration::from_secs(3600);
-/// Handles that a restore asks the system for: the directories of its windows, and a very deep tree.
-pub const RESTORE_OPEN_FILES: u64 = 8192;
 
 // --- checking ----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::backup::lineage::Lineage;
 use crate::backup::{BackupOptions, reads_everything};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, without_numbers};
 use crate::format::manifest::{RunCounts, SnapshotKind, escape_bytes};
 use crate::fs::owners::Owners;
 use crate::fs::source::Stat;
@@ -155,7 +155,7 @@ impl<'a> Context<'a> {
     /// Something of the source could not be read: the snapshot will be incomplete, and says so.
     pub fn report(&self, path: &Path, error: impl ToString) {
         use std::os::unix::ffi::OsStrExt;
-        let error = error.to_string();
+        let error = without_numbers(&error.to_string());
         self.observer.file_error(path, &error);
         count(&self.counters.errors, 1);
         self.mark_different();

@@ -14,11 +14,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::cli::explain::without_numbers;
 use crate::cli::names::{printable, printable_path, printable_text};
 use crate::cli::output;
 use crate::cli::settings::Settings;
 use crate::cli::units;
+use crate::error::without_numbers;
 use crate::format::manifest::escape_bytes;
 use crate::observe::{Observer, Phase};
 

@@ -39,7 +39,8 @@ use std::sync::Arc;
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::Content;
-use crate::limits::{RESTORE_LISTING_CACHE_BYTES, RESTORE_OPEN_FILES};
+use crate::fs::raise_open_files_limit;
+use crate::limits::RESTORE_LISTING_CACHE_BYTES;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
@@ -70,7 +71,8 @@ pub fn run(
     stop: &StopFlag,
 ) -> Result<RestoreReport> {
     observer.phase(Phase::Restoring, 0, 0);
-    raise_open_files();
+    // Where it is refused, a very deep tree reports the directories that it could not open.
+    raise_open_files_limit();
     let listings = Arc::new(ChunkReader::adopting(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
     let found = match path {
         [] => Found::Root(root.clone()),
@@ -98,16 +100,4 @@ pub fn run(
     })?;
     session.sync();
     session.into_report()
-}
-
-/// Many directories are open at a time, in a deep tree all those above the current one: asks the system
-/// for more than the 1,024 handles that a process gets at first.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = RESTORE_OPEN_FILES.min(maximum.unwrap_or(u64::MAX));
-    if current.is_some_and(|current| current < wanted) {
-        // Where it is refused, a very deep tree reports the directories that it could not open.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
-    }
 }
