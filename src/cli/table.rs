@@ -25,7 +25,12 @@ impl Table {
 
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.cells(cells.into());
+    }
+
+    /// Adds a row of a table whose columns are not always the same.
+    pub fn cells(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 
     /// The text, with a line below the titles and one at the end.
@@ -66,6 +71,21 @@ impl Table {
     }
 }
 
+/// Breaks a text that is wider than `width` columns into lines, after a `/` where there is one late enough.
+pub fn wrap(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some((end, _)) = rest.char_indices().nth(width) {
+        let (line, _) = rest.split_at(end);
+        let end = line.rfind('/').filter(|at| at * 2 > end).map_or(end, |at| at + 1);
+        let (line, after) = rest.split_at(end);
+        lines.push(line);
+        rest = after;
+    }
+    lines.push(rest);
+    lines.join("\n")
+}
+
 fn width_of(text: &str) -> usize {
     text.chars().count()
 }
@@ -73,6 +93,15 @@ fn width_of(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_broken() {
+        assert_eq!(wrap("short", 5), "short");
+        assert_eq!(wrap("", 5), "");
+        assert_eq!(wrap("/srv/data/photos", 10), "/srv/data/\nphotos");
+        assert_eq!(wrap("/abcdefghijkl", 5), "/abcd\nefghi\njkl");
+        assert_eq!(wrap("üüüü", 3), "üüü\nü");
+    }
 
     #[test]
     fn columns_are_aligned() {
