@@ -107,12 +107,7 @@ impl Ancestry {
         Self::among(&snapshots::list(repo)?, names, options, now)
     }
 
-    fn among(
-        list: &SnapshotList,
-        names: &[String],
-        options: &BackupOptions,
-        now: Timestamp,
-    ) -> Result<Self> {
+    fn among(list: &SnapshotList, names: &[String], options: &BackupOptions, now: Timestamp) -> Result<Self> {
         let name = options.group_by.series(&options.host, names, &options.tags);
         let series = Series { list, name };
         let given = options.parent.as_ref();
@@ -180,9 +175,9 @@ impl Ancestry {
 fn check_parent(kind: KindRequest, parent: Option<&Snapshot>) -> Result<()> {
     let Some(parent) = parent else { return Ok(()) };
     match (kind, parent.manifest.kind) {
-        (KindRequest::Full, _) => {
-            Err(Error::Usage("a full snapshot is compared with none: leave --parent or --kind out".to_owned()))
-        }
+        (KindRequest::Full, _) => Err(Error::Usage(
+            "a full snapshot is compared with none: leave --parent or --kind out".to_owned(),
+        )),
         (KindRequest::Differential, SnapshotKind::Differential | SnapshotKind::Incremental) => {
             let short = parent.id.short();
             Err(Error::Usage(format!(

@@ -52,11 +52,7 @@ impl SelectionArgs {
 
 /// The snapshots of a list that fit, in the list's order: all, or those that `specs` name (ids, their
 /// beginnings, or "latest"). An id of a snapshot that was replaced means the one that took its place.
-pub fn choose(
-    list: &SnapshotList,
-    selection: &SelectionArgs,
-    specs: &[String],
-) -> Result<Vec<Snapshot>> {
+pub fn choose(list: &SnapshotList, selection: &SelectionArgs, specs: &[String]) -> Result<Vec<Snapshot>> {
     let filter = selection.filter();
     let fitting: Vec<&Snapshot> = list.snapshots.iter().filter(|s| filter.matches(&s.manifest)).collect();
     let mut chosen = Vec::new();

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_series_follows_its_labels() {
-        let after = |series: &str| series_after(&manifest("h", &["/a"], &["t"], series), "new", &texts(&["u"]));
+        let after =
+            |series: &str| series_after(&manifest("h", &["/a"], &["t"], series), "new", &texts(&["u"]));
         for (series, expected) in [
             ("h:/a", "new:/a"),
             ("h:/a#t", "new:/a#u"),

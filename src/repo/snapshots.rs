@@ -83,9 +83,8 @@ impl SnapshotList {
     fn set_aside(&mut self) {
         let former: HashSet<String> =
             self.snapshots.iter().flat_map(|s| s.manifest.former_ids()).map(str::to_owned).collect();
-        let (replaced, seen) = std::mem::take(&mut self.snapshots)
-            .into_iter()
-            .partition(|s| former.contains(&s.id.to_hex()));
+        let (replaced, seen) =
+            std::mem::take(&mut self.snapshots).into_iter().partition(|s| former.contains(&s.id.to_hex()));
         self.snapshots = seen;
         self.replaced = replaced;
     }

@@ -17,7 +17,7 @@ use crate::format::pack::PackKind;
 use crate::id::SnapshotId;
 use crate::observe::Silent;
 use crate::repo::ingest::{Ingest, IngestOptions, MetadataWriter, PartList};
-use crate::repo::{IndexedRepository, InitOptions, Repository, snapshots};
+use crate::repo::{IndexedRepository, InitOptions, LockedRepository, Repository, snapshots};
 use crate::store::faulty::{FaultPlan, FaultyStore};
 use crate::store::memory::MemoryStore;
 use crate::store::{ListItem, ObjectName, Store};
@@ -84,6 +84,12 @@ impl Fixture {
         fixture.snapshot("2026-01-01T00:00:00Z", &[]);
         fixture.snapshot("2026-01-02T00:00:00Z", &[("new", noise(9, 30_000))]);
         fixture
+    }
+
+    /// The repository, opened once more.
+    pub fn open_again(&self) -> Repository {
+        let locked = LockedRepository::find(Arc::clone(&self.store) as Arc<dyn Store>).unwrap();
+        locked.unlock(&Password::new(b"password".to_vec())).unwrap()
     }
 
     /// The repository with its index.

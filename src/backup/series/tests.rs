@@ -118,7 +118,8 @@ fn snapshots_since_the_last_full_are_counted() {
 fn a_full_is_due_after_so_many_snapshots() {
     let all = list(&[snapshot(1, Full, 1), snapshot(2, Incremental, 2), snapshot(3, Differential, 3)]);
     let after = |most, kind| {
-        found(&all, &BackupOptions { full_every: Some(FullEvery::Snapshots(most)), ..options(kind) }, 4 * DAY).0
+        found(&all, &BackupOptions { full_every: Some(FullEvery::Snapshots(most)), ..options(kind) }, 4 * DAY)
+            .0
     };
     assert_eq!(after(3, KindRequest::Auto), Incremental);
     assert_eq!(after(2, KindRequest::Auto), Full);

@@ -26,8 +26,10 @@ use crate::repo::snapshots::{self, SnapshotList};
     the local time zone. Snapshots that cannot be read are named and left alone.\n\nForgetting frees no space \
     by itself."
 )]
-#[command(after_help = "Examples:\n  backstay forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run\n  \
-    backstay forget --keep-within 30d --keep-tag release\n  backstay forget 1a2b3c4d")]
+#[command(
+    after_help = "Examples:\n  backstay forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run\n  \
+    backstay forget --keep-within 30d --keep-tag release\n  backstay forget 1a2b3c4d"
+)]
 pub struct ForgetArgs {
     /// Forget just these: ids, their beginnings, or "latest"
     #[arg(value_name = "SNAPSHOT")]
