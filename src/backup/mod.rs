@@ -85,6 +85,29 @@ pub struct BackupOptions {
     pub protect: Vec<PathBuf>,
 }
 
+impl BackupOptions {
+    /// Refuses a parent that the kind does not have.
+    ///
+    /// # Errors
+    /// `Usage`, with what is wrong.
+    pub fn check(&self) -> Result<()> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        match (self.kind, parent.manifest.kind) {
+            (KindRequest::Full, _) => {
+                let text = "a full snapshot is compared with none: leave --parent or --kind out";
+                Err(Error::Usage(text.to_owned()))
+            }
+            (KindRequest::Differential, SnapshotKind::Differential | SnapshotKind::Incremental) => {
+                let short = parent.id.short();
+                let text =
+                    format!("a differential snapshot is compared with a full one, which {short} is not");
+                Err(Error::Usage(text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What a backup did.
 #[derive(Debug)]
 pub struct BackupReport {

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use crate::backup::BackupOptions;
 use crate::env::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::entry::Content;
 use crate::format::manifest::{RunCounts, SinceFull, SnapshotKind};
 use crate::limits::FULL_EVERY_SLACK_SECONDS;
@@ -111,7 +111,7 @@ impl Ancestry {
         let name = options.group_by.series(&options.host, names, &options.tags);
         let series = Series { list, name };
         let given = options.parent.as_ref();
-        check_parent(options.kind, given)?;
+        options.check()?;
         let last = series.last(|_| true);
         let is_due = || options.full_every.as_ref().is_some_and(|every| series.is_full_due(every, now));
         let parent = match options.kind {
@@ -168,23 +168,6 @@ impl Ancestry {
     /// What the last run of the series counted: this one will about be the same.
     pub fn expected(&self) -> Option<RunCounts> {
         self.expected
-    }
-}
-
-/// Refuses a parent that the kind does not have.
-fn check_parent(kind: KindRequest, parent: Option<&Snapshot>) -> Result<()> {
-    let Some(parent) = parent else { return Ok(()) };
-    match (kind, parent.manifest.kind) {
-        (KindRequest::Full, _) => Err(Error::Usage(
-            "a full snapshot is compared with none: leave --parent or --kind out".to_owned(),
-        )),
-        (KindRequest::Differential, SnapshotKind::Differential | SnapshotKind::Incremental) => {
-            let short = parent.id.short();
-            Err(Error::Usage(format!(
-                "a differential snapshot is compared with a full one, which {short} is not"
-            )))
-        }
-        _ => Ok(()),
     }
 }
 

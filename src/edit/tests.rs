@@ -7,7 +7,10 @@ fn list(repo: &Repository) -> SnapshotList {
 }
 
 fn run_all(repo: &Repository, change: &Change) -> Result<Vec<Edited>> {
-    let all = snapshots::list(repo)?;
+    let mut all = snapshots::list(repo)?;
+    if let Some((_, error)) = all.errors.pop() {
+        return Err(error);
+    }
     let mut edited = Vec::new();
     run(repo, &all, &all.snapshots, change, false, &StopFlag::new(), &mut |one| edited.push(one.clone()))?;
     Ok(edited)

@@ -49,8 +49,14 @@ fn rules_keep_and_say_why() {
     let said = reasons(&finished);
     let said: Vec<_> = said.iter().map(|(day, words)| (day.as_str(), words.as_str())).collect();
     // The 5th and the 11th are Monday and Sunday of one week, the 4th is the Sunday before.
-    let expected =
-        [("01", ""), ("02", ""), ("03", ""), ("04", "weekly"), ("05", "daily"), ("11", "last, daily, weekly")];
+    let expected = [
+        ("01", ""),
+        ("02", ""),
+        ("03", ""),
+        ("04", "weekly"),
+        ("05", "daily"),
+        ("11", "last, daily, weekly"),
+    ];
     assert_eq!(said, expected);
     let summary = finished.summary();
     assert_eq!(summary["snapshots_removed"], 3);

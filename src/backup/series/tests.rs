@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Error;
 use crate::format::manifest::Manifest;
 use crate::id::SnapshotId;
 

@@ -263,6 +263,7 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
         parent: args.parent.as_ref().map(find).transpose()?,
         protect: repository.into_iter().chain(settings.cache().ok()).collect(),
     };
+    options.check()?;
     let stop = signals::stop_flag();
     let report = if args.is_stream() {
         let source = stream(args)?;

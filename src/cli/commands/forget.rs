@@ -9,13 +9,16 @@ use crate::cli::commands::snapshots::{kind, source, source_title, title, warn_of
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::selection::{self, SelectionArgs};
 use crate::cli::settings::Settings;
-use crate::cli::table::{Align, Table};
+use crate::cli::table::{Align, Table, wrap};
 use crate::cli::{output, session, signals, spans, times, units};
 use crate::error::{Error, Result};
 use crate::forget::{self, GroupPlan, Limit, PerPeriod, Period, Policy, Reason, Verdict};
 use crate::id::SnapshotId;
 use crate::repo::grouping::GroupBy;
 use crate::repo::snapshots::{self, SnapshotList};
+
+/// Widest column of host, paths and tags.
+const SOURCE_WIDTH: usize = 30;
 
 /// Forget snapshots: by rules that say what is kept, or by name
 #[derive(Debug, Args)]
@@ -283,7 +286,7 @@ fn show(plan: &GroupPlan, policy: &Policy, args: &ForgetArgs) -> String {
         let mut cells = vec![snapshot.id.short(), times::local(&snapshot.manifest.time)];
         if !args.compact {
             let manifest = &snapshot.manifest;
-            cells.extend([kind(manifest).to_owned(), source(manifest, &plan.key)]);
+            cells.extend([kind(manifest).to_owned(), wrap(&source(manifest, &plan.key), SOURCE_WIDTH)]);
         }
         let action = if reasons.is_empty() { "remove" } else { "keep" };
         let reasons: Vec<String> = reasons.iter().map(|reason| word(reason, policy)).collect();

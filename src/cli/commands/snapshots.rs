@@ -7,7 +7,7 @@ use crate::cli::explain::{Failure, Outcome, one_line};
 use crate::cli::names::printable_text;
 use crate::cli::selection::{self, SelectionArgs};
 use crate::cli::settings::{Settings, Verbosity};
-use crate::cli::table::{Align, Table, wrap};
+use crate::cli::table::{Align, Table};
 use crate::cli::{output, session, times, units};
 use crate::format::manifest::{Manifest, SnapshotKind};
 use crate::repo::grouping::{GroupBy, GroupKey, group};
@@ -16,8 +16,8 @@ use crate::repo::snapshots::{self, Snapshot, SnapshotList};
 /// Digits of an id that people are shown.
 const SHORT_ID_DIGITS: usize = 8;
 
-/// Widest column of host, paths and tags: with it the table fits 100 columns.
-const SOURCE_WIDTH: usize = 27;
+/// Widest table, in columns, where ids are short and numbers are not astronomic.
+const TABLE_WIDTH: usize = 100;
 
 /// List the snapshots
 #[derive(Debug, Args)]
@@ -162,6 +162,7 @@ impl Style<'_> {
                 source(manifest, key),
             ]);
         }
+        table.wrap_last(TABLE_WIDTH);
         table
     }
 
@@ -234,7 +235,8 @@ pub fn source_title(key: &GroupKey) -> &'static str {
     }
 }
 
-/// Where a snapshot comes from and its tags, as far as its group does not say: `host:/path`, `#tag`.
+/// Where a snapshot comes from and its tags, as far as its group does not say: `host:/path`, `#tag`, in
+/// lines.
 pub fn source(manifest: &Manifest, key: &GroupKey) -> String {
     let mut pieces: Vec<String> = Vec::new();
     if key.paths.is_none() {
@@ -250,7 +252,7 @@ pub fn source(manifest: &Manifest, key: &GroupKey) -> String {
     if key.tags.is_none() {
         pieces.extend(manifest.tags.iter().map(|tag| format!("#{}", printable_text(tag))));
     }
-    pieces.iter().map(|piece| wrap(piece, SOURCE_WIDTH)).collect::<Vec<_>>().join("\n")
+    pieces.join("\n")
 }
 
 #[cfg(test)]
