@@ -1,12 +1,13 @@
 //! `forget`, `tag`, `rewrite`, kinds and series from the outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use serde_json::Value;
 
 use crate::support::Sandbox;
 use crate::support::compare::capture;
+use crate::support::rng::{Rng, noise as random};
 use crate::support::run::{Finished, finish};
 use crate::support::tree::{file, noise};
 
@@ -391,4 +392,53 @@ fn listing_again_reads_no_manifest() {
     assert!(cached().is_empty());
     sandbox.ok(["snapshots"]).says("2 snapshots");
     assert_eq!(cached().len(), 2);
+}
+
+/// Any order of backups of all kinds, edits and forgets: what is left restores, byte for byte.
+#[test]
+fn whatever_is_forgotten_the_rest_restores() {
+    for seed in 1..=3 {
+        let sandbox = Sandbox::with(&[noise("data", seed, 400_000), file("small", "x")]);
+        let mut rng = Rng::new(seed);
+        let mut left = BTreeMap::new();
+        for step in 0..14u64 {
+            let at = usize::try_from(rng.below(390_000)).unwrap();
+            let mut data = fs::read(sandbox.source.join("data")).unwrap();
+            data[at..at + 100].copy_from_slice(&random(seed * 100 + step, 100));
+            fs::write(sandbox.source.join("data"), &data).unwrap();
+            let kinds: [&[&str]; 5] = [
+                &[],
+                &["--kind", "full"],
+                &["--kind", "differential"],
+                &["--kind", "incremental"],
+                &["--full-every", "3"],
+            ];
+            let kind = kinds[usize::try_from(rng.below(5)).unwrap()];
+            left.insert(sandbox.backup_with(kind), capture(&sandbox.source));
+            let ids: Vec<String> = left.keys().cloned().collect();
+            let victim = &ids[usize::try_from(rng.below(ids.len() as u64)).unwrap()];
+            match rng.below(4) {
+                0 if left.len() > 1 => {
+                    sandbox.ok(["forget", victim]);
+                }
+                1 => {
+                    sandbox.ok(["forget", "--keep-last", "4"]);
+                }
+                2 => {
+                    let lines =
+                        sandbox.ok(["tag", "--json", "--add", &step.to_string(), victim]).json_lines();
+                    let tree = left.remove(victim).unwrap();
+                    left.insert(lines[0]["new_id"].as_str().unwrap().to_owned(), tree);
+                }
+                _ => {}
+            }
+            let there = sandbox.snapshot_ids();
+            left.retain(|id, _| there.contains(id));
+            assert_eq!(left.len(), there.len(), "seed {seed}, step {step}");
+        }
+        for (id, tree) in &left {
+            sandbox.restores_to(id, tree);
+        }
+        sandbox.check_clean();
+    }
 }
