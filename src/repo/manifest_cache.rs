@@ -66,7 +66,7 @@ impl ManifestCache {
 
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(format!("tmp-{}-{number}", std::process::id()));
+        let path = self.folder.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
         let written = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -85,21 +85,26 @@ impl ManifestCache {
         let kept: HashSet<String> = ids.iter().map(SnapshotId::to_hex).collect();
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            // A file of another process that is being written is a moment old.
-            let is_new = || {
-                let age = entry.metadata().and_then(|meta| meta.modified()).map(|time| time.elapsed());
-                age.is_ok_and(|age| age.is_ok_and(|age| age.as_secs() < 3600))
-            };
             let name = name.to_str().unwrap_or_default();
-            if !kept.contains(name) && !(name.starts_with("tmp-") && is_new()) {
-                let _ = fs::remove_file(entry.path());
+            if kept.contains(name) || (name.starts_with(TEMPORARY) && is_young(&entry)) {
+                continue;
             }
+            let _ = fs::remove_file(entry.path());
         }
     }
 
     fn path(&self, id: &SnapshotId) -> PathBuf {
         self.folder.join(id.to_hex())
     }
+}
+
+/// Files that are being written, or that a killed process left behind.
+const TEMPORARY: &str = "tmp-";
+
+/// True for a file that another process may be writing.
+fn is_young(entry: &fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|meta| meta.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 3600))
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
