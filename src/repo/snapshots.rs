@@ -1,6 +1,6 @@
 //! Snapshots: stored, listed, found by what a user writes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,6 +62,17 @@ impl SnapshotList {
         let bears = |s: &&Snapshot| s.id.to_hex() == id;
         let took_its_place = |s: &&Snapshot| s.manifest.former_ids().any(|former| former == id);
         self.snapshots.iter().find(bears).or_else(|| self.snapshots.iter().rfind(took_its_place))
+    }
+
+    /// What every snapshot that is listed, and every one that was replaced by one of them, is called now.
+    pub fn present_ids(&self) -> HashMap<String, SnapshotId> {
+        let former = |s: &Snapshot| {
+            let id = s.id;
+            s.manifest.former_ids().map(|former| (former.to_owned(), id)).collect::<Vec<_>>()
+        };
+        let mut present: HashMap<String, SnapshotId> = self.snapshots.iter().flat_map(former).collect();
+        present.extend(self.snapshots.iter().map(|s| (s.id.to_hex(), s.id)));
+        present
     }
 
     /// The replaced snapshots that would be seen again if `snapshot` went alone, oldest first.

@@ -186,7 +186,11 @@ fn a_snapshot_that_cannot_be_read_is_named_and_kept() {
     finished.says(&ids[2]).says("is damaged").says("1 snapshot forgotten, 1 kept");
     assert_eq!(sandbox.snapshot_ids(), set(&[&ids[1], &ids[2]]));
     sandbox.run(["tag", "--add", "a"]).exits(1).says(&ids[2]).says("1 snapshot changed");
-    // By its name it can go.
+    // By its name it can go, but not by one that may mean another.
+    let twin = sandbox.repo.join("snapshots").join(format!("{}{}", &ids[1][..60], "0000"));
+    fs::write(&twin, "damaged").unwrap();
+    sandbox.run(["forget", &ids[1][..12]]).exits(2).says("the beginning of several");
+    sandbox.ok(["forget", twin.file_name().unwrap().to_str().unwrap()]).says("1 snapshot forgotten");
     sandbox.ok(["forget", &ids[2][..12]]).says("1 snapshot forgotten");
     assert!(!path.exists());
     sandbox.check_clean();

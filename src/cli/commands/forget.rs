@@ -198,26 +198,40 @@ fn check_rules(args: &ForgetArgs, policy: &Policy) -> Result<()> {
     }
 }
 
-/// The ids that the user named, in the order of the list. One that cannot be read may be among them.
+/// The ids that the user named: first those of snapshots that cannot be read, then in the order of the list.
 fn by_name(args: &ForgetArgs, list: &SnapshotList) -> Result<Vec<SnapshotId>> {
-    let unreadable = |(name, _): &(String, Error)| SnapshotId::from_hex(name.rsplit('/').next()?).ok();
-    let unreadable: Vec<SnapshotId> = list.errors.iter().filter_map(unreadable).collect();
+    let id_of = |(name, _): &(String, Error)| SnapshotId::from_hex(name.rsplit('/').next()?).ok();
+    // A filter cannot know whether it means one that cannot be read.
+    let unreadable: Vec<SnapshotId> = match args.selection.is_empty() {
+        true => list.errors.iter().filter_map(id_of).collect(),
+        false => Vec::new(),
+    };
+    let fitting = selection::choose(list, &args.selection, &[])?;
     let (mut ids, mut readable) = (Vec::new(), Vec::new());
     for spec in &args.snapshots {
-        let is_beginning = |id: &&SnapshotId| id.to_hex().starts_with(&spec.to_ascii_lowercase());
-        match selection::choose(list, &args.selection, std::slice::from_ref(spec)) {
-            Ok(found) => readable.extend(found.iter().map(|s| s.id)),
-            Err(Error::NotFound { .. }) if unreadable.iter().any(|id| is_beginning(&id)) => {
-                let names = unreadable.iter().map(SnapshotId::to_hex);
-                let hex = session::only_match("snapshot", names, spec)?;
-                ids.extend(unreadable.iter().filter(|id| id.to_hex() == hex));
+        let names = fitting.iter().map(|s| &s.id).chain(&unreadable).map(SnapshotId::to_hex);
+        let one = match spec.as_str() {
+            "latest" => None,
+            _ => match session::only_match("snapshot", names, spec) {
+                // It may be the id of one that was replaced.
+                Err(Error::NotFound { .. }) => None,
+                found => {
+                    let hex = found?;
+                    unreadable.iter().find(|id| id.to_hex() == hex)
+                }
+            },
+        };
+        match one {
+            Some(id) => ids.push(*id),
+            None => {
+                let chosen = selection::choose(list, &args.selection, std::slice::from_ref(spec))?;
+                readable.extend(chosen.iter().map(|s| s.id));
             }
-            Err(error) => return Err(error),
         }
     }
     ids.sort();
     ids.dedup();
-    ids.extend(list.snapshots.iter().map(|s| s.id).filter(|id| readable.contains(id)));
+    ids.extend(fitting.iter().map(|s| s.id).filter(|id| readable.contains(id)));
     Ok(ids)
 }
 

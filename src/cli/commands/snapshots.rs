@@ -1,5 +1,7 @@
 //! `backstay snapshots`
 
+use std::collections::HashMap;
+
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -10,6 +12,7 @@ use crate::cli::settings::{Settings, Verbosity};
 use crate::cli::table::{Align, Table};
 use crate::cli::{output, session, times, units};
 use crate::format::manifest::{Manifest, SnapshotKind};
+use crate::id::SnapshotId;
 use crate::repo::grouping::{GroupBy, GroupKey, group};
 use crate::repo::snapshots::{self, Snapshot, SnapshotList};
 
@@ -54,10 +57,12 @@ pub fn run(settings: &Settings, args: &SnapshotsArgs) -> Result<Outcome, Failure
         chosen = newest(chosen, most, args.group_by.unwrap_or_default());
     }
     if settings.json {
-        let all = chosen.iter().map(|snapshot| describe(snapshot, &list));
+        let present = list.present_ids();
+        let all = chosen.iter().map(|snapshot| describe(snapshot, &present));
         output::print_json(&all.collect::<Result<Vec<_>, _>>()?)?;
     } else {
-        let style = Style { list: &list, verbose: settings.verbosity == Verbosity::Verbose, args };
+        let verbose = settings.verbosity == Verbosity::Verbose;
+        let style = Style { present: &list.present_ids(), verbose, args };
         output::print(&style.show(chosen))?;
     }
     Ok(if list.errors.is_empty() { Outcome::Done } else { Outcome::Failed })
@@ -74,7 +79,7 @@ pub fn warn_of_unreadable(settings: &Settings, list: &SnapshotList, warn: fn(&Se
 
 /// The newest `most` of each group.
 fn newest(snapshots: Vec<Snapshot>, most: usize, by: GroupBy) -> Vec<Snapshot> {
-    let mut counts = std::collections::HashMap::new();
+    let mut counts = HashMap::new();
     let mut kept: Vec<Snapshot> = snapshots
         .into_iter()
         .rev()
@@ -90,14 +95,14 @@ fn newest(snapshots: Vec<Snapshot>, most: usize, by: GroupBy) -> Vec<Snapshot> {
 
 /// The manifest for machines: all that it says but where the data is. Snapshots it names are called as they
 /// are called now.
-fn describe(snapshot: &Snapshot, list: &SnapshotList) -> Result<Value, serde_json::Error> {
+fn describe(snapshot: &Snapshot, present: &PresentIds) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(&snapshot.manifest)?;
     if let Some(fields) = value.as_object_mut() {
         fields.remove("root");
         fields.insert("id".to_owned(), json!(snapshot.id.to_hex()));
         fields.insert("short_id".to_owned(), json!(snapshot.id.short()));
         for (name, id) in [("parent", &snapshot.manifest.parent), ("base", &snapshot.manifest.base)] {
-            fields.insert(name.to_owned(), json!(id.as_ref().map(|id| present_id(list, id))));
+            fields.insert(name.to_owned(), json!(id.as_ref().map(|id| present_id(present, id))));
         }
         for optional in ["stream_blake3", "since_full", "replaces", "original"] {
             fields.entry(optional).or_insert(Value::Null);
@@ -106,14 +111,16 @@ fn describe(snapshot: &Snapshot, list: &SnapshotList) -> Result<Value, serde_jso
     Ok(value)
 }
 
+type PresentIds = HashMap<String, SnapshotId>;
+
 /// What the snapshot that was `id` (in hex) is called now.
-fn present_id(list: &SnapshotList, id: &str) -> String {
-    list.resolve(id).map_or_else(|| id.to_owned(), |snapshot| snapshot.id.to_hex())
+fn present_id(present: &PresentIds, id: &str) -> String {
+    present.get(id).map_or_else(|| id.to_owned(), SnapshotId::to_hex)
 }
 
 /// How the tables look.
 struct Style<'a> {
-    list: &'a SnapshotList,
+    present: &'a PresentIds,
     verbose: bool,
     args: &'a SnapshotsArgs,
 }
@@ -192,7 +199,7 @@ impl Style<'_> {
 
     fn parent(&self, manifest: &Manifest) -> String {
         let Some(parent) = &manifest.parent else { return String::new() };
-        let now = present_id(self.list, parent);
+        let now = present_id(self.present, parent);
         now.get(..SHORT_ID_DIGITS).unwrap_or(&now).to_owned()
     }
 }
@@ -258,7 +265,6 @@ pub fn source(manifest: &Manifest, key: &GroupKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SnapshotId;
 
     fn snapshot(number: u8, series: &str) -> Snapshot {
         let text = format!(
@@ -295,7 +301,7 @@ mod tests {
     }
 
     fn shown(args: &SnapshotsArgs, snapshots: Vec<Snapshot>) -> String {
-        Style { list: &SnapshotList::default(), verbose: false, args }.show(snapshots)
+        Style { present: &PresentIds::new(), verbose: false, args }.show(snapshots)
     }
 
     #[test]
@@ -325,7 +331,7 @@ mod tests {
 
     #[test]
     fn machines_get_every_field() {
-        let value = describe(&snapshot(1, "a"), &SnapshotList::default()).unwrap();
+        let value = describe(&snapshot(1, "a"), &PresentIds::new()).unwrap();
         output::assert_documented(&value);
         for field in
             ["id", "short_id", "time", "kind", "parent", "base", "series", "host", "paths", "tags", "summary"]

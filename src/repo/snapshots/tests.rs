@@ -1,5 +1,6 @@
 use super::*;
 use crate::repo::test_fixture::Fixture;
+use crate::store::faulty::Request;
 
 fn labels(name: &str, value: &str) -> Map<String, Value> {
     [(name.to_owned(), value.into())].into_iter().collect()
@@ -36,7 +37,11 @@ fn an_edit_replaces_and_says_so() {
     for spec in [hex.as_str(), &id.to_hex(), &hex[..12], &hex[..12].to_uppercase()] {
         assert_eq!(find(repo.repository(), spec, &filter).unwrap().id, again, "{spec}");
     }
-    assert_eq!(list(&repo).unwrap().resolve(&hex).unwrap().id, again);
+    let now = list(&repo).unwrap();
+    assert_eq!(now.resolve(&hex).unwrap().id, again);
+    let present = now.present_ids();
+    assert_eq!(present.len(), 4);
+    assert!([hex, id.to_hex(), again.to_hex()].iter().all(|old| present[old] == again));
     assert!(list(&repo).unwrap().resolve(&"00".repeat(32)).is_none());
 }
 
@@ -116,6 +121,9 @@ fn only_names_are_read_of_what_was_read_before() {
     assert_eq!(seen(&repo).len(), 2);
     let kept = dir.path().join(repo.id().to_string()).join("snapshots");
     assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 2);
+    f.store.reset_counts();
+    assert_eq!(seen(&repo).len(), 2);
+    assert_eq!((f.store.counts()[Request::List], f.store.counts().total()), (1, 1));
     // Were the objects read again, it would show.
     for id in ids(&repo).unwrap().0 {
         repo.store().put(&layout::snapshot(&id).unwrap(), vec![Bytes::from_static(b"damaged")]).unwrap();
