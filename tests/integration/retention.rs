@@ -402,11 +402,11 @@ fn listing_again_reads_no_manifest() {
 /// Any order of backups of all kinds, edits and forgets: what is left restores, byte for byte.
 #[test]
 fn whatever_is_forgotten_the_rest_restores() {
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let sandbox = Sandbox::with(&[noise("data", seed, 400_000), file("small", "x")]);
         let mut rng = Rng::new(seed);
         let mut left = BTreeMap::new();
-        for step in 0..14u64 {
+        for step in 0..10u64 {
             let at = usize::try_from(rng.below(390_000)).unwrap();
             let mut data = fs::read(sandbox.source.join("data")).unwrap();
             data[at..at + 100].copy_from_slice(&random(seed * 100 + step, 100));
