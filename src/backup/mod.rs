@@ -247,11 +247,15 @@ fn run(
         errors: outcome.errors,
     };
     let unchanged = taken.unchanged && ancestry.parent().is_some();
-    let skipped = options.dry_run || (unchanged && options.skip_if_unchanged);
+    let skipped = unchanged && options.skip_if_unchanged;
     if stop.is_stopped() {
         return Err(Error::Interrupted);
     }
-    let snapshot = if skipped { None } else { Some(snapshots::save(&repo, &receipt, &manifest)?) };
+    // Without a receipt it was a dry run.
+    let snapshot = match receipt.filter(|_| !skipped) {
+        Some(receipt) => Some(snapshots::save(&repo, &receipt, &manifest)?),
+        None => None,
+    };
     if let Some(id) = &snapshot {
         lineage.mark(&repo, id)?;
     }

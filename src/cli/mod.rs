@@ -55,7 +55,7 @@ fn forbid_core_dumps() {
 fn run(cli: Cli) -> ExitCode {
     let settings = Settings::new(cli.global);
     signals::install();
-    crate::fs::source::raise_open_files_limit();
+    crate::fs::raise_open_files_limit();
     match dispatch(&settings, cli.command) {
         Ok(outcome) => outcome.exit_code(),
         Err(failure) => explain::print_failure(&settings, &failure),

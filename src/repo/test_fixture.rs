@@ -142,7 +142,7 @@ impl Fixture {
             summary,
             errors: vec![],
         };
-        snapshots::save(&self.repo, &receipt, &manifest).unwrap()
+        snapshots::save(&self.repo, &receipt.unwrap(), &manifest).unwrap()
     }
 
     /// Stores a file.

@@ -89,7 +89,7 @@ fn store_snapshot(repo: &Arc<IndexedRepository>, tree: &Tree, parent: Option<Sna
         },
         errors: vec![],
     };
-    snapshots::save(repo.repository(), &receipt, &manifest).unwrap()
+    snapshots::save(repo.repository(), &receipt.unwrap(), &manifest).unwrap()
 }
 
 /// Stores what lies in the directory `above`, deepest first.
