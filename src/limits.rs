@@ -157,6 +157,11 @@ pub const SEGMENT_MAX_BYTES: usize = 256 * MIB;
 /// New chunks after which a running backup publishes an index segment and forgets them in memory.
 pub const SEGMENT_TARGET_CHUNKS: usize = 100_000;
 
+/// Largest sealed manifest that is kept on this machine: most take a kilobyte.
+pub const MANIFEST_CACHED_MAX_BYTES: u64 = MIB as u64;
+/// All of them together, for each repository: a hundred thousand snapshots or so.
+pub const MANIFEST_CACHE_MAX_BYTES: u64 = 128 * MIB as u64;
+
 // --- writing ---------------------------------------------------------------------------------------
 
 /// Packs of file data that are filled at a time: their order does not give chunk order away.
@@ -175,6 +180,10 @@ pub const SMALL_FILE_MAX_BYTES: u64 = 2 * MIB as u64;
 pub const FILE_TASK_MAX_FILES: usize = 128;
 /// Bytes of small changed files of a directory that one task reads.
 pub const FILE_TASK_MAX_BYTES: u64 = MIB as u64;
+
+/// How much younger than it is to be the last full may be for the next one: a timer of every night is not
+/// exact to the second, and a full that is due must not wait for another night.
+pub const FULL_EVERY_SLACK_SECONDS: i64 = 3600;
 
 // --- passwords ---------------------------------------------------------------------------------
 
