@@ -17,6 +17,7 @@ use crate::observe::Observer;
 
 pub mod chunk_reader;
 pub mod content;
+pub mod coord;
 pub mod delta;
 pub mod index;
 pub mod ingest;
