@@ -230,6 +230,11 @@ impl Fence {
         !self.0.is_lost() && self.0.age() < self.0.coordination.timing.lease
     }
 
+    /// Renews the lease now.
+    pub fn renew(&self) -> Result<()> {
+        self.0.renew()
+    }
+
     /// Renews the lease if it is time to.
     pub fn tick(&self) -> Result<()> {
         self.0.tick()
