@@ -119,7 +119,9 @@ impl Collector for ModelCollector {
             }
         })?;
         let marked = self.mark(round.pins)?;
-        let old = stored.into_iter().filter(|(_, modified)| *modified < round.oldest);
+        // Ages save work, and are nothing that safety rests on.
+        let ageless = [Sabotage::AgesIgnored, Sabotage::OwnPacksForgotten].map(Some).contains(&self.sabotage);
+        let old = stored.into_iter().filter(|(_, modified)| ageless || *modified < round.oldest);
         let old: BTreeSet<PackId> = old.map(|(pack, _)| pack).collect();
         let kept = self.keep(&old, &marked, BTreeSet::new(), round.condemned);
         let mut condemned: Vec<PackId> = old.difference(&kept).copied().collect();

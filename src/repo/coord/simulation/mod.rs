@@ -15,6 +15,7 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::observe::StopFlag;
 use crate::repo::coord::sabotage::Sabotage;
 use crate::repo::coord::{Coordination, PruneOptions, Timing, prune};
@@ -36,7 +37,7 @@ pub struct Simulation {
 /// What an actor does.
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    Write { runs: u64 },
+    Write { runs: u64, is_newer: bool },
     Forget { runs: u64 },
     Prune { runs: u64, repacks: bool, waits: bool },
 }
@@ -47,11 +48,12 @@ fn coordination(
     world: &Arc<World>,
     me: usize,
     sabotage: Option<Sabotage>,
+    is_newer: bool,
 ) -> (Arc<Coordination>, Arc<SimStore>) {
     let store = Arc::new(SimStore::new(world, me));
     let coordination = Coordination {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        envelope: Arc::new(Plain),
+        envelope: Arc::new(Plain { is_newer }),
         surroundings: Arc::new(SimSurroundings { world: Arc::clone(world), me }),
         timing: Timing { lease: Duration::from_millis(world.lease_ms) },
         sabotage,
@@ -76,16 +78,37 @@ impl Simulation {
         Self { world: Arc::new(world), sabotage, rng }
     }
 
+    /// Snapshots from before, some of them forgotten, so that there is something to prune.
+    fn prepare(&mut self) {
+        let (coordination, store) = coordination(&self.world, 500, None, false);
+        let mut host = Host {
+            world: Arc::clone(&self.world),
+            store: Arc::clone(&store),
+            coordination,
+            index: ModelIndex::default(),
+            sabotage: None,
+        };
+        for _ in 0..self.rng.below(4) {
+            let _ = host.back_up();
+        }
+        for (id, _) in snapshots(&*store).unwrap_or_default() {
+            if self.rng.chance(400) {
+                let _ = store.delete(&layout::snapshot(&id).unwrap());
+            }
+        }
+        self.world.skip(2 * self.world.lease_ms);
+    }
+
     fn parts(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
         for _ in 0..2 + self.rng.below(2) {
-            parts.push(Part::Write { runs: 1 + self.rng.below(3) });
+            parts.push(Part::Write { runs: 1 + self.rng.below(3), is_newer: self.rng.chance(100) });
         }
         for _ in 0..1 + self.rng.below(2) {
             parts.push(Part::Forget { runs: 1 + self.rng.below(2) });
         }
         for _ in 0..1 + self.rng.below(2) {
-            let (repacks, waits) = (self.rng.chance(400), self.rng.chance(400));
+            let (repacks, waits) = (self.rng.chance(300), self.rng.chance(600));
             parts.push(Part::Prune { runs: 1 + self.rng.below(3), repacks, waits });
         }
         parts
@@ -93,6 +116,7 @@ impl Simulation {
 
     /// The jobs of all actors, each for a thread of its own.
     fn jobs(&mut self) -> Vec<Job> {
+        self.prepare();
         let parts = self.parts();
         parts.into_iter().map(|part| self.job(part)).collect()
     }
@@ -108,7 +132,8 @@ impl Simulation {
 
     /// What is wrong after all actors have ended.
     fn verdict(&self) -> Result<(), String> {
-        let broken = Truth::of(&self.world).broken();
+        let mut broken = Truth::of(&self.world).broken();
+        broken.extend(self.world.complaints());
         if !broken.is_empty() {
             return Err(broken.join("\n"));
         }
@@ -116,7 +141,7 @@ impl Simulation {
         self.world.note(|| "all is quiet".to_owned());
         for round in 0..3 {
             let me = 1000 + round;
-            let (coordination, store) = coordination(&self.world, me, None);
+            let (coordination, store) = coordination(&self.world, me, None, false);
             let mut collector = ModelCollector {
                 world: Arc::clone(&self.world),
                 store,
@@ -139,15 +164,21 @@ impl Simulation {
 }
 
 fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
-    let (coordination, store) = coordination(world, me, sabotage);
+    let is_newer = matches!(part, Part::Write { is_newer: true, .. });
+    let (coordination, store) = coordination(world, me, sabotage, is_newer);
     let done = |what: &str, result: String| world.note(|| format!("{me}: {what}: {result}"));
     match part {
-        Part::Write { runs } => {
+        Part::Write { runs, .. } => {
             let world = Arc::clone(world);
             let index = ModelIndex::default();
             let mut host = Host { world, store, coordination, index, sabotage };
             for _ in 0..runs {
                 let result = host.back_up();
+                if let Err(error) = &result
+                    && !matches!(error, Error::Interrupted)
+                {
+                    host.world.complain(format!("backup of {me}: {error}"));
+                }
                 done("backup", format!("{result:?}"));
             }
         }
@@ -164,10 +195,15 @@ fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
         Part::Prune { runs, repacks, waits } => {
             let world = Arc::clone(world);
             let mut collector = ModelCollector { world, store, index: ModelIndex::default(), sabotage, repacks };
-            let wait = Duration::from_secs(if waits { 30 } else { 0 });
+            let wait = Duration::from_secs(if waits { 120 } else { 0 });
             let options = PruneOptions { wait, retry_lock: Duration::ZERO, unattended: false };
             for _ in 0..runs {
                 let result = prune(&coordination, &mut collector, &options, &StopFlag::new());
+                if let Err(error) = &result
+                    && !matches!(error, Error::Busy { .. })
+                {
+                    collector.world.complain(format!("prune of {me}: {error}"));
+                }
                 done("prune", format!("{result:?}"));
             }
         }

@@ -99,3 +99,17 @@ fn no_seed_breaks_a_snapshot_or_leaks_anything() {
         panic!("seed {seed} fails; play it with BACKSTAY_SIM_SEED={seed}\n{wrong}");
     }
 }
+
+/// The first seed at which leaving a step out breaks something.
+#[test]
+fn every_step_is_needed() {
+    let limit = number_of("BACKSTAY_SIM_SABOTAGE_SEEDS").unwrap_or(20_000);
+    let mut unnoticed = Vec::new();
+    for step in Sabotage::ALL {
+        match play(0..limit, Some(step)) {
+            Some((seed, wrong)) => println!("{step:?}: seed {seed}: {}", wrong.lines().next().unwrap_or("")),
+            None => unnoticed.push(step),
+        }
+    }
+    assert!(unnoticed.is_empty(), "nobody notices that these are missing: {unnoticed:?}");
+}

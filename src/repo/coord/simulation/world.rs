@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::env::Timestamp;
-use crate::error::{Result, StoreError, StoreErrorKind};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::format::header::ObjectKind;
 use crate::format::lease::ProcessMark;
@@ -49,10 +49,6 @@ impl Rng {
     /// True in so many of a thousand cases.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
-    }
-
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        from.get(usize::try_from(self.below(from.len() as u64)).unwrap())
     }
 }
 
@@ -106,6 +102,7 @@ pub struct Inner {
     /// A clock that stands still while time leaps.
     sleeping_clock: bool,
     trace: Option<Vec<String>>,
+    complaints: Vec<String>,
 }
 
 pub struct World {
@@ -150,6 +147,7 @@ impl World {
             actors: Vec::new(),
             sleeping_clock,
             trace: trace.then(Vec::new),
+            complaints: Vec::new(),
         };
         Self {
             inner: Mutex::new(inner),
@@ -238,6 +236,31 @@ impl World {
         inner.deliver();
         inner.climate = Climate { faults: 0, leaps: 0, ..inner.climate };
         inner.actors.clear();
+    }
+
+    /// Lets time pass before anybody acts.
+    pub fn skip(&self, by_ms: u64) {
+        self.inner.lock().now_ms += by_ms;
+    }
+
+    /// The actor computes; others go on.
+    pub fn rest(&self, me: usize) {
+        while self.chance(500) && !self.has_crashed(me) {
+            self.switch(me);
+            self.inner.lock().pass_time(self.lease_ms);
+        }
+    }
+
+    /// Something failed. In a world where nothing goes wrong, nothing may.
+    pub fn complain(&self, what: String) {
+        let mut inner = self.inner.lock();
+        if inner.climate.faults == 0 && inner.climate.leaps == 0 {
+            inner.complaints.push(what);
+        }
+    }
+
+    pub fn complaints(&self) -> Vec<String> {
+        self.inner.lock().complaints.clone()
     }
 
     pub fn has_crashed(&self, me: usize) -> bool {
@@ -543,15 +566,22 @@ impl Surroundings for SimSurroundings {
     }
 }
 
-/// Objects in plain.
-pub struct Plain;
+/// Objects in plain. What a newer version writes, others cannot read.
+pub struct Plain {
+    pub is_newer: bool,
+}
 
 impl Envelope for Plain {
-    fn seal(&self, _kind: ObjectKind, plaintext: &[u8]) -> Result<Vec<u8>> {
-        Ok(plaintext.to_vec())
+    fn seal(&self, kind: ObjectKind, plaintext: &[u8]) -> Result<Vec<u8>> {
+        let mark: &[u8] = if self.is_newer && kind == ObjectKind::Lease { b"newer" } else { b"" };
+        Ok([mark, plaintext].concat())
     }
 
-    fn open(&self, _kind: ObjectKind, _name: &ObjectName, object: &Bytes) -> Result<Vec<u8>> {
-        Ok(object.to_vec())
+    fn open(&self, _kind: ObjectKind, name: &ObjectName, object: &Bytes) -> Result<Vec<u8>> {
+        match object.strip_prefix(b"newer") {
+            None => Ok(object.to_vec()),
+            Some(plaintext) if self.is_newer => Ok(plaintext.to_vec()),
+            Some(_) => Err(Error::TooNew { object: name.to_string(), needs: "more".to_owned() }),
+        }
     }
 }

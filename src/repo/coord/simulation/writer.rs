@@ -139,7 +139,7 @@ impl Host {
         let fence = begun.lease.fence();
         let (keeper, world) = (begun.lease.fence(), Arc::clone(&self.world));
         *self.store.interjection.lock() = Some(Box::new(move || {
-            if world.chance(150) {
+            if world.chance(200) {
                 let _ = keeper.renew();
             } else {
                 let _ = keeper.tick();
@@ -172,13 +172,16 @@ impl Run<'_> {
         let world = &self.host.world;
         let epoch = self.desk.state.lock().index.epoch;
         let old = parent.map(|(_, chunks)| chunks).unwrap_or_default();
-        let files = 1 + world.below(4);
+        let files = 1 + world.below(5);
         let mut chunks = Vec::new();
         for file in 0..files {
+            world.rest(self.host.store.me);
             let before = old.get(usize::try_from(file).unwrap()).copied();
             match before {
                 Some(before) if world.chance(500) => {
-                    if !trusted {
+                    if trusted {
+                        self.read(before)?;
+                    } else {
                         self.store(before, None)?;
                     }
                     chunks.push(before);
@@ -196,6 +199,7 @@ impl Run<'_> {
             // What is stored is listed, and there is no snapshot.
             return Err(Error::Interrupted);
         }
+        world.rest(self.host.store.me);
         let id = snapshot_id(world.below(u64::MAX));
         let name = layout::snapshot(&id)?;
         let store = &*self.host.store;
@@ -205,6 +209,31 @@ impl Run<'_> {
         )?;
         self.desk.state.lock().index.whole = Some((id, epoch));
         Ok(())
+    }
+
+    /// Reads a chunk of the parent, as its listings are read.
+    fn read(&self, chunk: u32) -> Result<()> {
+        for attempt in 0..2 {
+            let (usable, mut places): (Vec<_>, Vec<_>) = {
+                let state = self.desk.state.lock();
+                state.index.places(chunk).iter().partition(|pack| !state.condemned.contains(pack))
+            };
+            let mut all = usable;
+            all.append(&mut places);
+            for pack in all {
+                match self.host.store.get(&layout::pack(&pack)?) {
+                    Ok(_) => return Ok(()),
+                    Err(error) if error.kind == StoreErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if attempt == 0 {
+                let mut index = self.desk.state.lock().index.clone();
+                index.sync(&*self.host.store)?;
+                self.desk.state.lock().index = index;
+            }
+        }
+        Err(Error::damaged(format!("chunk {chunk}"), "no pack holds it"))
     }
 
     /// Makes sure that a chunk is stored.
@@ -248,6 +277,7 @@ impl Run<'_> {
         if self.segment.packs.is_empty() {
             return Ok(());
         }
+        self.host.world.rest(self.host.store.me);
         let id = segment_id(self.host.world.below(u64::MAX));
         let segment = std::mem::take(&mut self.segment);
         let name = layout::segment(&id)?;
