@@ -31,6 +31,8 @@ mod sabotage;
 #[cfg(test)]
 mod simulation;
 mod surroundings;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use coordination::{Coordination, LeaseView, Timing};

@@ -28,6 +28,8 @@ pub struct Host {
     pub coordination: Arc<Coordination>,
     pub index: ModelIndex,
     pub sabotage: Option<Sabotage>,
+    /// Files of a thousand that have not changed.
+    pub unchanged: u64,
 }
 
 /// What the renewal and the run share.
@@ -152,7 +154,7 @@ impl Host {
             mark.is_some() && state.index.whole == mark && !begun.is_cautious
         };
         let result = Run { host: self, desk, fence, segment: ModelSegment::default(), pack: Vec::new() }
-            .take(parent, trusted);
+            .take(parent, trusted, begun.is_cautious);
         *self.store.interjection.lock() = None;
         begun.lease.close(&result);
         result
@@ -168,17 +170,26 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn take(mut self, parent: Option<(SnapshotId, Vec<u32>)>, trusted: bool) -> Result<()> {
+    fn take(mut self, parent: Option<(SnapshotId, Vec<u32>)>, trusted: bool, cautious: bool) -> Result<()> {
         let world = &self.host.world;
         let epoch = self.desk.state.lock().index.epoch;
-        let old = parent.map(|(_, chunks)| chunks).unwrap_or_default();
+        let mut old = parent.map(|(_, chunks)| chunks).unwrap_or_default();
+        // As the parent's listings are read. Where they may be condemned, the run does without a parent.
+        if let Some(first) = old.first()
+            && let Err(error @ Error::Damaged { .. }) = self.read(*first)
+        {
+            if !cautious {
+                return Err(error);
+            }
+            old.clear();
+        }
         let files = 1 + world.below(5);
         let mut chunks = Vec::new();
         for file in 0..files {
             world.rest(self.host.store.me);
             let before = old.get(usize::try_from(file).unwrap()).copied();
             match before {
-                Some(before) if world.chance(500) => {
+                Some(before) if world.chance(self.host.unchanged) => {
                     if trusted {
                         self.read(before)?;
                     } else {
