@@ -77,14 +77,15 @@ impl State {
         Some(place)
     }
 
-    /// True if the first place of the chunk serves as a base; it is remembered.
-    fn stand_on(&mut self, base: u32) -> bool {
-        let Some(place) = self.index.places(base).first().copied() else { return false };
-        let serves = !self.condemned.contains(&place) && self.index.depth(base, &place) < DEPTH_MAX;
-        if serves {
-            self.hits.insert(place);
+    /// The depth of the first place of the chunk, if that serves as a base; it is remembered.
+    fn stand_on(&mut self, base: u32) -> Option<u32> {
+        let place = self.index.places(base).first().copied()?;
+        let depth = self.index.frame(base, &place)?.depth;
+        if self.condemned.contains(&place) || depth >= DEPTH_MAX {
+            return None;
         }
-        serves
+        self.hits.insert(place);
+        Some(depth)
     }
 }
 
@@ -249,8 +250,8 @@ impl Run<'_> {
 
     /// Makes sure that a chunk is stored.
     fn store(&mut self, chunk: u32, base: Option<u32>) -> Result<()> {
-        if self.pack.iter().any(|(other, _)| *other == chunk)
-            || self.segment.packs.iter().any(|(_, frames)| frames.iter().any(|(other, _)| *other == chunk))
+        if self.pack.iter().any(|frame| frame.chunk == chunk)
+            || self.segment.packs.iter().any(|(_, frames)| frames.iter().any(|frame| frame.chunk == chunk))
         {
             return Ok(());
         }
@@ -259,9 +260,10 @@ impl Run<'_> {
             return Ok(());
         }
         let base = base.filter(|base| *base != chunk && self.host.world.chance(700));
-        let base = base.filter(|base| state.stand_on(*base));
+        let below = base.and_then(|base| state.stand_on(base));
         drop(state);
-        self.pack.push((chunk, base));
+        let base = base.filter(|_| below.is_some());
+        self.pack.push(Frame { chunk, base, depth: below.map_or(0, |depth| depth + 1) });
         if self.pack.len() >= 2 || self.host.world.chance(300) {
             self.write_pack()?;
             if self.host.world.chance(300) {
