@@ -91,7 +91,10 @@ impl ModelCollector {
             self.index.packs.values().flatten().filter_map(|frame| frame.base).collect();
         let is_live = |frame: &&Frame| marked.contains(&frame.chunk) || bases.contains(&frame.chunk);
         let partly = kept.iter().find(|pack| {
-            self.index.packs.get(pack).is_some_and(|frames| frames.iter().filter(is_live).count() < frames.len())
+            self.index
+                .packs
+                .get(pack)
+                .is_some_and(|frames| frames.iter().filter(is_live).count() < frames.len())
         });
         let Some(&pack) = partly else { return Ok(None) };
         let frames = match self.store.get(&layout::pack(&pack)?) {
@@ -99,7 +102,8 @@ impl ModelCollector {
             Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let live: Vec<Frame> = frames.iter().filter(is_live).map(|frame| Frame { base: None, depth: 0, ..*frame }).collect();
+        let live: Vec<Frame> =
+            frames.iter().filter(is_live).map(|frame| Frame { base: None, depth: 0, ..*frame }).collect();
         let fresh = pack_id(self.world.below(u64::MAX));
         self.store.put(&layout::pack(&fresh)?, vec![encode_pack(&live)])?;
         round.fence.check()?;
