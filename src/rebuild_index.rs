@@ -17,7 +17,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -26,6 +27,7 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{PackId, SegmentId};
 use crate::limits::{REBUILD_BATCH_PACKS, SEGMENT_TARGET_CHUNKS};
 use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::coord::{Coordination, Fence};
 use crate::repo::{Index, Repository, index_folder, layout, pack_reader, segments};
 use crate::store::ListItem;
 
@@ -39,6 +41,8 @@ pub struct RebuildOptions {
     pub leave_out: BTreeSet<PackId>,
     /// Store and delete nothing; only say what would be done.
     pub dry_run: bool,
+    /// How long to try again where other maintenance is going on.
+    pub retry_lock: Duration,
 }
 
 /// What was done.
@@ -71,9 +75,27 @@ pub struct RebuildReport {
 /// # Errors
 /// When the store fails, something is of a newer version, or `stop` is set. The repository stays readable.
 pub fn run(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    options: &RebuildOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RebuildReport> {
+    if options.dry_run {
+        return rebuild(repo, cache, options, None, observer, stop);
+    }
+    let mut lease = Coordination::new(repo).maintain("rebuild-index", options.retry_lock, stop)?;
+    let fence = lease.fence();
+    let result = lease.keep().and_then(|()| rebuild(repo, cache, options, Some(&fence), observer, stop));
+    lease.close(&result);
+    result
+}
+
+fn rebuild(
     repo: &Repository,
     cache: &Path,
     options: &RebuildOptions,
+    fence: Option<&Fence>,
     observer: &dyn Observer,
     stop: &StopFlag,
 ) -> Result<RebuildReport> {
@@ -91,6 +113,7 @@ pub fn run(
         options,
         observer,
         stop,
+        fence,
         segment: Segment::default(),
         chunks: 0,
         listed: BTreeSet::new(),
@@ -107,6 +130,7 @@ pub fn run(
     let mut report = rebuild.finish()?;
     if !options.dry_run {
         for id in &old {
+            fence.map_or(Ok(()), Fence::check)?;
             repo.store().delete(&layout::segment(id)?)?;
             report.segments_deleted += 1;
         }
@@ -136,6 +160,8 @@ struct Rebuild<'a> {
     options: &'a RebuildOptions,
     observer: &'a dyn Observer,
     stop: &'a StopFlag,
+    /// The right to publish; nothing for a dry run.
+    fence: Option<&'a Fence>,
     /// The next segment.
     segment: Segment,
     /// Chunks in it.
@@ -248,8 +274,8 @@ impl Rebuild<'_> {
             segment.dropped = self.dropped();
         }
         self.report.segments_published += 1;
-        if !self.options.dry_run {
-            segments::publish(self.repo, &segment)?;
+        if let Some(fence) = self.fence {
+            fence.publish(|| segments::publish(self.repo, &segment))?;
         }
         Ok(())
     }
@@ -289,7 +315,7 @@ mod tests {
     use crate::store::faulty::{Fault, FaultPlan};
     use crate::store::{ObjectName, Store};
 
-    fn rebuild(f: &Fixture, options: RebuildOptions) -> RebuildReport {
+    fn rebuild_with(f: &Fixture, options: RebuildOptions) -> RebuildReport {
         run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new()).unwrap()
     }
 
@@ -305,17 +331,17 @@ mod tests {
                     _ => f.change(&name, |bytes| bytes.truncate(10)),
                 }
             }
-            let report = rebuild(&f, RebuildOptions::default());
+            let report = rebuild_with(&f, RebuildOptions::default());
             assert_eq!(report.packs, before.packs);
             assert_eq!(report.packs_read, before.packs);
             assert_eq!(report.segments_published, 1);
             assert_eq!(f.names("index/").len(), 1);
             assert_eq!(f.indexed().index().counts(), before);
         }
-        let report = rebuild(&f, RebuildOptions::default());
+        let report = rebuild_with(&f, RebuildOptions::default());
         assert_eq!((report.packs, report.packs_read), (before.packs, 0));
         let report =
-            rebuild(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
+            rebuild_with(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.packs_read), (before.packs, before.packs));
         assert_eq!((report.segments_published, report.segments_deleted), (1, 0));
     }
@@ -326,10 +352,10 @@ mod tests {
         let before = f.indexed().index().counts();
         let packs = f.names("packs/");
         f.store.delete(&packs[0]).unwrap();
-        let report = rebuild(&f, RebuildOptions::default());
+        let report = rebuild_with(&f, RebuildOptions::default());
         assert_eq!((report.packs, report.packs_missing), (before.packs - 1, 1));
         f.change(&packs[1], |bytes| *bytes.last_mut().unwrap() ^= 1);
-        let report = rebuild(&f, RebuildOptions { read_all: true, ..RebuildOptions::default() });
+        let report = rebuild_with(&f, RebuildOptions { read_all: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.damaged_packs.len()), (before.packs - 2, 1));
         assert_eq!(f.names("packs/").len(), packs.len() - 1);
     }
@@ -348,6 +374,10 @@ mod tests {
                 &StopFlag::new(),
             );
             f.store.set_plan(FaultPlan::none());
+            // As if its time had passed.
+            for name in f.names("leases/") {
+                f.store.delete(&name).unwrap();
+            }
             assert_eq!(f.indexed().index().counts(), before, "after request {nth}");
             if result.is_ok() {
                 return;
@@ -377,6 +407,10 @@ mod tests {
         f.store.set_plan(FaultPlan::none().cut_off_after(nth));
         let result = run(&f.repo, f.cache.path(), options, &Silent, &StopFlag::new());
         f.store.set_plan(FaultPlan::none());
+        // As if its time had passed.
+        for name in f.names("leases/") {
+            f.store.delete(&name).unwrap();
+        }
         result.is_ok()
     }
 
@@ -397,7 +431,8 @@ mod tests {
             f.change(&damaged, |bytes| *bytes.last_mut().unwrap() ^= 1);
             f.store.delete(&gone).unwrap();
             let leave_out = BTreeSet::from([bad]);
-            let options = RebuildOptions { read_all: true, leave_out, dry_run: false };
+            let options =
+                RebuildOptions { read_all: true, leave_out, dry_run: false, ..RebuildOptions::default() };
             let is_whole = cut_off(&f, nth, &options);
             let now = packs(&f);
             if replaced(&f) {
@@ -408,7 +443,7 @@ mod tests {
             }
             outcomes.insert((replaced(&f), f.names("index/").len()));
             // Once more, which ends it.
-            rebuild(&f, options);
+            rebuild_with(&f, options);
             assert_eq!((packs(&f).len(), f.names("index/").len()), (1, 1), "after request {nth}");
             if is_whole {
                 break;
@@ -427,7 +462,7 @@ mod tests {
             let leave_out = RebuildOptions { leave_out: BTreeSet::from([bad]), ..RebuildOptions::default() };
             // The old segments survive the first run.
             let old: Vec<_> = f.names("index/").into_iter().map(|name| (f.get(&name), name)).collect();
-            rebuild(&f, leave_out);
+            rebuild_with(&f, leave_out);
             for (bytes, name) in old {
                 f.put(&name, bytes);
             }
@@ -439,7 +474,7 @@ mod tests {
             if is_whole {
                 return;
             }
-            rebuild(&f, RebuildOptions::default());
+            rebuild_with(&f, RebuildOptions::default());
             assert_eq!(packs(&f), all, "after request {nth}");
         }
     }

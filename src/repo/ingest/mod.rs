@@ -31,6 +31,7 @@ use crate::limits::{
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::coord::Fence;
 use crate::repo::delta::OldStream;
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
@@ -99,15 +100,24 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Begins a run.
+    /// Begins a run that holds no lease: nobody else may be deleting anything.
     pub fn new(repo: Arc<IndexedRepository>, options: IngestOptions) -> Result<Self> {
+        Self::begin(repo, options, None)
+    }
+
+    /// Begins a run that publishes segments only while its lease is in force.
+    pub fn under(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Fence) -> Result<Self> {
+        Self::begin(repo, options, Some(fence))
+    }
+
+    fn begin(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Option<Fence>) -> Result<Self> {
         let claims = match options.dry_run {
             true => Claims::forgetful(DRY_RUN_CLAIMS_MAX),
             false => Claims::default(),
         };
         let claims = Arc::new(claims);
         let counters = Arc::new(Counters::default());
-        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters))?;
+        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters), fence)?;
         Ok(Self {
             reader: Arc::new(ChunkReader::new(Arc::clone(&repo), FRAME_CACHE_BYTES)),
             repo,
@@ -130,7 +140,7 @@ impl Ingest {
             return Ok(());
         }
         let asked: Vec<ChunkId> = ids.iter().zip(&*new).filter(|(_, new)| **new).map(|(id, _)| *id).collect();
-        let mut known = self.repo.index().lookup_many(&asked)?.into_iter();
+        let mut known = self.repo.refer_many(&asked)?.into_iter();
         for (id, new) in ids.iter().zip(new.iter_mut()).filter(|(_, new)| **new) {
             if known.next().flatten().is_some() {
                 *new = false;
