@@ -15,6 +15,7 @@ use crate::env::Timestamp;
 use crate::error::Result;
 use crate::observe::Observer;
 
+pub mod bases;
 pub mod chunk_reader;
 pub mod content;
 pub mod delta;
