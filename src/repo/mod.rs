@@ -18,6 +18,7 @@ use crate::observe::Observer;
 pub mod bases;
 pub mod chunk_reader;
 pub mod content;
+pub mod coord;
 pub mod delta;
 pub mod index;
 pub mod ingest;
