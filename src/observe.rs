@@ -20,6 +20,12 @@ pub enum Phase {
     CheckingData,
     /// Reading pack directories to make a new index.
     RebuildingIndex,
+    /// Following every snapshot's references, to find what nothing refers to.
+    FindingUnused,
+    /// Writing what is needed of some packs to new ones.
+    Repacking,
+    /// Deleting packs that nothing needs.
+    Deleting,
 }
 
 /// Receives what an operation has to tell while it runs. Methods are called from many threads.

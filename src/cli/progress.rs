@@ -182,6 +182,9 @@ impl Moment {
             Phase::CheckingStructure => "checking the structure",
             Phase::CheckingData => "checking the data",
             Phase::RebuildingIndex => "rebuilding the index",
+            Phase::FindingUnused => "finding unused data",
+            Phase::Repacking => "repacking",
+            Phase::Deleting => "deleting",
         }
     }
 
@@ -193,8 +196,8 @@ impl Moment {
         match self.phase {
             Phase::LoadingIndex => ("segment", "segments"),
             Phase::BackingUp | Phase::Restoring | Phase::Verifying => ("file", "files"),
-            Phase::CheckingStructure => ("object", "objects"),
-            Phase::CheckingData | Phase::RebuildingIndex => ("pack", "packs"),
+            Phase::CheckingStructure | Phase::FindingUnused => ("object", "objects"),
+            Phase::CheckingData | Phase::RebuildingIndex | Phase::Repacking | Phase::Deleting => ("pack", "packs"),
         }
     }
 

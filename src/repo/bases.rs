@@ -23,8 +23,8 @@ pub trait Rule: Sync {
     /// Takes one of the places of a base, all of which lie less deep than the frame.
     fn take(&self, places: &[Location]);
 
-    /// There is no such place.
-    fn broken(&self, pack: &PackInfo, frame: u32, base: &ChunkId) -> Result<()>;
+    /// There is no such place of a base of frame number `number`.
+    fn broken(&self, pack: &PackInfo, number: u32, frame: Range<u64>, base: &ChunkId) -> Result<()>;
 }
 
 /// The packs of an index that hold deltas.
@@ -83,7 +83,11 @@ impl<'a> Bases<'a> {
             seen.insert(first);
             grown = true;
             self.each_base(frame, &mut |base, places| {
-                if places.is_empty() { rule.broken(info, number, base) } else { Ok(rule.take(places)) }
+                if places.is_empty() {
+                    return rule.broken(info, number, first..next, base);
+                }
+                rule.take(places);
+                Ok(())
             })?;
         }
         Ok(grown)

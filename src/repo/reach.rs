@@ -182,8 +182,8 @@ impl Rule for MarkBases<'_> {
         }
     }
 
-    fn broken(&self, pack: &PackInfo, frame: u32, base: &ChunkId) -> Result<()> {
-        (self.each)(pack.no, frame, base)
+    fn broken(&self, pack: &PackInfo, number: u32, _: Range<u64>, base: &ChunkId) -> Result<()> {
+        (self.each)(pack.no, number, base)
     }
 }
 

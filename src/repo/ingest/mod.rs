@@ -31,7 +31,7 @@ use crate::limits::{
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
-use crate::repo::delta::OldStream;
+use crate::repo::delta::{DeltaFrame, OldStream};
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
 pub use stream::{MetadataWriter, PartList};
@@ -117,6 +117,14 @@ impl Ingest {
         })
     }
 
+    /// Begins a run that moves chunks: nothing is claimed, and only [`list`](Self::list) and
+    /// [`finish`](Self::finish) publish segments.
+    pub fn moving(repo: Arc<IndexedRepository>) -> Result<Self> {
+        let ingest = Self::new(repo, IngestOptions::default())?;
+        ingest.uploader.list_by_hand();
+        Ok(ingest)
+    }
+
     /// Decides for each chunk whether this run has to store it: `new[i]` is set for the first claim of
     /// a chunk that neither the repository nor this run has.
     pub fn claim(&self, ids: &[ChunkId], new: &mut Vec<bool>) -> Result<()> {
@@ -145,6 +153,29 @@ impl Ingest {
     /// them where that is possible and much smaller.
     pub fn add_delta(&self, kind: PackKind, id: ChunkId, plaintext: &[u8], bases: &[ChunkId]) -> Result<()> {
         self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, bases))
+    }
+
+    /// Stores the chunks of a delta frame whose bases stay the same.
+    pub fn store_delta(&self, kind: PackKind, mut delta: DeltaFrame) -> Result<()> {
+        self.with_lane(kind, |lane| lane.store_one_delta(self, kind, &mut delta).map(drop))
+    }
+
+    /// Stores a frame as it was encoded before, whose bases have the plaintexts `prefix`.
+    pub fn store_encoded(
+        &self,
+        kind: PackKind,
+        chunks: Vec<ChunkEntry>,
+        raw_len: u32,
+        encoded: EncodedFrame,
+        prefix: &[u8],
+    ) -> Result<()> {
+        self.pack_chunks(kind, chunks, raw_len, encoded, prefix)
+    }
+
+    /// Publishes a segment if there is enough for one; for a run that was begun as
+    /// [`moving`](Self::moving).
+    pub fn list(&self) -> Result<()> {
+        self.uploader.list_if_many()
     }
 
     fn with_lane(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<()>) -> Result<()> {
@@ -192,10 +223,20 @@ impl Ingest {
         encoded: EncodedFrame,
         prefix: &[u8],
     ) -> Result<()> {
-        self.counters.chunks.fetch_add(frame.chunks().len() as u64, Ordering::Relaxed);
-        self.counters.raw_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         let raw_len = u32::try_from(frame.len()).map_err(|_| too_large())?;
-        let chunks = frame.take_chunks();
+        self.pack_chunks(kind, frame.take_chunks(), raw_len, encoded, prefix)
+    }
+
+    fn pack_chunks(
+        &self,
+        kind: PackKind,
+        chunks: Vec<ChunkEntry>,
+        raw_len: u32,
+        encoded: EncodedFrame,
+        prefix: &[u8],
+    ) -> Result<()> {
+        self.counters.chunks.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        self.counters.raw_bytes.fetch_add(u64::from(raw_len), Ordering::Relaxed);
         if self.options.dry_run {
             self.counters.stored_bytes.fetch_add(encoded.bytes.len() as u64, Ordering::Relaxed);
             return Ok(());
@@ -292,6 +333,12 @@ impl Ingest {
     /// their chunks, and gives up the rest.
     pub fn abandon(self) -> Result<()> {
         self.uploader.finish()
+    }
+
+    /// Ends a run of which nothing is wanted: deletes the packs that were written and that no segment lists.
+    /// Gives what had failed in the threads that write packs.
+    pub fn discard(self) -> Result<Option<Error>> {
+        self.uploader.discard()
     }
 }
 

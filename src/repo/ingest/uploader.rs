@@ -1,7 +1,7 @@
 //! Writes closed packs to the store, and segments that list them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -22,11 +22,20 @@ struct Unlisted {
     chunks: usize,
 }
 
+impl Unlisted {
+    /// What is worth a segment.
+    fn take_if_many(&mut self) -> Option<Self> {
+        (self.chunks >= SEGMENT_TARGET_CHUNKS).then(|| std::mem::take(self))
+    }
+}
+
 struct Shared {
     repo: Arc<IndexedRepository>,
     claims: Arc<Claims>,
     counters: Arc<Counters>,
     unlisted: Mutex<Unlisted>,
+    /// Segments are published only when that is asked for.
+    by_hand: AtomicBool,
     /// The first failure: nothing is stored after it.
     failure: Mutex<Option<Error>>,
 }
@@ -46,6 +55,7 @@ impl Uploader {
             claims,
             counters,
             unlisted: Mutex::default(),
+            by_hand: AtomicBool::new(false),
             failure: Mutex::default(),
         });
         // No room to wait in: who closes a pack waits until a thread takes it, which bounds memory.
@@ -71,6 +81,28 @@ impl Uploader {
     pub fn send(&self, pack: ClosedPack) -> Result<()> {
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
         queue.send(pack).map_err(|_| stopped())
+    }
+
+    /// From now on segments are published only when that is asked for.
+    pub fn list_by_hand(&self) {
+        self.shared.by_hand.store(true, Ordering::Relaxed);
+    }
+
+    /// Publishes a segment if there is enough for one.
+    pub fn list_if_many(&self) -> Result<()> {
+        self.check()?;
+        let ready = self.shared.unlisted.lock().take_if_many();
+        ready.map_or(Ok(()), |unlisted| self.shared.list(unlisted))
+    }
+
+    /// Deletes the packs that were written and that no segment lists. Gives what had failed before.
+    pub fn discard(mut self) -> Result<Option<Error>> {
+        self.stop();
+        let unlisted = std::mem::take(&mut *self.shared.unlisted.lock());
+        for pack in &unlisted.packs {
+            self.shared.repo.store().delete(&layout::pack(&pack.id)?)?;
+        }
+        Ok(self.shared.failure.lock().take())
     }
 
     /// Waits until all packs are written, and lists the rest of them.
@@ -131,7 +163,7 @@ impl Shared {
             let mut unlisted = self.unlisted.lock();
             unlisted.chunks += record.directory.chunk_count();
             unlisted.packs.push(record);
-            (unlisted.chunks >= SEGMENT_TARGET_CHUNKS).then(|| std::mem::take(&mut *unlisted))
+            if self.by_hand.load(Ordering::Relaxed) { None } else { unlisted.take_if_many() }
         };
         match ready {
             Some(unlisted) => self.list(unlisted),

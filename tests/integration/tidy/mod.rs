@@ -27,6 +27,7 @@ const RANKS: &[(&str, u8)] = &[
     ("restore", 4),
     ("check", 4),
     ("stats", 4),
+    ("prune", 4),
     ("rebuild_index", 4),
     ("cli", 6),
     ("lib", 7),

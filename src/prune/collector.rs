@@ -1,0 +1,194 @@
+//! What a prune does with packs, step by step; the order of the steps is the protocol's.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use crate::env::Timestamp;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::format::entry::Content;
+use crate::format::segment::Segment;
+use crate::id::PackId;
+use crate::observe::{Observer, Phase, StopFlag};
+use crate::prune::live::{Live, Ranks};
+use crate::prune::mark::Marks;
+use crate::prune::plan::{Count, MaxUnused, PlanOptions, PlanTotals};
+use crate::prune::repack::{self, Repacked};
+use crate::prune::survey::{Decision, Survey};
+use crate::repo::bases::Bases;
+use crate::repo::coord::{Collector, Round};
+use crate::repo::index::PackNo;
+use crate::repo::{IndexedRepository, layout, segments};
+
+/// What was found and done with packs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Snapshots whose data stays.
+    pub snapshots: u64,
+    /// What was planned.
+    pub totals: PlanTotals,
+    /// Packs that no segment lists, and that are old enough to go or not.
+    pub unlisted: Count,
+    /// Of them, those that go.
+    pub orphans: u64,
+    /// What was written anew.
+    pub repacked: Repacked,
+    /// There was no room to write anything anew: only what nothing needs was condemned.
+    pub was_full: bool,
+}
+
+/// Does the work of a prune.
+pub struct Pruner<'a> {
+    repo: &'a Arc<IndexedRepository>,
+    plan: PlanOptions,
+    observer: &'a dyn Observer,
+    stop: &'a StopFlag,
+    marks: Marks,
+    /// What was found and done.
+    pub progress: Progress,
+}
+
+impl<'a> Pruner<'a> {
+    /// Nothing is done yet.
+    pub fn new(
+        repo: &'a Arc<IndexedRepository>,
+        plan: PlanOptions,
+        observer: &'a dyn Observer,
+        stop: &'a StopFlag,
+    ) -> Result<Self> {
+        let marks = Marks::new(Arc::clone(repo))?;
+        Ok(Self { repo, plan, observer, stop, marks, progress: Progress::default() })
+    }
+
+    /// Decides what is to be condemned, and changes nothing.
+    pub fn decide(
+        &mut self,
+        pins: &[Content],
+        oldest: Timestamp,
+        pending: &BTreeSet<PackId>,
+    ) -> Result<Verdict<'a>> {
+        self.marks.update(pins, self.observer, self.stop)?;
+        let index = self.repo.index();
+        let survey = Survey::new(self.repo, oldest, pending)?;
+        let bases = Bases::new(index)?;
+        let marked = self.marks.marked();
+        let ranks = survey.ranks(&marked);
+        let mut live = Live::new(index, self.marks.table(), marked, &ranks)?;
+        live.add_bases(&bases, self.marks.table(), &ranks, self.stop)?;
+        let decision = survey.decide(&mut live, &bases, self.marks.table(), &self.plan, self.stop)?;
+        self.progress.snapshots = self.marks.snapshots;
+        self.progress.totals = decision.plan.totals;
+        self.progress.unlisted = survey.unlisted;
+        self.progress.orphans = survey.orphans.len() as u64;
+        Ok(Verdict { survey, bases, live, decision })
+    }
+
+    /// Where nothing can be written, what nothing needs is condemned all the same.
+    fn without_repacking(&mut self, verdict: &mut Verdict<'_>) -> Result<()> {
+        self.progress.was_full = true;
+        let options = PlanOptions { max_unused: MaxUnused::Unlimited, ..self.plan };
+        let Verdict { survey, bases, live, decision } = verdict;
+        *decision = survey.decide(live, bases, self.marks.table(), &options, self.stop)?;
+        self.progress.totals = decision.plan.totals;
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<()> {
+        if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// What is to be done with the packs, and why.
+pub struct Verdict<'a> {
+    survey: Survey<'a>,
+    bases: Bases<'a>,
+    live: Live,
+    decision: Decision,
+}
+
+impl Verdict<'_> {
+    fn condemned(self) -> Vec<PackId> {
+        let mut packs = self.decision.drop;
+        packs.extend(self.decision.repack.iter().map(|pack| pack.id));
+        packs.extend(self.survey.orphans);
+        packs
+    }
+}
+
+impl Collector for Pruner<'_> {
+    fn condemn(&mut self, round: &Round<'_>) -> Result<Vec<PackId>> {
+        let mut verdict = self.decide(round.pins, round.oldest, round.condemned)?;
+        let packs = &verdict.decision.repack;
+        match repack::run(self.repo, &verdict.live, packs, round.fence, self.observer, self.stop) {
+            Ok(repacked) => self.progress.repacked = repacked,
+            Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => {
+                self.without_repacking(&mut verdict)?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(verdict.condemned())
+    }
+
+    fn needed(
+        &mut self,
+        condemned: &[PackId],
+        pins: &[Content],
+        needs: &BTreeSet<PackId>,
+    ) -> Result<BTreeSet<PackId>> {
+        self.marks.update(pins, self.observer, self.stop)?;
+        let (index, table) = (self.repo.index(), self.marks.table());
+        let mut condemned_here: BTreeSet<PackNo> = BTreeSet::new();
+        let mut ranks = Ranks::new();
+        for id in condemned {
+            if let Some(no) = index.pack_no(id)? {
+                condemned_here.insert(no);
+                ranks.set(no, 1);
+            }
+        }
+        let bases = Bases::new(index)?;
+        let mut live = Live::new(index, table, self.marks.marked(), &ranks)?;
+        live.add_bases(&bases, table, &ranks, self.stop)?;
+        live.hold(
+            &bases,
+            table,
+            &ranks,
+            &|live, pack| {
+                !condemned_here.contains(&pack.no) || needs.contains(&pack.id) || live.has_any(pack)
+            },
+            self.stop,
+        )?;
+        let mut needed: BTreeSet<PackId> =
+            condemned.iter().filter(|id| needs.contains(id)).copied().collect();
+        for no in condemned_here {
+            let pack = index.pack_info(no)?;
+            if live.has_any(&pack) {
+                needed.insert(pack.id);
+            }
+        }
+        Ok(needed)
+    }
+
+    fn drop_packs(&mut self, packs: &[PackId]) -> Result<()> {
+        self.go_on()?;
+        // Those too that no segment lists: one may come late, from a run that was given up for dead.
+        let segment = Segment { dropped: packs.to_vec(), ..Segment::default() };
+        let published = segments::publish(self.repo, &segment)?;
+        segments::apply(self.repo.index(), published.id, &segment)
+    }
+
+    fn delete_packs(&mut self, packs: &[PackId]) -> Result<()> {
+        self.go_on()?;
+        self.observer.phase(Phase::Deleting, packs.len() as u64, 0);
+        let failure = Mutex::new(None);
+        packs.par_iter().for_each(|id| {
+            let deleted = layout::pack(id).and_then(|name| Ok(self.repo.store().delete(&name)?));
+            if let Err(error) = deleted {
+                failure.lock().get_or_insert(error);
+            }
+            self.observer.advance(1, 0);
+        });
+        failure.into_inner().map_or(Ok(()), Err)
+    }
+}
