@@ -1,6 +1,6 @@
 //! What a prune does with packs, step by step; the order of the steps is the protocol's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use crate::repo::{IndexedRepository, layout, segments};
 
 /// What was found and done with packs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct Found {
     /// Snapshots whose data stays.
     pub snapshots: u64,
     /// What was planned.
@@ -32,9 +32,11 @@ pub struct Progress {
     /// Packs that no segment lists, and that are old enough to go or not.
     pub unlisted: Count,
     /// Of them, those that go.
-    pub orphans: u64,
+    pub orphans: Count,
     /// What was written anew.
     pub repacked: Repacked,
+    /// Packs that were deleted.
+    pub deleted: Count,
     /// There was no room to write anything anew: only what nothing needs was condemned.
     pub was_full: bool,
 }
@@ -47,7 +49,9 @@ pub struct Pruner<'a> {
     stop: &'a StopFlag,
     marks: Marks,
     /// What was found and done.
-    pub progress: Progress,
+    pub found: Found,
+    /// Sizes of packs that are condemned.
+    sizes: HashMap<PackId, u64>,
 }
 
 impl<'a> Pruner<'a> {
@@ -59,7 +63,7 @@ impl<'a> Pruner<'a> {
         stop: &'a StopFlag,
     ) -> Result<Self> {
         let marks = Marks::new(Arc::clone(repo))?;
-        Ok(Self { repo, plan, observer, stop, marks, progress: Progress::default() })
+        Ok(Self { repo, plan, observer, stop, marks, found: Found::default(), sizes: HashMap::new() })
     }
 
     /// Decides what is to be condemned, and changes nothing.
@@ -78,20 +82,21 @@ impl<'a> Pruner<'a> {
         let mut live = Live::new(index, self.marks.table(), marked, &ranks)?;
         live.add_bases(&bases, self.marks.table(), &ranks, self.stop)?;
         let decision = survey.decide(&mut live, &bases, self.marks.table(), &self.plan, self.stop)?;
-        self.progress.snapshots = self.marks.snapshots;
-        self.progress.totals = decision.plan.totals;
-        self.progress.unlisted = survey.unlisted;
-        self.progress.orphans = survey.orphans.len() as u64;
+        self.found.snapshots = self.marks.snapshots;
+        self.found.totals = decision.plan.totals;
+        self.found.unlisted = survey.unlisted;
+        self.found.orphans = Count::default();
+        survey.orphans.iter().for_each(|(_, size)| self.found.orphans.add(*size));
         Ok(Verdict { survey, bases, live, decision })
     }
 
     /// Where nothing can be written, what nothing needs is condemned all the same.
     fn without_repacking(&mut self, verdict: &mut Verdict<'_>) -> Result<()> {
-        self.progress.was_full = true;
+        self.found.was_full = true;
         let options = PlanOptions { max_unused: MaxUnused::Unlimited, ..self.plan };
         let Verdict { survey, bases, live, decision } = verdict;
         *decision = survey.decide(live, bases, self.marks.table(), &options, self.stop)?;
-        self.progress.totals = decision.plan.totals;
+        self.found.totals = decision.plan.totals;
         Ok(())
     }
 
@@ -109,26 +114,28 @@ pub struct Verdict<'a> {
 }
 
 impl Verdict<'_> {
-    fn condemned(self) -> Vec<PackId> {
-        let mut packs = self.decision.drop;
-        packs.extend(self.decision.repack.iter().map(|pack| pack.id));
-        packs.extend(self.survey.orphans);
-        packs
+    /// What is to go, and how large it is.
+    fn condemned(&self) -> impl Iterator<Item = (PackId, u64)> {
+        let Decision { repack, drop, .. } = &self.decision;
+        let listed = repack.iter().chain(drop).map(|pack| (pack.id, pack.size));
+        listed.chain(self.survey.orphans.iter().copied())
     }
 }
 
 impl Collector for Pruner<'_> {
     fn condemn(&mut self, round: &Round<'_>) -> Result<Vec<PackId>> {
         let mut verdict = self.decide(round.pins, round.oldest, round.condemned)?;
+        self.found.was_full = false;
         let packs = &verdict.decision.repack;
         match repack::run(self.repo, &verdict.live, packs, round.fence, self.observer, self.stop) {
-            Ok(repacked) => self.progress.repacked = repacked,
+            Ok(repacked) => self.found.repacked = repacked,
             Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => {
                 self.without_repacking(&mut verdict)?;
             }
             Err(error) => return Err(error),
         }
-        Ok(verdict.condemned())
+        self.sizes.extend(verdict.condemned());
+        Ok(verdict.condemned().map(|(id, _)| id).collect())
     }
 
     fn needed(
@@ -145,6 +152,7 @@ impl Collector for Pruner<'_> {
             if let Some(no) = index.pack_no(id)? {
                 condemned_here.insert(no);
                 ranks.set(no, 1);
+                self.sizes.insert(*id, index.pack_info(no)?.size);
             }
         }
         let bases = Bases::new(index)?;
@@ -181,6 +189,9 @@ impl Collector for Pruner<'_> {
     fn delete_packs(&mut self, packs: &[PackId]) -> Result<()> {
         self.go_on()?;
         self.observer.phase(Phase::Deleting, packs.len() as u64, 0);
+        for id in packs {
+            self.found.deleted.add(self.sizes.get(id).copied().unwrap_or(0));
+        }
         let failure = Mutex::new(None);
         packs.par_iter().for_each(|id| {
             let deleted = layout::pack(id).and_then(|name| Ok(self.repo.store().delete(&name)?));

@@ -39,7 +39,7 @@ pub struct Decision {
     /// Packs that are written anew.
     pub repack: Vec<PackInfo>,
     /// Packs that go without that.
-    pub drop: Vec<PackId>,
+    pub drop: Vec<PackInfo>,
     /// What it comes to.
     pub plan: Plan,
 }
@@ -49,8 +49,8 @@ pub struct Survey<'a> {
     index: &'a Index,
     packs: Vec<PackInfo>,
     states: Vec<State>,
-    /// Packs of the store that no segment lists.
-    pub orphans: Vec<PackId>,
+    /// Packs of the store that no segment lists and that may go, with their sizes.
+    pub orphans: Vec<(PackId, u64)>,
     /// How many they are, those that are too young to go included.
     pub unlisted: Count,
 }
@@ -86,7 +86,7 @@ impl<'a> Survey<'a> {
             } else if !pending.contains(&id) {
                 survey.unlisted.add(info.size);
                 if !is_young {
-                    survey.orphans.push(id);
+                    survey.orphans.push((id, info.size));
                 }
             }
         })?;
@@ -144,7 +144,7 @@ impl<'a> Survey<'a> {
         plan.totals = totals(&self.facts(live)?, &plan.fates);
         let of = |wanted| self.packs.iter().zip(&plan.fates).filter(move |(_, fate)| **fate == wanted);
         let repack = of(Fate::Repack).map(|(pack, _)| *pack).collect();
-        let drop = of(Fate::Drop).map(|(pack, _)| pack.id).collect();
+        let drop = of(Fate::Drop).map(|(pack, _)| *pack).collect();
         Ok(Decision { repack, drop, plan })
     }
 
