@@ -289,6 +289,26 @@ pub const STORE_RETRY_FIRST_WAIT_MS: u64 = 200;
 /// No wait is longer: an operator who watches must not take it for a hang.
 pub const STORE_RETRY_MAX_WAIT_MS: u64 = 10_000;
 
+// --- leases and prune --------------------------------------------------------------------------
+
+/// A lease that was not renewed for so long is in force no more. A run that can reach its store renews it
+/// six times in this time.
+pub const LEASE_SECONDS: u64 = 30 * 60;
+/// Leases are renewed after this part of their time.
+pub const LEASE_RENEWALS: u32 = 6;
+/// After a failed renewal the next one is tried this soon.
+pub const LEASE_RETRY_SECONDS: u64 = 10;
+/// Most leases that are read: a hostile store must not take all memory.
+pub const LEASES_MAX: usize = 10_000;
+/// Most packs of one generation: 32 bytes each.
+pub const GC_PACKS_MAX: usize = 1_000_000;
+/// Longest note about who made a generation.
+pub const GC_NOTE_MAX_BYTES: usize = 64 * KIB;
+/// Packs that are deleted between two looks at the own lease.
+pub const GC_DELETE_BATCH_PACKS: usize = 64;
+/// Pause between two looks at who has acknowledged a generation.
+pub const GC_WAIT_SECONDS: u64 = 5;
+
 // --- reporting ---------------------------------------------------------------------------------
 
 /// Errors that a snapshot manifest quotes in full; the rest are counted.

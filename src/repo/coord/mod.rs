@@ -6,16 +6,38 @@
 //! after all; and only when all have done so are the others deleted. `docs/decisions/0016` has the reasons.
 //!
 //! This module knows no index and no packs: what a prune does with them is its [`Collector`], and what a
-//! holder needs is said by its witness.
+//! holder needs is said by its [`Witness`].
+//!
+//! - `coordination`: reading leases and generations
+//! - `lease`: holding one
+//! - `writer`: the order in which a run that adds a snapshot begins and ends
+//! - `prune`: the order in which a prune proceeds
+//! - `surroundings`: clocks, chance and keys, as seams
+//! - `sabotage`: steps that tests leave out
+//! - `simulation`: all of it against each other, by seeds
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::env::Timestamp;
-use crate::error::Result;
+use crate::error::{Holder, Result};
 use crate::format::entry::Content;
 use crate::id::PackId;
+
+mod coordination;
+mod lease;
+mod prune;
+mod sabotage;
+#[cfg(test)]
+mod simulation;
+mod surroundings;
+mod writer;
+
+pub use coordination::{Coordination, LeaseView, Timing};
+pub use lease::{Fence, Lease, Witness};
+pub use prune::prune;
+pub use surroundings::{Envelope, Identity, Surroundings, System};
+pub use writer::{Begun, Start};
 
 /// What a prune knows when it decides what to condemn.
 pub struct Round<'a> {
@@ -57,27 +79,20 @@ pub trait Collector {
 }
 
 /// How a prune deals with others.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct PruneOptions {
     /// How long to try again where other maintenance is going on.
     pub retry_lock: Duration,
     /// How long to wait for those that have not acknowledged a generation yet.
     pub wait: Duration,
+    /// The lease is renewed by a thread; else only between steps, as a simulation wants it.
+    pub unattended: bool,
 }
 
-/// Somebody for whom a sweep has to wait.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// What it does, such as "backup".
-    pub operation: String,
-    /// On which host.
-    pub host: String,
-    /// As which user.
-    pub user: String,
-    /// Its process.
-    pub pid: u32,
-    /// Since when, by the store's clock.
-    pub since: Timestamp,
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self { retry_lock: Duration::ZERO, wait: Duration::ZERO, unattended: true }
+    }
 }
 
 /// What a prune did.
@@ -93,37 +108,4 @@ pub struct Outcome {
     pub pending: u64,
     /// For whom they wait; nobody where nothing is pending.
     pub waits_for: Vec<Holder>,
-}
-
-/// Access to the leases and generations of one repository.
-pub struct Coordination {
-    _private: (),
-}
-
-/// A holder's right to act: it has it only while its lease was renewed lately.
-pub struct Fence {
-    _private: (),
-}
-
-impl Fence {
-    /// Makes sure that what is done right after this call is covered by the lease; renews it if need be.
-    ///
-    /// # Errors
-    /// [`Error::LeaseLost`](crate::error::Error) if that is impossible: nothing may be published or deleted.
-    pub fn check(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Runs a prune: sweeps what earlier ones left, condemns, and sweeps that if nobody stands in the way.
-///
-/// # Errors
-/// [`Error::Busy`](crate::error::Error) if other maintenance is going on; any failure of the collector or of
-/// the store. The repository is whole after each, and the next prune goes on.
-pub fn prune(
-    _coordination: &Arc<Coordination>,
-    _collector: &mut dyn Collector,
-    _options: &PruneOptions,
-) -> Result<Outcome> {
-    Ok(Outcome::default())
 }
