@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
-    backup, cache, cat, check, completions, docs, dump, init, key, ls, man, rebuild_index, restore,
+    backup, cache, cat, check, completions, docs, dump, init, key, ls, man, prune, rebuild_index, restore,
     snapshots, stats, version,
 };
 
@@ -104,6 +104,7 @@ pub enum Command {
     Stats(stats::StatsArgs),
     Key(key::KeyArgs),
     Cat(cat::CatArgs),
+    Prune(prune::PruneArgs),
     RebuildIndex(rebuild_index::RebuildIndexArgs),
     Cache(cache::CacheArgs),
     Completions(completions::CompletionsArgs),
