@@ -97,7 +97,8 @@ mod tests {
         let own = ProcessIdentity::of(std::process::id()).unwrap();
         assert_eq!(ProcessIdentity::of(std::process::id()), Some(own));
         assert_eq!(ProcessIdentity::of(u32::MAX), None);
-        let line = |state: &str| format!("7 (a) b) {state} 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4321 20");
+        let line =
+            |state: &str| format!("7 (a) b) {state} 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4321 20");
         assert_eq!(start_of(&line("S")), Some(4321));
         assert_eq!(start_of(&line("Z")), None);
         assert_eq!(start_of("nonsense"), None);

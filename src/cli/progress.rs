@@ -197,7 +197,9 @@ impl Moment {
             Phase::LoadingIndex => ("segment", "segments"),
             Phase::BackingUp | Phase::Restoring | Phase::Verifying => ("file", "files"),
             Phase::CheckingStructure | Phase::FindingUnused => ("object", "objects"),
-            Phase::CheckingData | Phase::RebuildingIndex | Phase::Repacking | Phase::Deleting => ("pack", "packs"),
+            Phase::CheckingData | Phase::RebuildingIndex | Phase::Repacking | Phase::Deleting => {
+                ("pack", "packs")
+            }
         }
     }
 

@@ -145,7 +145,10 @@ mod tests {
     #[test]
     fn durations_have_units() {
         let seconds = |text: &str| parse_duration(text).map(|d| d.as_secs());
-        assert_eq!(["0", "30s", "10m", "1h30m", "2d"].map(|t| seconds(t).unwrap()), [0, 30, 600, 5400, 172_800]);
+        assert_eq!(
+            ["0", "30s", "10m", "1h30m", "2d"].map(|t| seconds(t).unwrap()),
+            [0, 30, 600, 5400, 172_800]
+        );
         for wrong in ["", "5", "m", "1x", "1h5", "-1s", "99999999999999999999d"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }

@@ -83,7 +83,7 @@ impl<'a> Pruner<'a> {
         live.add_bases(&bases, self.marks.table(), &ranks, self.stop)?;
         let decision = survey.decide(&mut live, &bases, self.marks.table(), &self.plan, self.stop)?;
         self.found.snapshots = self.marks.snapshots;
-        self.found.totals = decision.plan.totals;
+        self.found.totals = decision.totals;
         self.found.unlisted = survey.unlisted;
         self.found.orphans = Count::default();
         survey.orphans.iter().for_each(|(_, size)| self.found.orphans.add(*size));
@@ -96,7 +96,7 @@ impl<'a> Pruner<'a> {
         let options = PlanOptions { max_unused: MaxUnused::Unlimited, ..self.plan };
         let Verdict { survey, bases, live, decision } = verdict;
         *decision = survey.decide(live, bases, self.marks.table(), &options, self.stop)?;
-        self.found.totals = decision.plan.totals;
+        self.found.totals = decision.totals;
         Ok(())
     }
 

@@ -108,9 +108,8 @@ impl Live {
     ) -> Result<()> {
         self.held = table.empty_set();
         let this = &*self;
-        let wants = |pack: &PackInfo, mut frame: Range<u64>| {
-            stays(this, pack) || frame.any(|chunk| this.has(chunk))
-        };
+        let wants =
+            |pack: &PackInfo, mut frame: Range<u64>| stays(this, pack) || frame.any(|chunk| this.has(chunk));
         let rule = Closure { live: this, into: &this.held, table, ranks, wants: &wants };
         bases.close(&rule, &self.followed.copy(table.limit()), stop)
     }

@@ -12,7 +12,6 @@
 //!
 //! A crash at any point leaves a repository that is whole, and the next prune goes on from there.
 
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +34,8 @@ mod merge;
 pub mod plan;
 mod repack;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 /// How a prune is done.
 #[derive(Debug, Clone, Copy)]

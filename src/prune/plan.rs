@@ -2,7 +2,8 @@
 
 use crate::format::pack::PackKind;
 use crate::limits::{
-    DATA_PACK_TARGET_BYTES, METADATA_PACK_TARGET_BYTES, PRUNE_SMALL_PACK_PARTS, PRUNE_SMALL_PACKS_MIN,
+    DATA_PACK_TARGET_BYTES, METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS, PRUNE_SMALL_PACK_PARTS,
+    PRUNE_SMALL_PACKS_MIN,
 };
 
 /// How much of what is stored may be left that nothing needs.
@@ -49,8 +50,8 @@ pub struct PackFacts {
     pub needed: u64,
     /// It is older than every running backup.
     pub may_go: bool,
-    /// Its deltas are to become plain frames, so that their bases can go: it is written anew in any case.
-    pub rebase: bool,
+    /// It is to be written anew in any case.
+    pub repack: bool,
 }
 
 impl PackFacts {
@@ -124,22 +125,13 @@ impl PlanTotals {
     }
 }
 
-/// What becomes of each pack.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// In the order of the facts.
-    pub fates: Vec<Fate>,
-    /// What it comes to.
-    pub totals: PlanTotals,
-}
-
-/// Decides.
+/// Decides what becomes of each pack, in the order of `packs`.
 ///
 /// - What nothing needs goes.
 /// - While more is unused than allowed, the packs that free most for each byte that is written are written
 ///   anew; packs of metadata come first, because every walk over trees reads them.
 /// - Many small packs become few.
-pub fn plan(packs: &[PackFacts], options: &PlanOptions) -> Plan {
+pub fn plan(packs: &[PackFacts], options: &PlanOptions) -> Vec<Fate> {
     let mut planner = Planner { packs, fates: vec![Fate::Keep; packs.len()], left: options.max_repack_bytes };
     for (fate, pack) in planner.fates.iter_mut().zip(packs) {
         if pack.may_go && pack.needed == 0 {
@@ -147,13 +139,12 @@ pub fn plan(packs: &[PackFacts], options: &PlanOptions) -> Plan {
         }
     }
     if options.max_unused != MaxUnused::Unlimited {
-        planner.rebase();
+        planner.demanded();
         planner.free(options.max_unused);
         planner.merge_small(PackKind::Metadata);
         planner.merge_small(PackKind::Data);
     }
-    let totals = totals(packs, &planner.fates);
-    Plan { fates: planner.fates, totals }
+    planner.fates
 }
 
 struct Planner<'a> {
@@ -164,9 +155,10 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn rebase(&mut self) {
+    /// What has to be written anew.
+    fn demanded(&mut self) {
         for number in 0..self.packs.len() {
-            if self.packs.get(number).is_some_and(|pack| pack.rebase) {
+            if self.packs.get(number).is_some_and(|pack| pack.repack) {
                 self.repack(number);
             }
         }
@@ -183,9 +175,9 @@ impl Planner<'_> {
         candidates.sort_by(|(a, _), (b, _)| {
             let cost = |pack: &PackFacts| u128::from(pack.needed);
             let is_data = |pack: &PackFacts| pack.kind == PackKind::Data;
-            is_data(a).cmp(&is_data(b)).then_with(|| {
-                (cost(a) * u128::from(b.unused())).cmp(&(cost(b) * u128::from(a.unused())))
-            })
+            is_data(a)
+                .cmp(&is_data(b))
+                .then_with(|| (cost(a) * u128::from(b.unused())).cmp(&(cost(b) * u128::from(a.unused()))))
         });
         for (pack, number) in candidates {
             if unused <= allowed {
@@ -204,7 +196,14 @@ impl Planner<'_> {
         };
         let all = self.packs.iter().zip(&self.fates).zip(0usize..);
         let small: Vec<usize> = all.filter(|(pack, _)| is_small(pack)).map(|(_, number)| number).collect();
-        if small.len() >= PRUNE_SMALL_PACKS_MIN {
+        // The last packs that are written may be small as well: with them there must not be too many again.
+        let writes = |(pack, fate): (&PackFacts, &Fate)| pack.kind == kind && *fate == Fate::Repack;
+        let last = match kind {
+            _ if !self.packs.iter().zip(&self.fates).any(writes) => 0,
+            PackKind::Data => OPEN_DATA_PACKS,
+            PackKind::Metadata => 1,
+        };
+        if small.len() + last >= PRUNE_SMALL_PACKS_MIN {
             for number in small {
                 self.repack(number);
             }

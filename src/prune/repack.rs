@@ -174,7 +174,9 @@ impl Repack<'_> {
     fn copy(&self, pack: &OpenPack, frame: &Wanted<'_>, sealed: &[u8]) -> Result<()> {
         let entry = frame.entry;
         let mut bytes = sealed.to_vec();
-        pack.key.open(frame.number, &mut bytes).map_err(|error| damaged(&pack.record, frame.number, error))?;
+        pack.key
+            .open(frame.number, &mut bytes)
+            .map_err(|error| damaged(&pack.record, frame.number, error))?;
         let prefix = self.reader.bases(pack, frame.number)?;
         let encoded =
             EncodedFrame { codec: entry.codec, bytes, bases: entry.bases.clone(), depth: entry.depth };
@@ -188,7 +190,8 @@ fn damaged(pack: &PackRecord, frame: u32, what: impl ToString) -> Error {
 
 /// The part of `bytes`, which begin at `start` of a pack, that lies at `extent`.
 fn part(bytes: &Bytes, start: u64, extent: Extent) -> Bytes {
-    let at = |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(bytes.len());
+    let at =
+        |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(bytes.len());
     bytes.slice(at(extent.offset())..at(extent.end()))
 }
 

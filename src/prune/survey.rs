@@ -11,7 +11,7 @@ use crate::id::PackId;
 use crate::limits::PRUNE_COPY_PERCENT;
 use crate::observe::StopFlag;
 use crate::prune::live::{Live, Ranks, ordinals};
-use crate::prune::plan::{Count, Fate, PackFacts, Plan, PlanOptions, plan, totals};
+use crate::prune::plan::{Count, Fate, PackFacts, PlanOptions, PlanTotals, plan, totals};
 use crate::repo::bases::Bases;
 use crate::repo::index::{Index, PackInfo};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
@@ -41,7 +41,7 @@ pub struct Decision {
     /// Packs that go without that.
     pub drop: Vec<PackInfo>,
     /// What it comes to.
-    pub plan: Plan,
+    pub totals: PlanTotals,
 }
 
 /// All packs.
@@ -57,17 +57,14 @@ pub struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     /// Compares the index with the store. Packs that came at `oldest` or later are young.
-    pub fn new(
-        repo: &'a IndexedRepository,
-        oldest: Timestamp,
-        pending: &BTreeSet<PackId>,
-    ) -> Result<Self> {
+    pub fn new(repo: &'a IndexedRepository, oldest: Timestamp, pending: &BTreeSet<PackId>) -> Result<Self> {
         let index = repo.index();
         let packs: Vec<PackInfo> = index.packs().collect::<Result<_>>()?;
         let mut states = vec![State::Missing; packs.len()];
         let mut listed: Vec<(PackId, usize)> = packs.iter().map(|pack| pack.id).zip(0..).collect();
         listed.sort_unstable();
-        let mut survey = Self { index, packs, states: Vec::new(), orphans: Vec::new(), unlisted: Count::default() };
+        let mut survey =
+            Self { index, packs, states: Vec::new(), orphans: Vec::new(), unlisted: Count::default() };
         repo.store().list(layout::PACKS, &mut |item| {
             let ListItem::Object(info) = item else { return };
             let Ok(id) = PackId::from_hex(info.name.last_component()) else { return };
@@ -100,12 +97,15 @@ impl<'a> Survey<'a> {
         for (pack, state) in self.packs.iter().zip(&self.states) {
             let dead = u64::from(pack.chunk_count).saturating_sub(marked.count_in(ordinals(pack)));
             let share = dead * 200 / u64::from(pack.chunk_count).max(1);
-            ranks.set(pack.no, match state {
-                State::Young => 0,
-                State::Old => u8::try_from(1 + share).unwrap_or(u8::MAX - 2),
-                State::Pending => u8::MAX - 1,
-                State::Missing => u8::MAX,
-            });
+            ranks.set(
+                pack.no,
+                match state {
+                    State::Young => 0,
+                    State::Old => u8::try_from(1 + share).unwrap_or(u8::MAX - 2),
+                    State::Pending => u8::MAX - 1,
+                    State::Missing => u8::MAX,
+                },
+            );
         }
         ranks
     }
@@ -120,32 +120,23 @@ impl<'a> Survey<'a> {
         stop: &StopFlag,
     ) -> Result<Decision> {
         self.nothing_live_is_missing(live)?;
-        let keep = vec![Fate::Keep; self.packs.len()];
-        self.hold(live, bases, table, &keep, stop)?;
-        let mut plan = plan(&self.facts(live)?, options);
+        let mut fates = vec![Fate::Keep; self.packs.len()];
+        let mut facts = Vec::new();
         for _ in 0..ROUNDS {
-            // What only frames had held that go is not needed any more.
-            self.hold(live, bases, table, &plan.fates, stop)?;
-            let mut changed = false;
-            for ((pack, state), fate) in self.packs.iter().zip(&self.states).zip(&mut plan.fates) {
-                let right = match (*fate, live.has_any(pack)) {
-                    (fate, _) if matches!(state, State::Young | State::Pending) => fate,
-                    (_, false) => Fate::Drop,
-                    (Fate::Drop, true) if *state != State::Missing => Fate::Keep,
-                    (fate, true) => fate,
-                };
-                changed |= right != *fate;
-                *fate = right;
-            }
-            if !changed {
+            // What only frames hold that go is not needed any more: more may go in the next round.
+            self.hold(live, bases, table, &fates, stop)?;
+            facts = self.facts(live, &fates)?;
+            let next = plan(&facts, options);
+            if next == fates {
                 break;
             }
+            fates = next;
         }
-        plan.totals = totals(&self.facts(live)?, &plan.fates);
-        let of = |wanted| self.packs.iter().zip(&plan.fates).filter(move |(_, fate)| **fate == wanted);
+        let totals = totals(&facts, &fates);
+        let of = |wanted| self.packs.iter().zip(&fates).filter(move |(_, fate)| **fate == wanted);
         let repack = of(Fate::Repack).map(|(pack, _)| *pack).collect();
         let drop = of(Fate::Drop).map(|(pack, _)| *pack).collect();
-        Ok(Decision { repack, drop, plan })
+        Ok(Decision { repack, drop, totals })
     }
 
     fn nothing_live_is_missing(&self, live: &Live) -> Result<()> {
@@ -169,12 +160,15 @@ impl<'a> Survey<'a> {
         let mut ranks = Ranks::new();
         let mut stays = vec![None; self.packs.last().map_or(0, |pack| pack.no.get() as usize + 1)];
         for ((pack, state), fate) in self.packs.iter().zip(&self.states).zip(fates) {
-            ranks.set(pack.no, match (state, fate) {
-                (State::Missing | State::Pending, _) => u8::MAX,
-                (_, Fate::Keep) => 0,
-                (_, Fate::Repack) => 1,
-                (_, Fate::Drop) => 2,
-            });
+            ranks.set(
+                pack.no,
+                match (state, fate) {
+                    (State::Missing | State::Pending, _) => u8::MAX,
+                    (_, Fate::Keep) => 0,
+                    (_, Fate::Repack) => 1,
+                    (_, Fate::Drop) => 2,
+                },
+            );
             if let Some(slot) = stays.get_mut(pack.no.get() as usize) {
                 let is_fixed = matches!(state, State::Young | State::Pending);
                 *slot = (*fate == Fate::Keep && *state != State::Missing).then_some(is_fixed);
@@ -187,17 +181,19 @@ impl<'a> Survey<'a> {
         live.hold(bases, table, &ranks, &stays, stop)
     }
 
-    fn facts(&self, live: &Live) -> Result<Vec<PackFacts>> {
-        let facts = |(pack, state): (&PackInfo, &State)| -> Result<PackFacts> {
+    /// What is known of the packs. What was to be written anew in the last round stays so, which ends the
+    /// rounds.
+    fn facts(&self, live: &Live, fates: &[Fate]) -> Result<Vec<PackFacts>> {
+        let facts = |((pack, state), fate): ((&PackInfo, &State), &Fate)| -> Result<PackFacts> {
             let needed = match state {
                 State::Pending => pack.size,
                 State::Missing => 0,
                 State::Old | State::Young => self.needed_bytes(live, pack)?,
             };
             let may_go = matches!(state, State::Old | State::Missing);
-            Ok(PackFacts { kind: pack.kind, size: pack.size, needed, may_go, rebase: false })
+            Ok(PackFacts { kind: pack.kind, size: pack.size, needed, may_go, repack: *fate == Fate::Repack })
         };
-        self.packs.par_iter().zip(&self.states).map(facts).collect()
+        self.packs.par_iter().zip(&self.states).zip(fates).map(facts).collect()
     }
 
     /// Bytes that would be written if the pack were written anew.
@@ -214,7 +210,7 @@ impl<'a> Survey<'a> {
         for frame in &record.directory.frames {
             let share = Share::of(live, frame, next);
             next += frame.chunks.len() as u64;
-            needed_chunks += share.chunks;
+            needed_chunks += share.stored_chunks(frame);
             all += frame.extent.len();
             needed += share.stored(frame);
         }
@@ -238,17 +234,24 @@ impl Share {
     /// Of the frame whose first chunk has the ordinal `first`.
     pub fn of(live: &Live, frame: &FrameEntry, first: u64) -> Self {
         let needed = frame.chunks.iter().zip(first..).filter(|(_, ordinal)| live.has(*ordinal));
-        let (chunks, raw_bytes) = needed.fold((0, 0), |(n, raw), (chunk, _)| (n + 1, raw + u64::from(chunk.len)));
+        let (chunks, raw_bytes) =
+            needed.fold((0, 0), |(n, raw), (chunk, _)| (n + 1, raw + u64::from(chunk.len)));
         Self { chunks, raw_bytes, raw_len: u64::from(frame.raw_len) }
     }
 
     /// True if the frame is copied as it is.
     pub fn is_copied(self) -> bool {
-        self.raw_bytes * 100 >= self.raw_len * PRUNE_COPY_PERCENT
+        self.chunks > 0 && self.raw_bytes * 100 >= self.raw_len * PRUNE_COPY_PERCENT
     }
 
+    /// Chunks that are written if the pack is written anew.
+    fn stored_chunks(self, frame: &FrameEntry) -> u64 {
+        if self.is_copied() { frame.chunks.len() as u64 } else { self.chunks }
+    }
+
+    /// Bytes that are written for the frame then.
     fn stored(self, frame: &FrameEntry) -> u64 {
-        if self.chunks > 0 && self.is_copied() {
+        if self.is_copied() {
             return frame.extent.len();
         }
         frame.extent.len() * self.raw_bytes / self.raw_len.max(1)

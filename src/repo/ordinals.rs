@@ -134,7 +134,10 @@ mod tests {
             assert!(set.contains(ordinal));
         }
         assert_eq!(set.len(), 4);
-        assert_eq!([0..130, 0..64, 1..64, 64..129, 63..65, 5..5].map(|r| set.count_in(r)), [4, 2, 1, 1, 2, 0]);
+        assert_eq!(
+            [0..130, 0..64, 1..64, 64..129, 63..65, 5..5].map(|r| set.count_in(r)),
+            [4, 2, 1, 1, 2, 0]
+        );
         let copy = set.copy(500);
         copy.remove(63);
         copy.remove(1000);

@@ -73,7 +73,9 @@ impl ReserveStore {
         put: &dyn Fn(Vec<Bytes>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         match put(parts.clone()) {
-            Err(error) if error.kind == StoreErrorKind::Full && may_use(name) && self.give_up()? => put(parts),
+            Err(error) if error.kind == StoreErrorKind::Full && may_use(name) && self.give_up()? => {
+                put(parts)
+            }
             result => result,
         }
     }

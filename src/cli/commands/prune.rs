@@ -18,9 +18,11 @@ use crate::repo::format_time;
 
 /// Remove data that no snapshot needs
 #[derive(Debug, Clone, Args)]
-#[command(long_about = "Remove data that no snapshot needs.\n\nBackups may run meanwhile. Packs that nothing \
+#[command(
+    long_about = "Remove data that no snapshot needs.\n\nBackups may run meanwhile. Packs that nothing \
     needs are deleted; packs that are needed in part are written anew until little is left unused. What a \
-    running backup may still need is left for the next prune.")]
+    running backup may still need is left for the next prune."
+)]
 pub struct PruneArgs {
     #[command(flatten)]
     options: PruneOptionsArgs,
@@ -99,7 +101,8 @@ pub fn prune(settings: &Settings, args: &PruneOptionsArgs, dry_run: bool) -> Res
     let progress = Progress::new(settings);
     let options = args.options(dry_run);
     let stop = signals::stop_flag();
-    let report = prune::run(&repo, &cache, &coordination, &options, &progress, stop).map_err(Failure::Prune)?;
+    let report =
+        prune::run(&repo, &cache, &coordination, &options, &progress, stop).map_err(Failure::Prune)?;
     progress.finish();
     if settings.json {
         output::print_json_line(&summary(dry_run, &report))?;

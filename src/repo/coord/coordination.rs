@@ -222,7 +222,8 @@ impl Coordination {
 
     /// True if a lease is in force at `now`, a time that the store gave after it was listed, or as late.
     pub(super) fn is_live(&self, lease: &LeaseView, now: Timestamp) -> bool {
-        let time = if self.lacks(Sabotage::ExpiredTooEarly) { self.timing.lease / 8 } else { self.timing.lease };
+        let time =
+            if self.lacks(Sabotage::ExpiredTooEarly) { self.timing.lease / 8 } else { self.timing.lease };
         if lease.record.is_none() && self.lacks(Sabotage::UnreadableLeaseIgnored) {
             return false;
         }

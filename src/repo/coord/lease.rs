@@ -143,7 +143,8 @@ impl Lease {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let shared = Arc::clone(&self.shared);
         let run = move || {
-            let retry = Duration::from_secs(LEASE_RETRY_SECONDS).min(shared.coordination.timing.renewal() / 2);
+            let retry =
+                Duration::from_secs(LEASE_RETRY_SECONDS).min(shared.coordination.timing.renewal() / 2);
             // Waits are short: they do not go on while the system sleeps.
             while stopped.recv_timeout(retry) == Err(RecvTimeoutError::Timeout) {
                 // Whoever wants to act learns of failures from the fence.

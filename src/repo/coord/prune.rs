@@ -36,12 +36,7 @@ impl Coordination {
     ///
     /// # Errors
     /// [`Error::Busy`] if somebody else still holds one; [`Error::Interrupted`] if `stop` is set.
-    pub fn maintain(
-        self: &Arc<Self>,
-        operation: &str,
-        patience: Duration,
-        stop: &StopFlag,
-    ) -> Result<Lease> {
+    pub fn maintain(self: &Arc<Self>, operation: &str, patience: Duration, stop: &StopFlag) -> Result<Lease> {
         let begun = self.surroundings.since_boot();
         loop {
             let lease = self.acquire(LeaseRole::Maintenance, operation, Vec::new(), None)?;
@@ -181,24 +176,23 @@ impl Driver<'_> {
         let is_live = |lease: &LeaseView| self.coordination.is_live(lease, now);
         let leases: Vec<_> =
             leases.into_iter().filter(|lease| lease.id != self.own.id() && is_live(lease)).collect();
-        let rival = leases.iter().find(|lease| {
-            lease.record.as_ref().is_some_and(|record| record.role == LeaseRole::Maintenance)
-        });
+        let rival = leases
+            .iter()
+            .find(|lease| lease.record.as_ref().is_some_and(|record| record.role == LeaseRole::Maintenance));
         // It came at the same time and is about to leave again, or it has passed this lease over.
         if rival.is_some() && !self.fence.held() {
             return Err(Error::LeaseLost("other maintenance has taken over".to_owned()));
         }
-        let leases = leases.into_iter().filter(|lease| {
-            lease.record.as_ref().is_none_or(|record| record.role != LeaseRole::Maintenance)
-        });
+        let leases = leases
+            .into_iter()
+            .filter(|lease| lease.record.as_ref().is_none_or(|record| record.role != LeaseRole::Maintenance));
         Ok(Live { leases: leases.collect(), now })
     }
 
     fn condemn(&mut self, pending: &BTreeSet<PackId>) -> Result<Vec<PackId>> {
         let live = self.live()?;
         let pins = live.pins(self.coordination);
-        let round =
-            Round { pins: &pins, oldest: live.oldest(), condemned: pending, fence: &self.fence };
+        let round = Round { pins: &pins, oldest: live.oldest(), condemned: pending, fence: &self.fence };
         let mut condemned = self.collector.condemn(&round)?;
         condemned.retain(|pack| !pending.contains(pack));
         condemned.sort_unstable();
@@ -275,7 +269,8 @@ impl Driver<'_> {
                 }
                 return Ok(None);
             }
-            let pause = Duration::from_secs(GC_WAIT_SECONDS).min(self.options.wait.saturating_sub(self.waited));
+            let pause =
+                Duration::from_secs(GC_WAIT_SECONDS).min(self.options.wait.saturating_sub(self.waited));
             self.coordination.surroundings.wait(pause, self.stop);
             self.waited += pause;
             self.go_on()?;

@@ -83,7 +83,12 @@ impl Lane {
     }
 
     /// Stores a delta frame, if it is worth it, and else its chunks as plain ones. Says whether it was.
-    pub fn store_one_delta(&mut self, ingest: &Ingest, kind: PackKind, delta: &mut DeltaFrame) -> Result<bool> {
+    pub fn store_one_delta(
+        &mut self,
+        ingest: &Ingest,
+        kind: PackKind,
+        delta: &mut DeltaFrame,
+    ) -> Result<bool> {
         let level = ingest.delta_level(kind, &delta.chunks);
         if let Some(encoded) = encode_delta(kind, delta, level)? {
             ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
