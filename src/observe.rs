@@ -102,6 +102,11 @@ impl StopFlag {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Fails once [`stop`](Self::stop) was called.
+    pub fn check(&self) -> crate::error::Result<()> {
+        if self.is_stopped() { Err(crate::error::Error::Interrupted) } else { Ok(()) }
+    }
+
     /// True once [`stop`](Self::stop) was called.
     pub fn is_stopped(&self) -> bool {
         self.0.load(std::sync::atomic::Ordering::Relaxed)

@@ -73,31 +73,38 @@ impl<'a> Pruner<'a> {
         oldest: Timestamp,
         pending: &BTreeSet<PackId>,
     ) -> Result<Verdict<'a>> {
+        self.decide_by(&self.plan.clone(), pins, oldest, pending)
+    }
+
+    fn decide_by(
+        &mut self,
+        plan: &PlanOptions,
+        pins: &[Content],
+        oldest: Timestamp,
+        pending: &BTreeSet<PackId>,
+    ) -> Result<Verdict<'a>> {
         self.marks.update(pins, self.observer, self.stop)?;
-        let index = self.repo.index();
+        let (index, table) = (self.repo.index(), self.marks.table());
         let survey = Survey::new(self.repo, oldest, pending)?;
         let bases = Bases::new(index)?;
         let marked = self.marks.marked();
         let ranks = survey.ranks(&marked);
-        let mut live = Live::new(index, self.marks.table(), marked, &ranks)?;
-        live.add_bases(&bases, self.marks.table(), &ranks, self.stop)?;
-        let decision = survey.decide(&mut live, &bases, self.marks.table(), &self.plan, self.stop)?;
+        let mut live = Live::new(index, table, marked, &ranks)?;
+        let roots = live.live.copy(table.limit());
+        live.add_bases(&bases, table, &ranks, self.stop)?;
+        // With a limit a pack might stay whose bases were given up.
+        let may_rebase = plan.max_unused != MaxUnused::Unlimited && plan.max_repack_bytes == u64::MAX;
+        let rebased = match may_rebase {
+            true => survey.rebase(&mut live, &roots, &bases, table, &ranks, self.stop)?,
+            false => Vec::new(),
+        };
+        let decision = survey.decide(&mut live, &bases, table, plan, &rebased, self.stop)?;
         self.found.snapshots = self.marks.snapshots;
         self.found.totals = decision.totals;
         self.found.unlisted = survey.unlisted;
         self.found.orphans = Count::default();
         survey.orphans.iter().for_each(|(_, size)| self.found.orphans.add(*size));
-        Ok(Verdict { survey, bases, live, decision })
-    }
-
-    /// Where nothing can be written, what nothing needs is condemned all the same.
-    fn without_repacking(&mut self, verdict: &mut Verdict<'_>) -> Result<()> {
-        self.found.was_full = true;
-        let options = PlanOptions { max_unused: MaxUnused::Unlimited, ..self.plan };
-        let Verdict { survey, bases, live, decision } = verdict;
-        *decision = survey.decide(live, bases, self.marks.table(), &options, self.stop)?;
-        self.found.totals = decision.totals;
-        Ok(())
+        Ok(Verdict { survey, live, decision })
     }
 
     fn go_on(&self) -> Result<()> {
@@ -108,7 +115,6 @@ impl<'a> Pruner<'a> {
 /// What is to be done with the packs, and why.
 pub struct Verdict<'a> {
     survey: Survey<'a>,
-    bases: Bases<'a>,
     live: Live,
     decision: Decision,
 }
@@ -130,7 +136,10 @@ impl Collector for Pruner<'_> {
         match repack::run(self.repo, &verdict.live, packs, round.fence, self.observer, self.stop) {
             Ok(repacked) => self.found.repacked = repacked,
             Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => {
-                self.without_repacking(&mut verdict)?;
+                // Nothing can be written: what nothing needs is condemned all the same.
+                let plan = PlanOptions { max_unused: MaxUnused::Unlimited, ..self.plan };
+                verdict = self.decide_by(&plan, round.pins, round.oldest, round.condemned)?;
+                self.found.was_full = true;
             }
             Err(error) => return Err(error),
         }

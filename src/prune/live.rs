@@ -4,6 +4,7 @@
 //! Every chunk that the index offers must be readable. So the bases of *all* frames of a pack that stays are
 //! needed, also of frames that nothing needs: they are *held*.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -50,6 +51,8 @@ pub struct Live {
     pub live: OrdinalSet,
     /// Places of bases of other frames in packs that stay.
     pub held: OrdinalSet,
+    /// Frames that become plain, by the ordinal of their first chunk, and the bytes they will take.
+    pub plain: HashMap<u64, u64>,
     /// Frames whose bases are live.
     followed: OrdinalSet,
 }
@@ -66,7 +69,7 @@ impl Live {
                 marked.insert(table.ordinal(best));
             }
         })?;
-        Ok(Self { live: marked, held: table.empty_set(), followed: table.empty_set() })
+        Ok(Self { live: marked, held: table.empty_set(), plain: HashMap::new(), followed: table.empty_set() })
     }
 
     /// True if the place is needed.
@@ -94,6 +97,21 @@ impl Live {
         let wants = |_: &PackInfo, mut frame: Range<u64>| frame.any(|chunk| self.live.contains(chunk));
         let rule = Closure { live: self, into: &self.live, table, ranks, wants: &wants };
         bases.close(&rule, &self.followed, stop)
+    }
+
+    /// Begins again from `roots`, with frames that become plain and need no bases.
+    pub fn make_plain(
+        &mut self,
+        plain: HashMap<u64, u64>,
+        roots: &OrdinalSet,
+        bases: &Bases<'_>,
+        table: &OrdinalTable,
+        ranks: &Ranks,
+        stop: &StopFlag,
+    ) -> Result<()> {
+        let live = roots.copy(table.limit());
+        *self = Self { live, held: table.empty_set(), plain, followed: table.empty_set() };
+        self.add_bases(bases, table, ranks, stop)
     }
 
     /// Adds the bases of all frames of the packs for which `stays` holds, and of the frames that are needed
@@ -130,7 +148,7 @@ struct Closure<'a> {
 
 impl Rule for Closure<'_> {
     fn wants(&self, pack: &PackInfo, frame: Range<u64>) -> bool {
-        (self.wants)(pack, frame)
+        !self.live.plain.contains_key(&frame.start) && (self.wants)(pack, frame)
     }
 
     fn take(&self, places: &[Location]) {

@@ -3,6 +3,7 @@
 //! ```text
 //! mark       all that snapshots and running backups reach, and the bases of deltas      mark, live
 //! plan       packs that go, packs that stay, packs that are written anew (pure)         survey, plan
+//! rebase     deltas whose bases nothing else needs may become plain                    rebase
 //! repack     what is needed of these last goes to new packs, which are listed           repack
 //! condemn    the packs that are to go are published; running backups acknowledge it     repo::coord
 //! sweep      marked again; what is needed after all stays; the rest is dropped from
@@ -32,6 +33,7 @@ mod live;
 mod mark;
 mod merge;
 pub mod plan;
+mod rebase;
 mod repack;
 mod survey;
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl Repack<'_> {
             start = end;
         }
         let kind = pack.record.kind;
-        if prefix.is_empty() {
+        if prefix.is_empty() || frame.share.plain.is_some() {
             return needed.iter().try_for_each(|(id, plaintext)| self.ingest.add(kind, id, plaintext));
         }
         // The depth stays too: its bases are where `live` has them, which is less deep.

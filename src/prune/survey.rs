@@ -1,6 +1,6 @@
 //! The packs, as the index and the store know them, and what becomes of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
@@ -12,8 +12,9 @@ use crate::limits::PRUNE_COPY_PERCENT;
 use crate::observe::StopFlag;
 use crate::prune::live::{Live, Ranks, ordinals};
 use crate::prune::plan::{Count, Fate, PackFacts, PlanOptions, PlanTotals, plan, totals};
+use crate::prune::rebase::{self, Rebase};
 use crate::repo::bases::Bases;
-use crate::repo::index::{Index, PackInfo};
+use crate::repo::index::{Index, PackInfo, PackNo};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
 use crate::repo::{IndexedRepository, layout};
 use crate::store::ListItem;
@@ -110,6 +111,34 @@ impl<'a> Survey<'a> {
         ranks
     }
 
+    /// Gives up bases that only deltas need, where that saves something: gives the packs that have to be
+    /// written anew for it. `roots` are the places that snapshots reach.
+    pub fn rebase(
+        &self,
+        live: &mut Live,
+        roots: &OrdinalSet,
+        bases: &Bases<'_>,
+        table: &OrdinalTable,
+        ranks: &Ranks,
+        stop: &StopFlag,
+    ) -> Result<Vec<PackNo>> {
+        let of_pack: HashMap<PackNo, State> =
+            self.packs.iter().map(|pack| pack.no).zip(self.states.iter().copied()).collect();
+        let states = |pack: &PackInfo| match of_pack.get(&pack.no) {
+            Some(State::Old) => (true, false),
+            Some(State::Missing) => (false, false),
+            Some(State::Young | State::Pending) | None => (false, true),
+        };
+        let Some(uses) = rebase::uses(self.index, bases, table, live, roots, &states, stop)? else {
+            return Ok(Vec::new());
+        };
+        let Rebase { packs, plain, .. } = rebase::choose(&uses, &|chunk| roots.contains(chunk));
+        if !plain.is_empty() {
+            live.make_plain(plain, roots, bases, table, ranks, stop)?;
+        }
+        Ok(packs)
+    }
+
     /// Decides, and leaves in `live` what has to be in packs that stay, or be written anew.
     pub fn decide(
         &self,
@@ -117,10 +146,13 @@ impl<'a> Survey<'a> {
         bases: &Bases<'_>,
         table: &OrdinalTable,
         options: &PlanOptions,
+        rebased: &[PackNo],
         stop: &StopFlag,
     ) -> Result<Decision> {
         self.nothing_live_is_missing(live)?;
-        let mut fates = vec![Fate::Keep; self.packs.len()];
+        let is_rebased = |pack: &PackInfo| rebased.contains(&pack.no);
+        let fate = |pack| if is_rebased(pack) { Fate::Repack } else { Fate::Keep };
+        let mut fates: Vec<Fate> = self.packs.iter().map(fate).collect();
         let mut facts = Vec::new();
         for _ in 0..ROUNDS {
             // What only frames hold that go is not needed any more: more may go in the next round.
@@ -228,6 +260,8 @@ pub struct Share {
     /// Their plaintext bytes.
     pub raw_bytes: u64,
     raw_len: u64,
+    /// It becomes plain, and takes about so many bytes.
+    pub plain: Option<u64>,
 }
 
 impl Share {
@@ -236,12 +270,13 @@ impl Share {
         let needed = frame.chunks.iter().zip(first..).filter(|(_, ordinal)| live.has(*ordinal));
         let (chunks, raw_bytes) =
             needed.fold((0, 0), |(n, raw), (chunk, _)| (n + 1, raw + u64::from(chunk.len)));
-        Self { chunks, raw_bytes, raw_len: u64::from(frame.raw_len) }
+        let plain = live.plain.get(&first).copied();
+        Self { chunks, raw_bytes, raw_len: u64::from(frame.raw_len), plain }
     }
 
     /// True if the frame is copied as it is.
     pub fn is_copied(self) -> bool {
-        self.chunks > 0 && self.raw_bytes * 100 >= self.raw_len * PRUNE_COPY_PERCENT
+        self.chunks > 0 && self.plain.is_none() && self.raw_bytes * 100 >= self.raw_len * PRUNE_COPY_PERCENT
     }
 
     /// Chunks that are written if the pack is written anew.
@@ -254,6 +289,6 @@ impl Share {
         if self.is_copied() {
             return frame.extent.len();
         }
-        frame.extent.len() * self.raw_bytes / self.raw_len.max(1)
+        self.plain.unwrap_or_else(|| frame.extent.len() * self.raw_bytes / self.raw_len.max(1))
     }
 }

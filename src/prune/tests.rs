@@ -330,3 +330,29 @@ proptest! {
         bench.assert_pruned();
     }
 }
+
+/// Little is left of each file, as a delta against much that only it needs.
+#[test]
+fn bases_that_only_deltas_need_are_given_up() {
+    let mut bench = Bench::new();
+    bench.files = (0..12).map(|n| (format!("f{n}"), noise(n, 8_000))).collect();
+    bench.backup(KindRequest::Auto);
+    // What is left of each file is a small part of what it was.
+    bench.files.values_mut().for_each(|bytes| bytes.truncate(1_500));
+    bench.backup(KindRequest::Incremental);
+    let repo = bench.fixture.indexed();
+    let deltas = |repo: &IndexedRepository| {
+        let packs: Vec<_> = repo.index().packs().map(|info| repo.index().pack(info.unwrap().no).unwrap()).collect();
+        packs.iter().flat_map(|pack| &pack.directory.frames).filter(|frame| !frame.bases.is_empty()).count()
+    };
+    assert!(deltas(&repo) > 0);
+    drop(repo);
+    bench.forget(0);
+    bench.prune(&ALL).unwrap();
+    assert_eq!(deltas(&bench.fixture.indexed()), 0);
+    let after = bench.fixture.store.inner().total_bytes();
+    assert!(after < 1_048_576 + 60_000, "{after}");
+    bench.assert_whole();
+    bench.assert_restores();
+    bench.assert_pruned();
+}
