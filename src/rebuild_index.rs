@@ -13,7 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -22,6 +23,7 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{PackId, SegmentId};
 use crate::limits::{REBUILD_BATCH_PACKS, SEGMENT_TARGET_CHUNKS};
 use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::coord::{Coordination, Fence};
 use crate::repo::{Index, Repository, index_folder, layout, pack_reader, segments};
 use crate::store::ListItem;
 
@@ -35,6 +37,8 @@ pub struct RebuildOptions {
     pub leave_out: BTreeSet<PackId>,
     /// Store and delete nothing; only say what would be done.
     pub dry_run: bool,
+    /// How long to try again where other maintenance is going on.
+    pub retry_lock: Duration,
 }
 
 /// What was done.
@@ -67,9 +71,27 @@ pub struct RebuildReport {
 /// # Errors
 /// When the store fails, something is of a newer version, or `stop` is set. The repository stays readable.
 pub fn run(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    options: &RebuildOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RebuildReport> {
+    if options.dry_run {
+        return rebuild(repo, cache, options, None, observer, stop);
+    }
+    let mut lease = Coordination::new(repo).maintain("rebuild-index", options.retry_lock, stop)?;
+    let fence = lease.fence();
+    let result = lease.keep().and_then(|()| rebuild(repo, cache, options, Some(&fence), observer, stop));
+    lease.close(&result);
+    result
+}
+
+fn rebuild(
     repo: &Repository,
     cache: &Path,
     options: &RebuildOptions,
+    fence: Option<&Fence>,
     observer: &dyn Observer,
     stop: &StopFlag,
 ) -> Result<RebuildReport> {
@@ -87,6 +109,7 @@ pub fn run(
         options,
         observer,
         stop,
+        fence,
         segment: Segment::default(),
         chunks: 0,
         report: RebuildReport { packs_left_out: left_out as u64, ..RebuildReport::default() },
@@ -96,6 +119,7 @@ pub fn run(
     let mut report = rebuild.finish(&old)?;
     if !options.dry_run {
         for id in &old {
+            fence.map_or(Ok(()), Fence::check)?;
             repo.store().delete(&layout::segment(id)?)?;
             report.segments_deleted += 1;
         }
@@ -125,6 +149,8 @@ struct Rebuild<'a> {
     options: &'a RebuildOptions,
     observer: &'a dyn Observer,
     stop: &'a StopFlag,
+    /// The right to publish; nothing for a dry run.
+    fence: Option<&'a Fence>,
     /// The next segment.
     segment: Segment,
     /// Chunks in it.
@@ -206,8 +232,8 @@ impl Rebuild<'_> {
         self.chunks = 0;
         let segment = std::mem::take(&mut self.segment);
         self.report.segments_published += 1;
-        if !self.options.dry_run {
-            segments::publish(self.repo, &segment)?;
+        if let Some(fence) = self.fence {
+            fence.publish(|| segments::publish(self.repo, &segment))?;
         }
         Ok(())
     }
@@ -233,7 +259,7 @@ mod tests {
     use crate::repo::test_fixture::Fixture;
     use crate::store::Store;
 
-    fn rebuild(f: &Fixture, options: RebuildOptions) -> RebuildReport {
+    fn rebuild_with(f: &Fixture, options: RebuildOptions) -> RebuildReport {
         run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new()).unwrap()
     }
 
@@ -249,17 +275,17 @@ mod tests {
                     _ => f.change(&name, |bytes| bytes.truncate(10)),
                 }
             }
-            let report = rebuild(&f, RebuildOptions::default());
+            let report = rebuild_with(&f, RebuildOptions::default());
             assert_eq!(report.packs, before.packs);
             assert_eq!(report.packs_read, before.packs);
             assert_eq!(report.segments_published, 1);
             assert_eq!(f.names("index/").len(), 1);
             assert_eq!(f.indexed().index().counts(), before);
         }
-        let report = rebuild(&f, RebuildOptions::default());
+        let report = rebuild_with(&f, RebuildOptions::default());
         assert_eq!((report.packs, report.packs_read), (before.packs, 0));
         let report =
-            rebuild(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
+            rebuild_with(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.packs_read), (before.packs, before.packs));
         assert_eq!((report.segments_published, report.segments_deleted), (1, 0));
     }
@@ -270,10 +296,10 @@ mod tests {
         let before = f.indexed().index().counts();
         let packs = f.names("packs/");
         f.store.delete(&packs[0]).unwrap();
-        let report = rebuild(&f, RebuildOptions::default());
+        let report = rebuild_with(&f, RebuildOptions::default());
         assert_eq!((report.packs, report.packs_missing), (before.packs - 1, 1));
         f.change(&packs[1], |bytes| *bytes.last_mut().unwrap() ^= 1);
-        let report = rebuild(&f, RebuildOptions { read_all: true, ..RebuildOptions::default() });
+        let report = rebuild_with(&f, RebuildOptions { read_all: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.damaged_packs.len()), (before.packs - 2, 1));
         assert_eq!(f.names("packs/").len(), packs.len() - 1);
     }

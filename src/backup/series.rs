@@ -34,9 +34,7 @@ impl Ancestry {
     /// Looks for the parent among the snapshots of the series. Snapshots that cannot be read are passed
     /// over: a damaged one must not stop tonight's backup, and `check` reports it.
     pub fn find(repo: &IndexedRepository, names: &[String], options: &BackupOptions) -> Result<Self> {
-        // A comma in a name is written `\,`, so that no two lists of names look the same.
-        let names: Vec<String> = names.iter().map(|name| name.replace(',', "\\,")).collect();
-        let series = format!("{}:{}", options.host, names.join(","));
+        let series = series_of(names, options);
         let latest = |wanted: &dyn Fn(&Snapshot) -> bool, all: &[Snapshot]| {
             all.iter().rfind(|s| s.manifest.series == series && wanted(s)).cloned()
         };
@@ -59,6 +57,12 @@ impl Ancestry {
             _ => last_full.as_ref().map(|full| full.id.to_hex()).or_else(|| parent.manifest.base.clone()),
         });
         Ok(Self { series, kind, parent, base, expected })
+    }
+
+    /// Stands on nothing.
+    pub fn none(names: &[String], options: &BackupOptions) -> Self {
+        let series = series_of(names, options);
+        Self { series, kind: SnapshotKind::Full, parent: None, base: None, expected: None }
     }
 
     /// The series' name.
@@ -90,4 +94,10 @@ impl Ancestry {
     pub fn expected(&self) -> Option<RunCounts> {
         self.expected
     }
+}
+
+fn series_of(names: &[String], options: &BackupOptions) -> String {
+    // A comma in a name is written `\,`, so that no two lists of names look the same.
+    let names: Vec<String> = names.iter().map(|name| name.replace(',', "\\,")).collect();
+    format!("{}:{}", options.host, names.join(","))
 }

@@ -9,7 +9,6 @@ use crate::cli::times;
 use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
 use crate::observe::Observer;
-use crate::repo::coord::Coordination;
 use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
 use crate::store::reserve::ReserveStore;
 use crate::store::{Store, open_store};
@@ -31,11 +30,6 @@ pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
     locked.unlock(&password)
-}
-
-/// What others are told about this process while it works on `repo`.
-pub fn coordination(repo: &Arc<Repository>) -> Arc<Coordination> {
-    Coordination::new(repo, &host(), &user())
 }
 
 /// Opens the repository and its index.

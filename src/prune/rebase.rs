@@ -204,7 +204,7 @@ mod tests {
 
     fn user(pack: u32, first: u64, raw: u32, bases: &[u64]) -> User {
         User {
-            pack: PackNo::from(pack),
+            pack: PackNo::of(pack),
             first,
             chunks: vec![(first, raw)],
             stored: 100,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn uses(users: Vec<User>, bases: &[(u64, u64)], packs: &[u32]) -> Uses {
-        let packs = packs.iter().map(|pack| (PackNo::from(*pack), 10)).collect();
+        let packs = packs.iter().map(|pack| (PackNo::of(*pack), 10)).collect();
         Uses { users, bases: bases.iter().copied().collect(), packs }
     }
 

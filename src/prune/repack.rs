@@ -22,12 +22,9 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::coord::Fence;
 use crate::repo::delta::DeltaFrame;
 use crate::repo::index::PackInfo;
-use crate::repo::ingest::{Added, Ingest};
+use crate::repo::ingest::{Added, Ingest, IngestOptions};
 use crate::repo::pack_reader::{self, OpenPack};
 use crate::seal::{EncodedFrame, PlainFrame};
-
-/// Packs after which what was written may be listed.
-const BATCH_PACKS: usize = 16;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,12 +74,12 @@ pub fn run(
         repo,
         live,
         reader: ChunkReader::new(Arc::clone(repo), FRAME_CACHE_BYTES),
-        ingest: Ingest::moving(Arc::clone(repo))?,
+        ingest: Ingest::under(Arc::clone(repo), IngestOptions::default(), fence.clone())?,
         observer,
         stop,
         read_bytes: AtomicU64::new(0),
     };
-    match repack.packs(packs, fence) {
+    match packs.par_iter().try_for_each(|pack| repack.pack(pack)) {
         Ok(()) => {
             let Repack { ingest, read_bytes, .. } = repack;
             let (_, Added { stored_bytes, .. }) = ingest.finish()?;
@@ -97,15 +94,6 @@ pub fn run(
 }
 
 impl Repack<'_> {
-    fn packs(&self, packs: &[PackInfo], fence: &Fence) -> Result<()> {
-        for batch in packs.chunks(BATCH_PACKS) {
-            batch.par_iter().try_for_each(|pack| self.pack(pack))?;
-            fence.check()?;
-            self.ingest.list()?;
-        }
-        Ok(())
-    }
-
     fn pack(&self, info: &PackInfo) -> Result<()> {
         let pack = self.reader.open_pack(info.no)?;
         let mut next = info.first_ordinal;

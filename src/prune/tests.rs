@@ -87,7 +87,7 @@ impl Bench {
     }
 
     fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
-        let coordination = Coordination::new(&self.fixture.repo, "h", "u");
+        let coordination = Coordination::new(&self.fixture.repo);
         let cache = self.fixture.cache.path();
         run(&self.fixture.repo, cache, &coordination, options, &Silent, &StopFlag::new())
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::target::TargetFile;
 use crate::limits::{RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
 use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent};
@@ -164,7 +164,14 @@ impl Session<'_> {
     }
 
     fn try_group(&self, planned: &Planned, group: &Group) -> Result<()> {
-        let pack = self.reader.open_pack(group.pack)?;
+        let pack = match self.reader.open_pack(group.pack) {
+            // A prune has dropped it since: its chunks lie elsewhere.
+            Err(Error::NotFound { .. }) => {
+                let frames = group.frames.iter().take_while(|_| !self.is_stopped());
+                return frames.map(|frame| self.rescue(planned, planned.pieces(&frame.pieces))).collect();
+            }
+            pack => pack?,
+        };
         let cached = match group.frames.as_slice() {
             [frame] if !frame.is_used_up => self.reader.cached_frame(group.pack, frame.number),
             _ => None,

@@ -41,6 +41,7 @@ use crate::limits::{RESTORE_LISTING_CACHE_BYTES, RESTORE_OPEN_FILES};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::coord::{Coordination, Witness};
 use crate::repo::content::{self, Found};
 
 pub use options::{Overwrite, RestoreOptions, RestoreReport};
@@ -69,6 +70,29 @@ pub fn run(
 ) -> Result<RestoreReport> {
     observer.phase(Phase::Restoring, 0, 0);
     raise_open_files();
+    let lease = match options.dry_run {
+        true => None,
+        false => {
+            let witness = Arc::clone(&repo) as Arc<dyn Witness>;
+            Coordination::new(repo.repository()).read("restore", vec![root.clone()], Some(witness))
+        }
+    };
+    let result = run_all(repo, root, path, target, options, observer, stop);
+    if let Some(lease) = lease {
+        lease.end();
+    }
+    result
+}
+
+fn run_all(
+    repo: Arc<IndexedRepository>,
+    root: &Content,
+    path: &[EntryName],
+    target: &Path,
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RestoreReport> {
     let listings = Arc::new(ChunkReader::adopting(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
     let found = match path {
         [] => Found::Root(root.clone()),

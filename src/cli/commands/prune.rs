@@ -14,6 +14,7 @@ use crate::error::Holder;
 use crate::limits::PRUNE_MAX_UNUSED_PERCENT;
 use crate::prune::plan::{Count, MaxUnused, PlanOptions};
 use crate::prune::{self, PruneOptions, PruneReport};
+use crate::repo::coord::Coordination;
 use crate::repo::format_time;
 
 /// Remove data that no snapshot needs
@@ -97,7 +98,7 @@ pub fn run(settings: &Settings, args: &PruneArgs) -> Result<Outcome, Failure> {
 pub fn prune(settings: &Settings, args: &PruneOptionsArgs, dry_run: bool) -> Result<Outcome, Failure> {
     let repo = Arc::new(session::open_with_reserve(settings)?);
     let cache = session::cache(settings)?;
-    let coordination = session::coordination(&repo);
+    let coordination = Coordination::new(&repo);
     let progress = Progress::new(settings);
     let options = args.options(dry_run);
     let stop = signals::stop_flag();

@@ -1,6 +1,7 @@
 //! Access to the leases and generations of one repository.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,12 @@ pub struct Coordination {
     pub(super) sabotage: Option<Sabotage>,
 }
 
+impl fmt::Debug for Coordination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordination").field("timing", &self.timing).finish_non_exhaustive()
+    }
+}
+
 /// A lease as others see it.
 #[derive(Debug, Clone)]
 pub struct LeaseView {
@@ -116,12 +123,18 @@ pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
 
 impl Coordination {
     /// For `repo`, on behalf of this process.
-    pub fn new(repo: &Arc<Repository>, host: &str, user: &str) -> Arc<Self> {
+    pub fn new(repo: &Arc<Repository>) -> Arc<Self> {
+        Self::with_timing(repo, Timing::default())
+    }
+
+    /// As [`new`](Self::new), with leases that are in force for another time than usual. All that work on the
+    /// repository must mean the same.
+    pub fn with_timing(repo: &Arc<Repository>, timing: Timing) -> Arc<Self> {
         Self::with(
             Arc::clone(repo.store()),
             Arc::clone(repo) as Arc<dyn Envelope>,
-            Arc::new(System::new(host, user)),
-            Timing::default(),
+            Arc::new(System::this_process()),
+            timing,
         )
     }
 

@@ -101,6 +101,25 @@ impl Coordination {
     }
 }
 
+impl Coordination {
+    /// A lease for a run that reads for long what is below `pins`. Nothing where the store cannot be written:
+    /// then nobody can delete anything either, or this run must do without.
+    ///
+    /// Without a `witness` no prune sweeps while the run goes on.
+    pub fn read(
+        self: &Arc<Self>,
+        operation: &str,
+        pins: Vec<Content>,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Option<Lease> {
+        let mut lease = self.acquire(LeaseRole::Reader, operation, pins, witness).ok()?;
+        // What fails here is tried again with the next renewal; until then others wait.
+        let _ = lease.learn();
+        let _ = lease.keep();
+        Some(lease)
+    }
+}
+
 impl Lease {
     /// Its name.
     pub fn id(&self) -> LeaseId {
@@ -229,6 +248,11 @@ impl Fence {
     /// True if what began after a successful [`check`](Self::check) has ended while the lease was in force.
     pub fn held(&self) -> bool {
         !self.0.is_lost() && self.0.age() < self.0.coordination.timing.lease
+    }
+
+    /// Renews the lease now.
+    pub fn renew(&self) -> Result<()> {
+        self.0.renew()
     }
 
     /// Renews the lease if it is time to.

@@ -208,10 +208,13 @@ impl Driver<'_> {
         early: Option<Live>,
         outcome: &mut Outcome,
     ) -> Result<bool> {
-        let lacks = |step| self.coordination.lacks(step);
-        let before = lacks(Sabotage::SnapshotsBeforeLeases)
-            .then(|| self.collector.needed(packs, &[], &BTreeSet::new()));
-        let before = before.transpose()?;
+        let before = if self.coordination.lacks(Sabotage::SnapshotsBeforeLeases) {
+            let live = self.live()?;
+            let needs = live.needs(self.coordination, id);
+            Some(self.collector.needed(packs, &live.pins(self.coordination), &needs)?)
+        } else {
+            None
+        };
         let live = match early {
             Some(live) => live,
             None => match self.agreed(id, outcome)? {
@@ -226,11 +229,10 @@ impl Driver<'_> {
             self.forget(id)?;
         }
         let needs = live.needs(self.coordination, id);
-        let needed = if self.coordination.lacks(Sabotage::NoSecondMark) {
-            needs
-        } else {
-            let needed = self.collector.needed(packs, &live.pins(self.coordination), &needs)?;
-            before.unwrap_or(needed)
+        let needed = match before {
+            Some(before) => before.union(&needs).copied().collect(),
+            None if self.coordination.lacks(Sabotage::NoSecondMark) => needs,
+            None => self.collector.needed(packs, &live.pins(self.coordination), &needs)?,
         };
         let gone: Vec<PackId> = packs.iter().filter(|pack| !needed.contains(pack)).copied().collect();
         let deleted_first = self.coordination.lacks(Sabotage::DeletedBeforeDropped);

@@ -26,6 +26,8 @@ pub enum Sabotage {
     CondemnedUsed,
     /// A writer does not say that it needs its own packs.
     OwnPacksForgotten,
+    /// Packs are condemned however young they are.
+    AgesIgnored,
     /// Unchanged content is not looked up though there is a generation when a run begins.
     UnchangedTrusted,
     /// A snapshot is published without a look at the clock.
@@ -56,4 +58,38 @@ pub enum Sabotage {
     UnreadableLeaseIgnored,
     /// A lease that ran out is renewed as if nothing had happened.
     LostLeaseRevived,
+}
+
+#[cfg(test)]
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 27] = [
+        Self::LeasesReadBeforePublishing,
+        Self::GenerationsReadBeforeLease,
+        Self::IndexReadBeforeGenerations,
+        Self::NoWaitForAcknowledgement,
+        Self::NoSecondMark,
+        Self::SnapshotsBeforeLeases,
+        Self::PinsIgnored,
+        Self::NeedsIgnored,
+        Self::NeedsNotSaid,
+        Self::CondemnedUsed,
+        Self::OwnPacksForgotten,
+        Self::AgesIgnored,
+        Self::UnchangedTrusted,
+        Self::NoFenceAtCommit,
+        Self::NoFenceAtSegment,
+        Self::NoFenceBeforeDrop,
+        Self::FenceClockSleeps,
+        Self::ExpiredTooEarly,
+        Self::BasesIgnored,
+        Self::ParentNotChecked,
+        Self::MaintenanceNotExclusive,
+        Self::GenerationDeletedFirst,
+        Self::DeletedBeforeDropped,
+        Self::LeaseEndedAfterUncertainWrite,
+        Self::PredecessorDeletedAtOnce,
+        Self::UnreadableLeaseIgnored,
+        Self::LostLeaseRevived,
+    ];
 }

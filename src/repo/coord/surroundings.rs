@@ -69,9 +69,13 @@ pub trait Surroundings: Send + Sync {
 pub struct System(Identity);
 
 impl System {
-    /// This process, as it wants to be called.
-    pub fn new(host: &str, user: &str) -> Self {
-        Self(Identity { host: host.to_owned(), user: user.to_owned(), pid: std::process::id() })
+    /// This process.
+    pub fn this_process() -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let uid = uzers::get_effective_uid();
+        let user = uzers::get_user_by_uid(uid)
+            .map_or_else(|| uid.to_string(), |user| user.name().to_string_lossy().into_owned());
+        Self(Identity { host, user, pid: std::process::id() })
     }
 }
 
@@ -121,7 +125,7 @@ mod tests {
 
     #[test]
     fn an_ended_process_is_known_by_its_mark() {
-        let system = System::new("h", "u");
+        let system = System::this_process();
         let own = system.process().unwrap();
         let pid = system.identity().pid;
         assert!(!system.has_ended(pid, &own));

@@ -29,17 +29,16 @@ pub(super) const LOCATION_BYTES: usize = 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackNo(pub(super) u32);
 
-#[cfg(test)]
-impl From<u32> for PackNo {
-    fn from(number: u32) -> Self {
-        Self(number)
-    }
-}
-
 impl PackNo {
     /// The number itself, for tables indexed by it.
     pub const fn get(self) -> u32 {
         self.0
+    }
+
+    /// The pack with this number, for tests of tables.
+    #[cfg(test)]
+    pub const fn of(number: u32) -> Self {
+        Self(number)
     }
 }
 

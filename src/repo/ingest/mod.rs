@@ -31,6 +31,7 @@ use crate::limits::{
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::coord::Fence;
 use crate::repo::delta::{DeltaFrame, OldStream};
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
@@ -99,11 +100,20 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Begins a run.
+    /// Begins a run that holds no lease: nobody else may be deleting anything.
     pub fn new(repo: Arc<IndexedRepository>, options: IngestOptions) -> Result<Self> {
+        Self::begin(repo, options, None)
+    }
+
+    /// Begins a run that publishes segments only while its lease is in force.
+    pub fn under(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Fence) -> Result<Self> {
+        Self::begin(repo, options, Some(fence))
+    }
+
+    fn begin(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Option<Fence>) -> Result<Self> {
         let claims = Arc::new(Claims::default());
         let counters = Arc::new(Counters::default());
-        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters))?;
+        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters), fence)?;
         Ok(Self {
             reader: Arc::new(ChunkReader::new(Arc::clone(&repo), FRAME_CACHE_BYTES)),
             repo,
@@ -117,14 +127,6 @@ impl Ingest {
         })
     }
 
-    /// Begins a run that moves chunks: nothing is claimed, and only [`list`](Self::list) and
-    /// [`finish`](Self::finish) publish segments.
-    pub fn moving(repo: Arc<IndexedRepository>) -> Result<Self> {
-        let ingest = Self::new(repo, IngestOptions::default())?;
-        ingest.uploader.list_by_hand();
-        Ok(ingest)
-    }
-
     /// Decides for each chunk whether this run has to store it: `new[i]` is set for the first claim of
     /// a chunk that neither the repository nor this run has.
     pub fn claim(&self, ids: &[ChunkId], new: &mut Vec<bool>) -> Result<()> {
@@ -134,7 +136,7 @@ impl Ingest {
             return Ok(());
         }
         let asked: Vec<ChunkId> = ids.iter().zip(&*new).filter(|(_, new)| **new).map(|(id, _)| *id).collect();
-        let mut known = self.repo.index().lookup_many(&asked)?.into_iter();
+        let mut known = self.repo.refer_many(&asked)?.into_iter();
         for (id, new) in ids.iter().zip(new.iter_mut()).filter(|(_, new)| **new) {
             if known.next().flatten().is_some() {
                 *new = false;
@@ -170,12 +172,6 @@ impl Ingest {
         prefix: &[u8],
     ) -> Result<()> {
         self.pack_chunks(kind, chunks, raw_len, encoded, prefix)
-    }
-
-    /// Publishes a segment if there is enough for one; for a run that was begun as
-    /// [`moving`](Self::moving).
-    pub fn list(&self) -> Result<()> {
-        self.uploader.list_if_many()
     }
 
     fn with_lane(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<()>) -> Result<()> {

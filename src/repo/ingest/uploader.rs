@@ -1,7 +1,7 @@
 //! Writes closed packs to the store, and segments that list them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::format::segment::{PackRecord, Segment};
 use crate::limits::{SEGMENT_TARGET_CHUNKS, UPLOAD_THREADS};
+use crate::repo::coord::Fence;
 use crate::repo::ingest::Counters;
 use crate::repo::ingest::claims::Claims;
 use crate::repo::ingest::open_pack::ClosedPack;
@@ -22,20 +23,13 @@ struct Unlisted {
     chunks: usize,
 }
 
-impl Unlisted {
-    /// What is worth a segment.
-    fn take_if_many(&mut self) -> Option<Self> {
-        (self.chunks >= SEGMENT_TARGET_CHUNKS).then(|| std::mem::take(self))
-    }
-}
-
 struct Shared {
     repo: Arc<IndexedRepository>,
     claims: Arc<Claims>,
     counters: Arc<Counters>,
+    /// The right to publish; nothing where nobody else is at work.
+    fence: Option<Fence>,
     unlisted: Mutex<Unlisted>,
-    /// Segments are published only when that is asked for.
-    by_hand: AtomicBool,
     /// The first failure: nothing is stored after it.
     failure: Mutex<Option<Error>>,
 }
@@ -49,13 +43,18 @@ pub struct Uploader {
 
 impl Uploader {
     /// Starts the threads.
-    pub fn start(repo: Arc<IndexedRepository>, claims: Arc<Claims>, counters: Arc<Counters>) -> Result<Self> {
+    pub fn start(
+        repo: Arc<IndexedRepository>,
+        claims: Arc<Claims>,
+        counters: Arc<Counters>,
+        fence: Option<Fence>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             repo,
             claims,
             counters,
+            fence,
             unlisted: Mutex::default(),
-            by_hand: AtomicBool::new(false),
             failure: Mutex::default(),
         });
         // No room to wait in: who closes a pack waits until a thread takes it, which bounds memory.
@@ -81,18 +80,6 @@ impl Uploader {
     pub fn send(&self, pack: ClosedPack) -> Result<()> {
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
         queue.send(pack).map_err(|_| stopped())
-    }
-
-    /// From now on segments are published only when that is asked for.
-    pub fn list_by_hand(&self) {
-        self.shared.by_hand.store(true, Ordering::Relaxed);
-    }
-
-    /// Publishes a segment if there is enough for one.
-    pub fn list_if_many(&self) -> Result<()> {
-        self.check()?;
-        let ready = self.shared.unlisted.lock().take_if_many();
-        ready.map_or(Ok(()), |unlisted| self.shared.list(unlisted))
     }
 
     /// Deletes the packs that were written and that no segment lists. Gives what had failed before.
@@ -157,13 +144,14 @@ impl Shared {
 
     fn write(&self, pack: ClosedPack) -> Result<()> {
         let ClosedPack { record, parts } = pack;
+        self.repo.pack_use().own(record.id);
         self.repo.store().put(&layout::pack(&record.id)?, parts)?;
         self.counters.stored_bytes.fetch_add(record.size, Ordering::Relaxed);
         let ready = {
             let mut unlisted = self.unlisted.lock();
             unlisted.chunks += record.directory.chunk_count();
             unlisted.packs.push(record);
-            if self.by_hand.load(Ordering::Relaxed) { None } else { unlisted.take_if_many() }
+            (unlisted.chunks >= SEGMENT_TARGET_CHUNKS).then(|| std::mem::take(&mut *unlisted))
         };
         match ready {
             Some(unlisted) => self.list(unlisted),
@@ -178,7 +166,8 @@ impl Shared {
         }
         let chunks = unlisted.chunks;
         let segment = Segment { packs: unlisted.packs, ..Segment::default() };
-        let published = match segments::publish(&self.repo, &segment) {
+        let publish = || segments::publish(&self.repo, &segment);
+        let published = match self.fence.as_ref().map_or_else(publish, |fence| fence.publish(publish)) {
             Ok(published) => published,
             Err(error) => {
                 // The end of the run tries again.
