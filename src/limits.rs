@@ -263,8 +263,9 @@ pub const REBUILD_BATCH_PACKS: usize = 64;
 pub const PRUNE_MAX_UNUSED_PERCENT: f64 = 5.0;
 /// A pack below its target size divided by this is small.
 pub const PRUNE_SMALL_PACK_PARTS: u64 = 4;
-/// So many small packs of a kind are put together; writing few anew at every prune would gain nothing.
-pub const PRUNE_SMALL_PACKS_MIN: usize = 8;
+/// So many small packs of a kind are put together: two months of daily backups. Fewer cost nothing that
+/// writing them anew would gain.
+pub const PRUNE_SMALL_PACKS_MIN: usize = 64;
 /// A frame of which at least so many percent are needed is copied as it is: compressing it again would cost
 /// more than it frees.
 pub const PRUNE_COPY_PERCENT: u64 = 90;

@@ -95,7 +95,7 @@ impl<'a> Pruner<'a> {
         // With a limit a pack might stay whose bases were given up.
         let may_rebase = plan.max_unused != MaxUnused::Unlimited && plan.max_repack_bytes == u64::MAX;
         let rebased = match may_rebase {
-            true => survey.rebase(&mut live, &roots, &bases, table, &ranks, self.stop)?,
+            true => survey.rebase(&mut live, plan.max_unused, &roots, &bases, table, &ranks, self.stop)?,
             false => Vec::new(),
         };
         let decision = survey.decide(&mut live, &bases, table, plan, &rebased, self.stop)?;

@@ -93,7 +93,7 @@ fn after(packs: &[PackFacts], fates: &[Fate]) -> Vec<PackFacts> {
 proptest! {
     #[test]
     fn nothing_that_is_needed_is_lost(
-        packs in prop::collection::vec(facts(), 0..40), max_unused in max_unused(),
+        packs in prop::collection::vec(facts(), 0..150), max_unused in max_unused(),
         max_repack_bytes in prop_oneof![Just(u64::MAX), 0..200 * MIB],
     ) {
         let options = PlanOptions { max_unused, max_repack_bytes };
@@ -117,7 +117,7 @@ proptest! {
 
     #[test]
     fn a_second_prune_does_nothing(
-        packs in prop::collection::vec(facts(), 0..40), max_unused in max_unused(),
+        packs in prop::collection::vec(facts(), 0..150), max_unused in max_unused(),
     ) {
         let options = PlanOptions { max_unused, max_repack_bytes: u64::MAX };
         let first = plan(&packs, &options);

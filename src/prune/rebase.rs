@@ -57,6 +57,8 @@ pub(super) struct Rebase {
     pub freed: Vec<u64>,
     /// Frames that become plain, by the ordinal of their first chunk, and the bytes they will take.
     pub plain: HashMap<u64, u64>,
+    /// By how much all this is less.
+    pub saved_bytes: u64,
 }
 
 /// Decides. Pure.
@@ -98,8 +100,10 @@ pub(super) fn choose(uses: &Uses, is_root: &dyn Fn(u64) -> bool) -> Rebase {
             balance.get(pack).is_some_and(|(gain, cost)| gain * 4 >= (cost + *copying) * GAIN_FOURTHS)
         });
         if chosen.len() == before {
+            let (gain, cost) = balance.values().fold((0, 0), |(gain, cost), (g, c)| (gain + g, cost + c));
+            let saved_bytes = u64::saturating_sub(gain, cost);
             let freed = counts.iter().filter(|(_, count)| count.is_some()).map(|(base, _)| *base).collect();
-            return Rebase { packs: chosen.into_keys().collect(), freed, plain };
+            return Rebase { packs: chosen.into_keys().collect(), freed, plain, saved_bytes };
         }
     }
     Rebase::default()

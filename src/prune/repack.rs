@@ -1,6 +1,7 @@
 //! Writing what is needed of some packs to new ones.
 //!
-//! Frames that are needed, or nearly so, are copied as they are: opened, sealed anew, and verified. Of others
+//! Frames that are needed, or nearly so, are copied as they are: opened, which proves that they are what was
+//! stored, sealed anew, and verified. Of others
 //! the needed chunks are stored again: as plain frames, or as deltas against the same bases.
 
 use std::sync::Arc;
@@ -165,10 +166,9 @@ impl Repack<'_> {
         pack.key
             .open(frame.number, &mut bytes)
             .map_err(|error| damaged(&pack.record, frame.number, error))?;
-        let prefix = self.reader.bases(pack, frame.number)?;
         let encoded =
             EncodedFrame { codec: entry.codec, bytes, bases: entry.bases.clone(), depth: entry.depth };
-        self.ingest.store_encoded(pack.record.kind, entry.chunks.clone(), entry.raw_len, encoded, &prefix)
+        self.ingest.store_encoded(pack.record.kind, entry.chunks.clone(), entry.raw_len, encoded)
     }
 }
 

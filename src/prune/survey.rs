@@ -11,7 +11,7 @@ use crate::id::PackId;
 use crate::limits::PRUNE_COPY_PERCENT;
 use crate::observe::StopFlag;
 use crate::prune::live::{Live, Ranks, ordinals};
-use crate::prune::plan::{Count, Fate, PackFacts, PlanOptions, PlanTotals, plan, totals};
+use crate::prune::plan::{Count, Fate, MaxUnused, PackFacts, PlanOptions, PlanTotals, plan, totals};
 use crate::prune::rebase::{self, Rebase};
 use crate::repo::bases::Bases;
 use crate::repo::index::{Index, PackInfo, PackNo};
@@ -116,6 +116,7 @@ impl<'a> Survey<'a> {
     pub fn rebase(
         &self,
         live: &mut Live,
+        max_unused: MaxUnused,
         roots: &OrdinalSet,
         bases: &Bases<'_>,
         table: &OrdinalTable,
@@ -132,10 +133,13 @@ impl<'a> Survey<'a> {
         let Some(uses) = rebase::uses(self.index, bases, table, live, roots, &states, stop)? else {
             return Ok(Vec::new());
         };
-        let Rebase { packs, plain, .. } = rebase::choose(&uses, &|chunk| roots.contains(chunk));
-        if !plain.is_empty() {
-            live.make_plain(plain, roots, bases, table, ranks, stop)?;
+        let Rebase { packs, plain, saved_bytes, .. } = rebase::choose(&uses, &|chunk| roots.contains(chunk));
+        // What bases take beyond that is as good as unused.
+        let all = self.packs.iter().map(|pack| pack.size).sum();
+        if saved_bytes <= max_unused.allowed(all) {
+            return Ok(Vec::new());
         }
+        live.make_plain(plain, roots, bases, table, ranks, stop)?;
         Ok(packs)
     }
 

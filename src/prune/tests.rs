@@ -342,7 +342,8 @@ fn bases_that_only_deltas_need_are_given_up() {
     bench.backup(KindRequest::Incremental);
     let repo = bench.fixture.indexed();
     let deltas = |repo: &IndexedRepository| {
-        let packs: Vec<_> = repo.index().packs().map(|info| repo.index().pack(info.unwrap().no).unwrap()).collect();
+        let packs: Vec<_> =
+            repo.index().packs().map(|info| repo.index().pack(info.unwrap().no).unwrap()).collect();
         packs.iter().flat_map(|pack| &pack.directory.frames).filter(|frame| !frame.bases.is_empty()).count()
     };
     assert!(deltas(&repo) > 0);

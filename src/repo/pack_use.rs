@@ -130,7 +130,8 @@ mod tests {
         for _ in 0..200 {
             let packs = PackUse::default();
             let missed = std::thread::scope(|scope| {
-                let refers = scope.spawn(|| (0..64).map(|no| packs.refer(PackNo::of(no))).collect::<Vec<_>>());
+                let refers =
+                    scope.spawn(|| (0..64).map(|no| packs.refer(PackNo::of(no))).collect::<Vec<_>>());
                 let seen: Vec<bool> = (0..64).rev().map(|no| packs.condemn(PackNo::of(no))).collect();
                 let referred = refers.join().unwrap();
                 referred.into_iter().zip(seen.into_iter().rev()).any(|(refers, seen)| refers && !seen)

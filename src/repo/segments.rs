@@ -108,7 +108,8 @@ fn sync_once(repo: &Repository, index: &Index, observer: &dyn Observer) -> Resul
     let missing: Vec<SegmentId> = stored.iter().filter(|id| !known.contains_key(id)).copied().collect();
     load_all(repo, index, &missing, observer)?;
     // What is gone may have been replaced by what was missing.
-    let vanished = |(id, mark): (&SegmentId, &SegmentMark)| *mark == SegmentMark::Live && !stored.contains(id);
+    let vanished =
+        |(id, mark): (&SegmentId, &SegmentMark)| *mark == SegmentMark::Live && !stored.contains(id);
     if index.segments()?.iter().any(vanished) {
         index.clear()?;
         let all: Vec<SegmentId> = stored.into_iter().collect();

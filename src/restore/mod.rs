@@ -41,8 +41,8 @@ use crate::limits::{RESTORE_LISTING_CACHE_BYTES, RESTORE_OPEN_FILES};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
-use crate::repo::coord::{Coordination, Witness};
 use crate::repo::content::{self, Found};
+use crate::repo::coord::{Coordination, Witness};
 
 pub use options::{Overwrite, RestoreOptions, RestoreReport};
 

@@ -47,7 +47,12 @@ pub fn run(settings: &Settings, args: &RebuildIndexArgs) -> Result<Outcome, Fail
     let cache = session::cache(settings)?;
     let progress = Progress::new(settings);
     let leave_out = args.leave_out.iter().copied().collect();
-    let options = RebuildOptions { read_all: args.read_all, leave_out, dry_run: args.dry_run, retry_lock: args.retry_lock };
+    let options = RebuildOptions {
+        read_all: args.read_all,
+        leave_out,
+        dry_run: args.dry_run,
+        retry_lock: args.retry_lock,
+    };
     let report = rebuild_index::run(&repo, &cache, &options, &progress, signals::stop_flag())?;
     for (id, what) in &report.damaged_packs {
         progress.warning(&format!("pack {id} is left out: {what}"));

@@ -39,7 +39,7 @@ pub use stream::{MetadataWriter, PartList};
 
 use claims::Claims;
 use lane::{Lane, Lanes};
-use open_pack::OpenPack;
+use open_pack::{OpenPack, Verify};
 use uploader::Uploader;
 
 /// Shows that all packs of a run, and the segments that list them, are durable.
@@ -162,16 +162,17 @@ impl Ingest {
         self.with_lane(kind, |lane| lane.store_one_delta(self, kind, &mut delta).map(drop))
     }
 
-    /// Stores a frame as it was encoded before, whose bases have the plaintexts `prefix`.
+    /// Stores a frame as it was encoded before, whose seal was intact. Bases stay what they were: a delta is
+    /// not decoded again for this.
     pub fn store_encoded(
         &self,
         kind: PackKind,
         chunks: Vec<ChunkEntry>,
         raw_len: u32,
         encoded: EncodedFrame,
-        prefix: &[u8],
     ) -> Result<()> {
-        self.pack_chunks(kind, chunks, raw_len, encoded, prefix)
+        let verify = if encoded.bases.is_empty() { Verify::Chunks { prefix: &[] } } else { Verify::Same };
+        self.pack_chunks(kind, chunks, raw_len, encoded, verify)
     }
 
     fn with_lane(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<()>) -> Result<()> {
@@ -220,7 +221,8 @@ impl Ingest {
         prefix: &[u8],
     ) -> Result<()> {
         let raw_len = u32::try_from(frame.len()).map_err(|_| too_large())?;
-        self.pack_chunks(kind, frame.take_chunks(), raw_len, encoded, prefix)
+        let verify = if self.options.verify { Verify::Chunks { prefix } } else { Verify::Not };
+        self.pack_chunks(kind, frame.take_chunks(), raw_len, encoded, verify)
     }
 
     fn pack_chunks(
@@ -229,7 +231,7 @@ impl Ingest {
         chunks: Vec<ChunkEntry>,
         raw_len: u32,
         encoded: EncodedFrame,
-        prefix: &[u8],
+        verify: Verify<'_>,
     ) -> Result<()> {
         self.counters.chunks.fetch_add(chunks.len() as u64, Ordering::Relaxed);
         self.counters.raw_bytes.fetch_add(u64::from(raw_len), Ordering::Relaxed);
@@ -250,7 +252,7 @@ impl Ingest {
             }
             reservation
         };
-        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, prefix, self.options.verify)? {
+        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, verify)? {
             self.uploader.send(closed)?;
         }
         Ok(())

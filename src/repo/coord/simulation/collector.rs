@@ -86,7 +86,10 @@ impl ModelCollector {
             self.index.packs.values().flatten().filter_map(|(_, base)| *base).collect();
         let is_live = |(chunk, _): &&Frame| marked.contains(chunk) || bases.contains(chunk);
         let partly = kept.iter().find(|pack| {
-            self.index.packs.get(pack).is_some_and(|frames| frames.iter().filter(is_live).count() < frames.len())
+            self.index
+                .packs
+                .get(pack)
+                .is_some_and(|frames| frames.iter().filter(is_live).count() < frames.len())
         });
         let Some(&pack) = partly else { return Ok(None) };
         let frames = match self.store.get(&layout::pack(&pack)?) {

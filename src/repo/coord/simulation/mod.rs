@@ -194,7 +194,8 @@ fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
         }
         Part::Prune { runs, repacks, waits } => {
             let world = Arc::clone(world);
-            let mut collector = ModelCollector { world, store, index: ModelIndex::default(), sabotage, repacks };
+            let mut collector =
+                ModelCollector { world, store, index: ModelIndex::default(), sabotage, repacks };
             let wait = Duration::from_secs(if waits { 120 } else { 0 });
             let options = PruneOptions { wait, retry_lock: Duration::ZERO, unattended: false };
             for _ in 0..runs {

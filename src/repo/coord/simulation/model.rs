@@ -225,9 +225,10 @@ impl Truth {
             index.apply(SegmentId::from_hex(name.last_component()).unwrap(), ModelSegment::decode(&object));
         }
         // Drops count whichever way round segments are read.
-        let packs = world.objects(layout::PACKS).into_iter().map(|(name, object)| {
-            (PackId::from_hex(name.last_component()).unwrap(), decode_pack(&object))
-        });
+        let packs = world
+            .objects(layout::PACKS)
+            .into_iter()
+            .map(|(name, object)| (PackId::from_hex(name.last_component()).unwrap(), decode_pack(&object)));
         let snapshots = world.objects(layout::SNAPSHOTS).into_iter();
         Self {
             index,

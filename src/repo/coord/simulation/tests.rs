@@ -1,7 +1,7 @@
 //! Seeds, many of them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
