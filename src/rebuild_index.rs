@@ -111,9 +111,11 @@ fn rebuild(
         stop,
         fence,
         segment: Segment::default(),
+        dropped: BTreeSet::new(),
         chunks: 0,
         report: RebuildReport { packs_left_out: left_out as u64, ..RebuildReport::default() },
     };
+    rebuild.take_drops(&old, &mut rest)?;
     rebuild.take_old(&old, &mut rest)?;
     rebuild.read(rest)?;
     let mut report = rebuild.finish(&old)?;
@@ -153,12 +155,29 @@ struct Rebuild<'a> {
     fence: Option<&'a Fence>,
     /// The next segment.
     segment: Segment,
+    /// Packs that a prune has dropped: they may be gone soon, and so may the bases of their deltas.
+    dropped: BTreeSet<PackId>,
     /// Chunks in it.
     chunks: usize,
     report: RebuildReport,
 }
 
 impl Rebuild<'_> {
+    /// Takes over what the old segments drop.
+    fn take_drops(&mut self, old: &[SegmentId], rest: &mut BTreeMap<PackId, u64>) -> Result<()> {
+        for id in old {
+            self.go_on()?;
+            match segments::load(self.repo, id) {
+                Ok(segment) => self.dropped.extend(segment.dropped),
+                Err(Error::Damaged { .. }) => {}
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        rest.retain(|id, _| !self.dropped.contains(id));
+        Ok(())
+    }
+
     /// Takes over what the old segments say, one at a time, and leaves in `rest` what they do not list.
     fn take_old(&mut self, old: &[SegmentId], rest: &mut BTreeMap<PackId, u64>) -> Result<()> {
         let mut missing = BTreeSet::new();
@@ -175,7 +194,7 @@ impl Rebuild<'_> {
                 Err(error) => return Err(error),
             };
             for pack in segment.packs {
-                if self.options.leave_out.contains(&pack.id) {
+                if self.options.leave_out.contains(&pack.id) || self.dropped.contains(&pack.id) {
                     continue;
                 }
                 if !stored.contains(&pack.id) {
@@ -242,6 +261,7 @@ impl Rebuild<'_> {
     fn finish(mut self, old: &[SegmentId]) -> Result<RebuildReport> {
         if !self.segment.packs.is_empty() || !old.is_empty() {
             self.segment.supersedes = old.to_vec();
+            self.segment.dropped = self.dropped.iter().copied().collect();
             self.publish()?;
         }
         Ok(self.report)
@@ -288,6 +308,18 @@ mod tests {
             rebuild_with(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.packs_read), (before.packs, before.packs));
         assert_eq!((report.segments_published, report.segments_deleted), (1, 0));
+    }
+
+    #[test]
+    fn what_a_prune_has_dropped_stays_so() {
+        let f = Fixture::small();
+        let before = f.indexed().index().counts();
+        let id = PackId::from_hex(f.names("packs/")[0].last_component()).unwrap();
+        segments::publish(&f.repo, &Segment { dropped: vec![id], ..Segment::default() }).unwrap();
+        for _ in 0..2 {
+            assert_eq!(rebuild_with(&f, RebuildOptions::default()).packs, before.packs - 1);
+            assert_eq!(f.indexed().index().counts().packs, before.packs - 1);
+        }
     }
 
     #[test]

@@ -171,3 +171,7 @@ impl<'a> Merge<'a> {
         segments::apply(self.repo.index(), published.id, &segment)
     }
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

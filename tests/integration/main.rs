@@ -30,6 +30,7 @@ mod generated;
 mod moving_source;
 mod old_format;
 mod restore_cli;
+mod prune;
 mod round_trip;
 mod streams;
 mod tidy;
