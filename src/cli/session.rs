@@ -14,7 +14,7 @@ use crate::store::reserve::ReserveStore;
 use crate::store::{Store, open_store};
 
 /// What an interrupted `init`, or a repository, has at the top of its folder.
-pub const REPOSITORY_NAMES: [&str; 5] = ["config", "keys", "packs", "index", "snapshots"];
+pub const REPOSITORY_NAMES: [&str; 7] = ["config", "keys", "packs", "index", "snapshots", "leases", "gc"];
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {

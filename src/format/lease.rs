@@ -1,4 +1,4 @@
-//! Leases: the JSON inside the sealed objects `leases/<lease id>/<number>`.
+//! Leases: the JSON inside the sealed objects `leases/<lease id>-<number>`.
 //!
 //! Unknown fields are ignored; an unknown feature in `required_features` means "too new". Whoever meets a
 //! lease that it cannot read takes it for one that is in force and has acknowledged nothing.

@@ -6,7 +6,7 @@
 //! packs/<first two hex digits>/<pack id>
 //! index/<segment id>
 //! snapshots/<snapshot id>
-//! leases/<lease id>/<number, ten digits>
+//! leases/<lease id>-<number, ten digits>
 //! gc/<generation id>
 //! ```
 
@@ -58,19 +58,14 @@ pub fn snapshot(id: &SnapshotId) -> Result<ObjectName> {
     name(&format!("{SNAPSHOTS}/{id}"))
 }
 
-/// The objects of one lease lie in this folder.
-pub fn lease_folder(id: &LeaseId) -> String {
-    format!("{LEASES}/{id}")
-}
-
 /// One object of a lease; they are numbered from 1 on.
 pub fn lease(id: &LeaseId, number: u32) -> Result<ObjectName> {
-    name(&format!("{LEASES}/{id}/{number:010}"))
+    name(&format!("{LEASES}/{id}-{number:010}"))
 }
 
 /// Which lease, and which object of it, has this name; nothing for any other name.
 pub fn parse_lease(text: &ObjectName) -> Option<(LeaseId, u32)> {
-    let (id, number) = text.as_str().strip_prefix(LEASES)?.strip_prefix('/')?.split_once('/')?;
+    let (id, number) = text.as_str().strip_prefix(LEASES)?.strip_prefix('/')?.split_once('-')?;
     let found = (LeaseId::from_hex(id).ok()?, number.parse().ok()?);
     (lease(&found.0, found.1).ok()? == *text).then_some(found)
 }

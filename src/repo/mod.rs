@@ -102,6 +102,19 @@ impl IndexedRepository {
         Ok(found)
     }
 
+    /// As [`place_to_read`](Self::place_to_read), for many at once.
+    pub fn places_to_read(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let mut found = self.index.lookup_many(ids)?;
+        if self.packs.is_any_condemned() {
+            for (id, place) in ids.iter().zip(&mut found) {
+                if place.is_some_and(|place| self.packs.is_condemned(place.pack)) {
+                    *place = self.place_to_read(id)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// For whoever finds that a pack is gone: learns where its chunks have been moved. False if that was
     /// done a moment ago.
     pub fn refresh_after_loss(&self) -> Result<bool> {

@@ -65,9 +65,9 @@ impl Session<'_> {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
             let index = self.reader.repo().index();
-            let mut locations = index.lookup_many(&ids)?;
+            let mut locations = self.reader.repo().places_to_read(&ids)?;
             if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
-                locations = index.lookup_many(&ids)?;
+                locations = self.reader.repo().places_to_read(&ids)?;
             }
             planned.plan = plan::plan(&window.parts, &locations, &mut |no| index.pack(no))?;
             for (file, id) in &planned.plan.missing {

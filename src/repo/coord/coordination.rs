@@ -175,7 +175,7 @@ impl Coordination {
 
     /// Every lease that there is, in force or not.
     pub fn leases(&self) -> Result<Vec<LeaseView>> {
-        let listed = self.list_leases(layout::LEASES)?;
+        let listed = self.list_leases()?;
         let mut views = Vec::with_capacity(listed.len());
         for (id, objects) in listed {
             if let Some(view) = self.view(id, objects)? {
@@ -185,13 +185,13 @@ impl Coordination {
         Ok(views)
     }
 
-    /// The objects of all leases in a folder, by lease and number.
-    fn list_leases(&self, folder: &str) -> Result<BTreeMap<LeaseId, Objects>> {
+    /// The objects of all leases, by lease and number.
+    fn list_leases(&self) -> Result<BTreeMap<LeaseId, Objects>> {
         loop {
             let begun = self.surroundings.since_boot();
             let mut leases: BTreeMap<LeaseId, Objects> = BTreeMap::new();
             let mut count = 0;
-            self.store.list(folder, &mut |item| {
+            self.store.list(layout::LEASES, &mut |item| {
                 let ListItem::Object(info) = item else { return };
                 let Some((id, number)) = layout::parse_lease(&info.name) else { return };
                 count += 1;
@@ -220,8 +220,7 @@ impl Coordination {
                     return Ok(Some(LeaseView { id, first, newest, objects: names, record }));
                 }
                 Err(error) if error.kind == StoreErrorKind::NotFound => {
-                    let mut again = self.list_leases(&layout::lease_folder(&id))?;
-                    objects = again.remove(&id).unwrap_or_default();
+                    objects = self.list_leases()?.remove(&id).unwrap_or_default();
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -31,6 +31,8 @@ mod sabotage;
 #[cfg(test)]
 mod simulation;
 mod surroundings;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use coordination::{Coordination, LeaseView, Timing};
@@ -62,7 +64,9 @@ pub trait Collector {
 
     /// Of `condemned`, the packs that are needed after all: those of `needs`; those with a chunk that a
     /// snapshot or one of `pins` reaches and that has no place in a pack that is not condemned; and those
-    /// with the only place of a base of any frame in a pack that stays, until nothing new comes.
+    /// with the only place of a base of any frame in a pack that stays, until nothing new comes. A place
+    /// serves as a base only if it lies less deep than the frame: a chunk that was stored again may be a
+    /// delta against the very frame that stands on its old place.
     /// Snapshots are listed and marked again.
     fn needed(
         &mut self,

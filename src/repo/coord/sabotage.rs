@@ -42,6 +42,8 @@ pub enum Sabotage {
     ExpiredTooEarly,
     /// The base of a frame that stays is not kept.
     BasesIgnored,
+    /// Any place serves as a base, also one that lies deeper than the frame.
+    DepthIgnored,
     /// Whether the parent is still there is not asked after the lease was written.
     ParentNotChecked,
     /// Several maintenance runs at once.
@@ -63,7 +65,7 @@ pub enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::LeasesReadBeforePublishing,
         Self::GenerationsReadBeforeLease,
         Self::IndexReadBeforeGenerations,
@@ -83,6 +85,7 @@ impl Sabotage {
         Self::FenceClockSleeps,
         Self::ExpiredTooEarly,
         Self::BasesIgnored,
+        Self::DepthIgnored,
         Self::ParentNotChecked,
         Self::MaintenanceNotExclusive,
         Self::GenerationDeletedFirst,

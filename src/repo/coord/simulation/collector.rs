@@ -44,17 +44,20 @@ impl ModelCollector {
         mut kept: BTreeSet<PackId>,
         avoid: &BTreeSet<PackId>,
     ) -> BTreeSet<PackId> {
-        let need = |chunk: u32, kept: &mut BTreeSet<PackId>| {
-            let places = self.index.places(chunk);
-            let stays = |pack: &&PackId| !candidates.contains(pack) || kept.contains(pack);
-            if places.iter().any(|pack| stays(&pack)) {
+        // A base of a frame lies less deep than the frame: so no chain comes back to where it began.
+        let need = |chunk: u32, below: u32, kept: &mut BTreeSet<PackId>| {
+            let depth = |pack: &PackId| self.index.frame(chunk, pack).map_or(u32::MAX, |frame| frame.depth);
+            let any_depth = self.sabotage == Some(Sabotage::DepthIgnored);
+            let serving: Vec<&PackId> =
+                self.index.places(chunk).iter().filter(|pack| any_depth || depth(pack) < below).collect();
+            if serving.iter().any(|pack| !candidates.contains(pack) || kept.contains(pack)) {
                 return false;
             }
-            let best = places.iter().find(|pack| !avoid.contains(pack)).or(places.first());
-            best.is_some_and(|pack| kept.insert(*pack))
+            let best = serving.iter().find(|pack| !avoid.contains(pack)).or(serving.first());
+            best.is_some_and(|pack| kept.insert(**pack))
         };
         for chunk in marked {
-            need(*chunk, &mut kept);
+            need(*chunk, u32::MAX, &mut kept);
         }
         if self.sabotage == Some(Sabotage::BasesIgnored) {
             return kept;
@@ -65,8 +68,10 @@ impl ModelCollector {
                 if candidates.contains(pack) && !kept.contains(pack) {
                     continue;
                 }
-                for base in frames.iter().filter_map(|(_, base)| *base) {
-                    grown |= need(base, &mut kept);
+                for frame in frames {
+                    if let Some(base) = frame.base {
+                        grown |= need(base, frame.depth, &mut kept);
+                    }
                 }
             }
             if !grown {
@@ -83,8 +88,8 @@ impl ModelCollector {
         round: &Round<'_>,
     ) -> Result<Option<PackId>> {
         let bases: BTreeSet<u32> =
-            self.index.packs.values().flatten().filter_map(|(_, base)| *base).collect();
-        let is_live = |(chunk, _): &&Frame| marked.contains(chunk) || bases.contains(chunk);
+            self.index.packs.values().flatten().filter_map(|frame| frame.base).collect();
+        let is_live = |frame: &&Frame| marked.contains(&frame.chunk) || bases.contains(&frame.chunk);
         let partly = kept.iter().find(|pack| {
             self.index
                 .packs
@@ -97,7 +102,7 @@ impl ModelCollector {
             Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let live: Vec<Frame> = frames.iter().filter(is_live).map(|(chunk, _)| (*chunk, None)).collect();
+        let live: Vec<Frame> = frames.iter().filter(is_live).map(|frame| Frame { base: None, depth: 0, ..*frame }).collect();
         let fresh = pack_id(self.world.below(u64::MAX));
         self.store.put(&layout::pack(&fresh)?, vec![encode_pack(&live)])?;
         round.fence.check()?;

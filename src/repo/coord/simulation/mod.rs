@@ -37,7 +37,7 @@ pub struct Simulation {
 /// What an actor does.
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    Write { runs: u64, is_newer: bool },
+    Write { runs: u64, unchanged: u64, is_newer: bool },
     Forget { runs: u64 },
     Prune { runs: u64, repacks: bool, waits: bool },
 }
@@ -87,6 +87,7 @@ impl Simulation {
             coordination,
             index: ModelIndex::default(),
             sabotage: None,
+            unchanged: 500,
         };
         for _ in 0..self.rng.below(4) {
             let _ = host.back_up();
@@ -102,10 +103,12 @@ impl Simulation {
     fn parts(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
         for _ in 0..2 + self.rng.below(2) {
-            parts.push(Part::Write { runs: 1 + self.rng.below(3), is_newer: self.rng.chance(100) });
+            let (runs, is_newer) = (1 + self.rng.below(3), self.rng.chance(100));
+            let unchanged = [300, 600, 900][usize::try_from(self.rng.below(3)).unwrap()];
+            parts.push(Part::Write { runs, unchanged, is_newer });
         }
         for _ in 0..1 + self.rng.below(2) {
-            parts.push(Part::Forget { runs: 1 + self.rng.below(2) });
+            parts.push(Part::Forget { runs: 1 + self.rng.below(5) });
         }
         for _ in 0..1 + self.rng.below(2) {
             let (repacks, waits) = (self.rng.chance(300), self.rng.chance(600));
@@ -168,10 +171,10 @@ fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
     let (coordination, store) = coordination(world, me, sabotage, is_newer);
     let done = |what: &str, result: String| world.note(|| format!("{me}: {what}: {result}"));
     match part {
-        Part::Write { runs, .. } => {
+        Part::Write { runs, unchanged, .. } => {
             let world = Arc::clone(world);
             let index = ModelIndex::default();
-            let mut host = Host { world, store, coordination, index, sabotage };
+            let mut host = Host { world, store, coordination, index, sabotage, unchanged };
             for _ in 0..runs {
                 let result = host.back_up();
                 if let Err(error) = &result

@@ -11,8 +11,14 @@ use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
 use crate::repo::layout;
 use crate::store::{ListItem, ObjectName, Store};
 
-/// A chunk and the chunk that it is a delta against.
-pub type Frame = (u32, Option<u32>);
+/// A chunk, the chunk that it is a delta against, and how many frames had to be decoded to read it when it
+/// was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    pub chunk: u32,
+    pub base: Option<u32>,
+    pub depth: u32,
+}
 
 /// Deepest chain of deltas.
 pub const DEPTH_MAX: u32 = 3;
@@ -43,13 +49,22 @@ pub fn snapshot_id(number: u64) -> SnapshotId {
     SnapshotId::from_bytes(wide(number))
 }
 
+fn frame_words(frame: &Frame) -> [u32; 3] {
+    [frame.chunk, frame.base.unwrap_or(u32::MAX), frame.depth]
+}
+
 pub fn encode_pack(frames: &[Frame]) -> Bytes {
-    bytes(frames.iter().flat_map(|(chunk, base)| [*chunk, base.unwrap_or(u32::MAX)]))
+    bytes(frames.iter().flat_map(frame_words))
 }
 
 fn decode_frames(words: &[u32]) -> Vec<Frame> {
-    let pairs = words.as_chunks::<2>().0;
-    pairs.iter().map(|[chunk, base]| (*chunk, (*base != u32::MAX).then_some(*base))).collect()
+    let frames = words.as_chunks::<3>().0.iter();
+    let frame = |[chunk, base, depth]: &[u32; 3]| Frame {
+        chunk: *chunk,
+        base: (*base != u32::MAX).then_some(*base),
+        depth: *depth,
+    };
+    frames.map(frame).collect()
 }
 
 pub fn decode_pack(object: &Bytes) -> Vec<Frame> {
@@ -80,7 +95,7 @@ impl ModelSegment {
         for (id, frames) in &self.packs {
             out.extend(id_words(id));
             out.push(u32::try_from(frames.len()).unwrap());
-            out.extend(frames.iter().flat_map(|(chunk, base)| [*chunk, base.unwrap_or(u32::MAX)]));
+            out.extend(frames.iter().flat_map(frame_words));
         }
         bytes(out)
     }
@@ -94,8 +109,8 @@ impl ModelSegment {
         }
         while !rest.is_empty() {
             let (id, count) = (id_of(rest), rest[2] as usize);
-            segment.packs.push((id, decode_frames(&rest[3..3 + 2 * count])));
-            rest = &rest[3 + 2 * count..];
+            segment.packs.push((id, decode_frames(&rest[3..3 + 3 * count])));
+            rest = &rest[3 + 3 * count..];
         }
         segment
     }
@@ -152,8 +167,8 @@ impl ModelIndex {
             if self.dropped.contains(&pack) || self.packs.contains_key(&pack) {
                 continue;
             }
-            for (chunk, _) in &frames {
-                self.places.entry(*chunk).or_default().push(pack);
+            for frame in &frames {
+                self.places.entry(frame.chunk).or_default().push(pack);
             }
             self.packs.insert(pack, frames);
         }
@@ -180,14 +195,8 @@ impl ModelIndex {
         self.places.get(&chunk).map_or(&[], Vec::as_slice)
     }
 
-    pub fn base(&self, chunk: u32, pack: &PackId) -> Option<u32> {
-        self.packs.get(pack)?.iter().find(|(other, _)| *other == chunk)?.1
-    }
-
-    /// How many frames have to be decoded to read a chunk at a place.
-    pub fn depth(&self, chunk: u32, pack: &PackId) -> u32 {
-        let base = self.base(chunk, pack);
-        base.map_or(0, |base| 1 + self.places(base).first().map_or(DEPTH_MAX, |pack| self.depth(base, pack)))
+    pub fn frame(&self, chunk: u32, pack: &PackId) -> Option<Frame> {
+        self.packs.get(pack)?.iter().find(|frame| frame.chunk == chunk).copied()
     }
 }
 
@@ -244,7 +253,9 @@ impl Truth {
 
     fn is_readable_at(&self, chunk: u32, pack: &PackId, depth: u32) -> bool {
         self.stored.contains_key(pack)
-            && self.index.base(chunk, pack).is_none_or(|base| self.is_readable(base, depth + 1))
+            && self.index.frame(chunk, pack).is_some_and(|frame| {
+                frame.base.is_none_or(|base| self.is_readable(base, depth + 1))
+            })
     }
 
     /// What of a visible snapshot cannot be read, and what the index offers and nobody can read.
@@ -256,7 +267,8 @@ impl Truth {
             }
         }
         for (pack, frames) in &self.index.packs {
-            for (chunk, _) in frames.iter().filter(|(chunk, _)| !self.is_readable_at(*chunk, pack, 0)) {
+            for frame in frames.iter().filter(|frame| !self.is_readable_at(frame.chunk, pack, 0)) {
+                let chunk = frame.chunk;
                 broken.push(format!("the index offers chunk {chunk} in pack {pack:?}, which cannot be read"));
             }
         }
@@ -266,9 +278,9 @@ impl Truth {
     /// What nobody needs, and is still there.
     pub fn leaked(&self) -> Vec<String> {
         let mut used: BTreeSet<u32> = self.snapshots.iter().flat_map(|(_, chunks)| chunks.clone()).collect();
-        used.extend(self.stored.values().flatten().filter_map(|(_, base)| *base));
+        used.extend(self.stored.values().flatten().filter_map(|frame| frame.base));
         let leaked = self.stored.iter().filter(|(pack, frames)| {
-            !self.index.packs.contains_key(pack) || !frames.iter().any(|(chunk, _)| used.contains(chunk))
+            !self.index.packs.contains_key(pack) || !frames.iter().any(|frame| used.contains(&frame.chunk))
         });
         let mut leaked: Vec<String> = leaked.map(|(pack, _)| format!("nobody needs pack {pack:?}")).collect();
         let unstored = self.index.packs.keys().filter(|pack| !self.stored.contains_key(pack));

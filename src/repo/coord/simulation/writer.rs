@@ -28,6 +28,8 @@ pub struct Host {
     pub coordination: Arc<Coordination>,
     pub index: ModelIndex,
     pub sabotage: Option<Sabotage>,
+    /// Files of a thousand that have not changed.
+    pub unchanged: u64,
 }
 
 /// What the renewal and the run share.
@@ -75,14 +77,15 @@ impl State {
         Some(place)
     }
 
-    /// True if the first place of the chunk serves as a base; it is remembered.
-    fn stand_on(&mut self, base: u32) -> bool {
-        let Some(place) = self.index.places(base).first().copied() else { return false };
-        let serves = !self.condemned.contains(&place) && self.index.depth(base, &place) < DEPTH_MAX;
-        if serves {
-            self.hits.insert(place);
+    /// The depth of the first place of the chunk, if that serves as a base; it is remembered.
+    fn stand_on(&mut self, base: u32) -> Option<u32> {
+        let place = self.index.places(base).first().copied()?;
+        let depth = self.index.frame(base, &place)?.depth;
+        if self.condemned.contains(&place) || depth >= DEPTH_MAX {
+            return None;
         }
-        serves
+        self.hits.insert(place);
+        Some(depth)
     }
 }
 
@@ -152,7 +155,7 @@ impl Host {
             mark.is_some() && state.index.whole == mark && !begun.is_cautious
         };
         let result = Run { host: self, desk, fence, segment: ModelSegment::default(), pack: Vec::new() }
-            .take(parent, trusted);
+            .take(parent, trusted, begun.is_cautious);
         *self.store.interjection.lock() = None;
         begun.lease.close(&result);
         result
@@ -168,17 +171,26 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn take(mut self, parent: Option<(SnapshotId, Vec<u32>)>, trusted: bool) -> Result<()> {
+    fn take(mut self, parent: Option<(SnapshotId, Vec<u32>)>, trusted: bool, cautious: bool) -> Result<()> {
         let world = &self.host.world;
         let epoch = self.desk.state.lock().index.epoch;
-        let old = parent.map(|(_, chunks)| chunks).unwrap_or_default();
+        let mut old = parent.map(|(_, chunks)| chunks).unwrap_or_default();
+        // As the parent's listings are read. Where they may be condemned, the run does without a parent.
+        if let Some(first) = old.first()
+            && let Err(error @ Error::Damaged { .. }) = self.read(*first)
+        {
+            if !cautious {
+                return Err(error);
+            }
+            old.clear();
+        }
         let files = 1 + world.below(5);
         let mut chunks = Vec::new();
         for file in 0..files {
             world.rest(self.host.store.me);
             let before = old.get(usize::try_from(file).unwrap()).copied();
             match before {
-                Some(before) if world.chance(500) => {
+                Some(before) if world.chance(self.host.unchanged) => {
                     if trusted {
                         self.read(before)?;
                     } else {
@@ -238,8 +250,8 @@ impl Run<'_> {
 
     /// Makes sure that a chunk is stored.
     fn store(&mut self, chunk: u32, base: Option<u32>) -> Result<()> {
-        if self.pack.iter().any(|(other, _)| *other == chunk)
-            || self.segment.packs.iter().any(|(_, frames)| frames.iter().any(|(other, _)| *other == chunk))
+        if self.pack.iter().any(|frame| frame.chunk == chunk)
+            || self.segment.packs.iter().any(|(_, frames)| frames.iter().any(|frame| frame.chunk == chunk))
         {
             return Ok(());
         }
@@ -248,9 +260,10 @@ impl Run<'_> {
             return Ok(());
         }
         let base = base.filter(|base| *base != chunk && self.host.world.chance(700));
-        let base = base.filter(|base| state.stand_on(*base));
+        let below = base.and_then(|base| state.stand_on(base));
         drop(state);
-        self.pack.push((chunk, base));
+        let base = base.filter(|_| below.is_some());
+        self.pack.push(Frame { chunk, base, depth: below.map_or(0, |depth| depth + 1) });
         if self.pack.len() >= 2 || self.host.world.chance(300) {
             self.write_pack()?;
             if self.host.world.chance(300) {
