@@ -276,6 +276,8 @@ pub const PRUNE_REBASE_CHUNKS_MAX: usize = 500_000;
 pub const PRUNE_SMALL_SEGMENT_PARTS: usize = 4;
 /// So many small index segments are merged.
 pub const PRUNE_SEGMENTS_MERGE_MIN: usize = 8;
+/// Objects that are deleted at once.
+pub const DELETE_THREADS: usize = 8;
 /// Bytes of the reserve of a repository: room for the lease, the condemned packs and the segment of a prune
 /// on a full disk.
 pub const RESERVE_BYTES: usize = MIB;

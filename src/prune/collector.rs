@@ -3,15 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use rayon::prelude::*;
-
 use crate::env::Timestamp;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::segment::Segment;
 use crate::id::PackId;
 use crate::observe::{Observer, Phase, StopFlag};
+use crate::prune::delete;
 use crate::prune::live::{Live, Ranks};
 use crate::prune::mark::Marks;
 use crate::prune::plan::{Count, MaxUnused, PlanOptions, PlanTotals};
@@ -201,14 +199,7 @@ impl Collector for Pruner<'_> {
         for id in packs {
             self.found.deleted.add(self.sizes.get(id).copied().unwrap_or(0));
         }
-        let failure = Mutex::new(None);
-        packs.par_iter().for_each(|id| {
-            let deleted = layout::pack(id).and_then(|name| Ok(self.repo.store().delete(&name)?));
-            if let Err(error) = deleted {
-                failure.lock().get_or_insert(error);
-            }
-            self.observer.advance(1, 0);
-        });
-        failure.into_inner().map_or(Ok(()), Err)
+        let names: Vec<_> = packs.iter().map(layout::pack).collect::<Result<_>>()?;
+        delete::all(self.repo.store(), &names, self.stop, &|| self.observer.advance(1, 0))
     }
 }

@@ -12,6 +12,8 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{PackId, SegmentId};
 use crate::limits::{PRUNE_SEGMENTS_MERGE_MIN, PRUNE_SMALL_SEGMENT_PARTS, SEGMENT_TARGET_CHUNKS};
+use crate::observe::StopFlag;
+use crate::prune::delete;
 use crate::repo::index::{Index, SegmentMark};
 use crate::repo::{IndexedRepository, layout, segments};
 
@@ -37,13 +39,13 @@ struct Size {
 
 /// Merges segments where that is worth it, and deletes those that others supersede. The index is up to
 /// date.
-pub fn run(repo: &IndexedRepository) -> Result<Merged> {
+pub fn run(repo: &IndexedRepository, stop: &StopFlag) -> Result<Merged> {
     let (stored, _) = segments::ids(repo)?;
     let known = repo.index().segments()?;
     let is = |id: &&SegmentId, mark| known.get(*id) == Some(&mark);
     let superseded: Vec<&SegmentId> = stored.iter().filter(|id| is(id, SegmentMark::Superseded)).collect();
     // A crash may have left them.
-    delete(repo, superseded.iter().copied())?;
+    delete(repo, superseded.iter().copied(), stop)?;
     let mut merged = Merged { old: superseded.len() as u64, new: 0 };
     // Of a segment that came just now the index does not know the packs: they would pass for dropped ones.
     let ids: Vec<SegmentId> = stored.iter().filter(|id| is(id, SegmentMark::Live)).copied().collect();
@@ -66,14 +68,19 @@ pub fn run(repo: &IndexedRepository) -> Result<Merged> {
     let chosen = choose(&sizes);
     if !chosen.is_empty() {
         let is_all = chosen.len() + superseded.len() == stored.len();
-        merged.new += Merge::new(repo, is_all).run(&chosen)?;
+        merged.new += Merge::new(repo, is_all).run(&chosen, stop)?;
         merged.old += chosen.len() as u64;
     }
     Ok(merged)
 }
 
-fn delete<'i>(repo: &IndexedRepository, mut ids: impl Iterator<Item = &'i SegmentId>) -> Result<()> {
-    ids.try_for_each(|id| Ok(repo.store().delete(&layout::segment(id)?)?))
+fn delete<'i>(
+    repo: &IndexedRepository,
+    ids: impl Iterator<Item = &'i SegmentId>,
+    stop: &StopFlag,
+) -> Result<()> {
+    let names: Vec<_> = ids.map(layout::segment).collect::<Result<_>>()?;
+    delete::all(repo.store(), &names, stop, &|| {})
 }
 
 fn size(index: &Index, id: SegmentId, segment: &Segment) -> Result<Size> {
@@ -128,8 +135,9 @@ impl<'a> Merge<'a> {
     }
 
     /// Puts `old` together; gives the number of new segments.
-    fn run(mut self, old: &[SegmentId]) -> Result<u64> {
+    fn run(mut self, old: &[SegmentId], stop: &StopFlag) -> Result<u64> {
         for id in old {
+            stop.check()?;
             let segment = segments::load(self.repo, id)?;
             if !self.is_all {
                 self.dropped.extend(segment.dropped);
@@ -142,7 +150,7 @@ impl<'a> Merge<'a> {
         self.next.supersedes = old.to_vec();
         self.next.dropped = self.dropped.iter().copied().collect();
         self.publish()?;
-        delete(self.repo, old.iter())?;
+        delete(self.repo, old.iter(), stop)?;
         Ok(self.published)
     }
 

@@ -29,6 +29,7 @@ use crate::repo::{IndexedRepository, Repository};
 use crate::store::reserve;
 
 mod collector;
+mod delete;
 mod live;
 mod mark;
 mod merge;
@@ -109,7 +110,7 @@ pub fn run(
         report.take(&pruner.found);
     } else {
         sweep(&mut pruner, coordination, options, stop, &mut report)?;
-        report.segments_merged = unless_full(merge::run(&indexed))?.unwrap_or_default().old;
+        report.segments_merged = unless_full(merge::run(&indexed, stop))?.unwrap_or_default().old;
         reserve::make(repo.store())?;
     }
     report.seconds = begun.elapsed().as_secs_f64();
