@@ -7,7 +7,7 @@ use crate::env::Timestamp;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::segment::Segment;
-use crate::id::PackId;
+use crate::id::{PackId, SnapshotId};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::prune::delete;
 use crate::prune::live::{Live, Ranks};
@@ -62,6 +62,11 @@ impl<'a> Pruner<'a> {
     ) -> Result<Self> {
         let marks = Marks::new(Arc::clone(repo))?;
         Ok(Self { repo, plan, observer, stop, marks, found: Found::default(), sizes: HashMap::new() })
+    }
+
+    /// Takes snapshots for forgotten that are still there: for runs that only decide.
+    pub fn pass_over(&mut self, forgotten: &BTreeSet<SnapshotId>) {
+        self.marks.forgotten.clone_from(forgotten);
     }
 
     /// Decides what is to be condemned, and changes nothing.

@@ -32,12 +32,15 @@ pub struct Marks {
     epoch: u64,
     /// Snapshots that there were the last time.
     pub snapshots: u64,
+    /// Snapshots that are passed over, as if they were forgotten. Only for what changes nothing.
+    pub forgotten: BTreeSet<SnapshotId>,
 }
 
 impl Marks {
     /// Nothing is marked yet.
     pub fn new(repo: Arc<IndexedRepository>) -> Result<Self> {
-        Ok(Self { reach: reach(&repo)?, walked: BTreeSet::new(), epoch: epoch(&repo), snapshots: 0, repo })
+        let (reach, epoch) = (reach(&repo)?, epoch(&repo));
+        Ok(Self { reach, walked: BTreeSet::new(), epoch, snapshots: 0, forgotten: BTreeSet::new(), repo })
     }
 
     /// Lists the snapshots, brings the index up to date, and marks what is not marked yet, of the snapshots
@@ -46,7 +49,7 @@ impl Marks {
     /// # Errors
     /// Damage, where anything cannot be read that would have to be followed.
     pub fn update(&mut self, pins: &[Content], observer: &dyn Observer, stop: &StopFlag) -> Result<()> {
-        let mut roots = roots(&self.repo)?;
+        let mut roots = roots(&self.repo, &self.forgotten)?;
         self.snapshots = roots.len() as u64;
         segments::sync(self.repo.repository(), self.repo.index(), observer)?;
         all_segments_are_known(&self.repo)?;
@@ -54,7 +57,8 @@ impl Marks {
             self.reach.refresh()?;
         } else {
             // Ordinals may mean other chunks now.
-            *self = Self { snapshots: self.snapshots, ..Self::new(Arc::clone(&self.repo))? };
+            let forgotten = std::mem::take(&mut self.forgotten);
+            *self = Self { snapshots: self.snapshots, forgotten, ..Self::new(Arc::clone(&self.repo))? };
         }
         roots.extend(pins.iter().cloned());
         let mut fresh = Vec::new();
@@ -93,9 +97,10 @@ fn fingerprint(root: &Content) -> [u8; 32] {
     *blake3::hash(&bytes).as_bytes()
 }
 
-/// The roots of all snapshots.
-fn roots(repo: &IndexedRepository) -> Result<Vec<Content>> {
-    let (ids, strange) = snapshots::ids(repo)?;
+/// The roots of all snapshots but those of `forgotten`.
+fn roots(repo: &IndexedRepository, forgotten: &BTreeSet<SnapshotId>) -> Result<Vec<Content>> {
+    let (mut ids, strange) = snapshots::ids(repo)?;
+    ids.retain(|id| !forgotten.contains(id));
     if let Some(name) = strange.first() {
         return Err(Error::damaged(name, "it is no snapshot"));
     }

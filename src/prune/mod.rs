@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use crate::env::Timestamp;
 use crate::error::{Error, Holder, Result, StoreErrorKind};
 use crate::format::entry::Content;
+use crate::id::SnapshotId;
 use crate::observe::{Observer, StopFlag};
 use crate::prune::collector::{Found, Pruner};
 use crate::prune::plan::{Count, PlanOptions, PlanTotals};
@@ -41,12 +42,14 @@ mod survey;
 mod tests;
 
 /// How a prune is done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PruneOptions {
     /// What is written anew.
     pub plan: PlanOptions,
     /// Store and delete nothing; only say what would be done.
     pub dry_run: bool,
+    /// Snapshots that a dry run takes for forgotten. A real run heeds all that there are.
+    pub forgotten: BTreeSet<SnapshotId>,
     /// How long to wait for running backups before what they may need is left for the next prune.
     pub wait: Duration,
     /// How long to try again where another prune or the like is going on.
@@ -105,6 +108,7 @@ pub fn run(
     let mut pruner = Pruner::new(&indexed, options.plan, observer, stop)?;
     let mut report = PruneReport::default();
     if options.dry_run {
+        pruner.pass_over(&options.forgotten);
         let (pins, oldest) = claims(coordination)?;
         pruner.decide(&pins, oldest, &BTreeSet::new())?;
         report.take(&pruner.found);

@@ -32,6 +32,7 @@ struct Bench {
 const ALL: PruneOptions = PruneOptions {
     plan: PlanOptions { max_unused: MaxUnused::Bytes(0), max_repack_bytes: u64::MAX },
     dry_run: false,
+    forgotten: BTreeSet::new(),
     wait: Duration::ZERO,
     retry_lock: Duration::ZERO,
 };

@@ -25,6 +25,7 @@ mod deltas;
 mod docs;
 mod environment;
 mod excludes;
+mod fleet;
 mod fuzz_smoke;
 mod generated;
 mod leases;

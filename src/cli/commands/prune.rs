@@ -1,5 +1,6 @@
 //! `backstay prune`
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use crate::cli::progress::Progress;
 use crate::cli::settings::Settings;
 use crate::cli::{output, session, signals, units};
 use crate::error::Holder;
-use crate::limits::PRUNE_MAX_UNUSED_PERCENT;
 use crate::prune::plan::{Count, MaxUnused, PlanOptions};
 use crate::prune::{self, PruneOptions, PruneReport};
+use crate::repo::Repository;
 use crate::repo::coord::Coordination;
 use crate::repo::format_time;
 
@@ -62,18 +63,8 @@ impl PruneOptionsArgs {
             max_unused: self.max_unused,
             max_repack_bytes: self.max_repack_size.unwrap_or(u64::MAX),
         };
-        PruneOptions { plan, dry_run, wait: self.wait, retry_lock: self.retry_lock }
-    }
-}
-
-impl Default for PruneOptionsArgs {
-    fn default() -> Self {
-        Self {
-            max_unused: MaxUnused::Percent(PRUNE_MAX_UNUSED_PERCENT),
-            max_repack_size: None,
-            wait: Duration::ZERO,
-            retry_lock: Duration::ZERO,
-        }
+        let (wait, retry_lock) = (self.wait, self.retry_lock);
+        PruneOptions { plan, dry_run, forgotten: BTreeSet::new(), wait, retry_lock }
     }
 }
 
@@ -91,24 +82,26 @@ fn parse_max_unused(text: &str) -> Result<MaxUnused, String> {
 }
 
 pub fn run(settings: &Settings, args: &PruneArgs) -> Result<Outcome, Failure> {
-    prune(settings, &args.options, args.dry_run)
+    let repo = Arc::new(session::open_with_reserve(settings)?);
+    prune(settings, &repo, &args.options.options(args.dry_run))
 }
 
-/// Prunes the repository of the settings, and says what was done; for all commands that do so.
-pub fn prune(settings: &Settings, args: &PruneOptionsArgs, dry_run: bool) -> Result<Outcome, Failure> {
-    let repo = Arc::new(session::open_with_reserve(settings)?);
+/// Prunes a repository that was opened with its reserve, and says what was done; for all commands that do so.
+pub fn prune(
+    settings: &Settings,
+    repo: &Arc<Repository>,
+    options: &PruneOptions,
+) -> Result<Outcome, Failure> {
     let cache = session::cache(settings)?;
-    let coordination = Coordination::new(&repo);
+    let coordination = Coordination::new(repo);
     let progress = Progress::new(settings);
-    let options = args.options(dry_run);
     let stop = signals::stop_flag();
-    let report =
-        prune::run(&repo, &cache, &coordination, &options, &progress, stop).map_err(Failure::Prune)?;
+    let report = prune::run(repo, &cache, &coordination, options, &progress, stop).map_err(Failure::Prune)?;
     progress.finish();
     if settings.json {
-        output::print_json_line(&summary(dry_run, &report))?;
+        output::print_json_line(&summary(options.dry_run, &report))?;
     } else {
-        output::say(settings, &describe(dry_run, &report))?;
+        output::say(settings, &describe(options.dry_run, &report))?;
     }
     Ok(Outcome::Done)
 }
@@ -218,6 +211,19 @@ fn waits_for(holder: &Holder) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PRUNE_MAX_UNUSED_PERCENT;
+
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        options: PruneOptionsArgs,
+    }
+
+    #[test]
+    fn the_default_is_the_one_of_the_limits() {
+        let alone = <Alone as clap::Parser>::parse_from(["prune"]);
+        assert_eq!(alone.options.max_unused, MaxUnused::Percent(PRUNE_MAX_UNUSED_PERCENT));
+    }
 
     #[test]
     fn limits_are_shares_sizes_or_none() {
