@@ -200,14 +200,35 @@ impl ModelIndex {
     }
 }
 
-/// All snapshots that a store lists: their ids and trees. One that vanishes meanwhile is none.
+/// All snapshots that a store lists, once: their ids and trees. One that vanishes meanwhile is none.
 pub fn snapshots(store: &dyn Store) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+    load(store, list(store)?)
+}
+
+/// As [`snapshots`], for whoever deletes what none of them needs. One that is replaced while a listing runs
+/// may be missing from it under its old name and its new one: so it is made until two are the same.
+pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+    let mut names = list(store)?;
+    loop {
+        let again = list(store)?;
+        if once || again == names {
+            return load(store, names);
+        }
+        names = again;
+    }
+}
+
+fn list(store: &dyn Store) -> Result<Vec<ObjectName>> {
     let mut names = Vec::new();
     store.list(layout::SNAPSHOTS, &mut |item| {
         if let ListItem::Object(info) = item {
             names.push(info.name);
         }
     })?;
+    Ok(names)
+}
+
+fn load(store: &dyn Store, names: Vec<ObjectName>) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
     let mut found = Vec::new();
     for name in names {
         let id = SnapshotId::from_hex(name.last_component()).unwrap();
