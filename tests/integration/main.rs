@@ -30,6 +30,7 @@ mod generated;
 mod leases;
 mod moving_source;
 mod old_format;
+mod prune;
 mod restore_cli;
 mod retention;
 mod round_trip;

@@ -367,6 +367,8 @@ fn adverb(period: Period) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::manifest::Manifest;
+    use crate::repo::snapshots::Snapshot;
 
     #[test]
     fn limits_are_numbers_or_none() {
@@ -400,9 +402,18 @@ mod tests {
 
     #[test]
     fn machines_get_documented_fields() {
-        output::assert_documented(&describe(
-            &GroupPlan { key: Default::default(), verdicts: Vec::new() },
-            &Policy::default(),
-        ));
+        let text = r#"{"kind":"full","series":"","root":"000000","time":"2026-01-02T03:04:05Z","started":"",
+            "finished":"","host":"h","user":"u","paths":["/a"],"program":"p"}"#;
+        let manifest = Manifest::decode(text.as_bytes()).unwrap();
+        let key = GroupBy::default().key(&manifest);
+        let snapshot = Snapshot { id: SnapshotId::from_bytes([1; 32]), manifest };
+        let verdict = |reasons| Verdict { snapshot: snapshot.clone(), reasons };
+        let plan = GroupPlan { key, verdicts: vec![verdict(vec![]), verdict(vec![Reason::Last])] };
+        let value = describe(&plan, &Policy::default());
+        output::assert_documented(&value);
+        assert_eq!(value["group"], json!({"host": "h", "paths": ["/a"], "tags": null, "series": null}));
+        let actions: Vec<_> = value["snapshots"].as_array().unwrap().iter().map(|s| &s["action"]).collect();
+        assert_eq!(actions, ["remove", "keep"]);
+        assert_eq!(value["snapshots"][1]["reasons"], json!(["last"]));
     }
 }
