@@ -202,19 +202,24 @@ impl ModelIndex {
 
 /// All snapshots that a store lists, once: their ids and trees. One that vanishes meanwhile is none.
 pub fn snapshots(store: &dyn Store) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
-    load(store, list(store)?)
+    Ok(load(store, list(store)?)?.into_iter().flatten().collect())
 }
 
-/// As [`snapshots`], for whoever deletes what none of them needs. One that is replaced while a listing runs
-/// may be missing from it under its old name and its new one: so it is made until two are the same.
+/// As [`snapshots`], for whoever deletes what none of them needs. One that is replaced meanwhile may be
+/// missing under its old name and its new one: so they are listed until two listings are the same, and
+/// again if one is gone when it is read.
 pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
-    let mut names = list(store)?;
+    if once {
+        return snapshots(store);
+    }
     loop {
-        let again = list(store)?;
-        if once || again == names {
-            return load(store, names);
+        let names = list(store)?;
+        if list(store)? == names {
+            let loaded: Option<Vec<_>> = load(store, names)?.into_iter().collect();
+            if let Some(loaded) = loaded {
+                return Ok(loaded);
+            }
         }
-        names = again;
     }
 }
 
@@ -228,13 +233,14 @@ fn list(store: &dyn Store) -> Result<Vec<ObjectName>> {
     Ok(names)
 }
 
-fn load(store: &dyn Store, names: Vec<ObjectName>) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+/// Nothing for each that is gone.
+fn load(store: &dyn Store, names: Vec<ObjectName>) -> Result<Vec<Option<(SnapshotId, Vec<u32>)>>> {
     let mut found = Vec::new();
     for name in names {
         let id = SnapshotId::from_hex(name.last_component()).unwrap();
         match store.get(&name) {
-            Ok(object) => found.push((id, words(&object))),
-            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Ok(object) => found.push(Some((id, words(&object)))),
+            Err(error) if error.kind == StoreErrorKind::NotFound => found.push(None),
             Err(error) => return Err(Error::from(error)),
         }
     }
