@@ -38,7 +38,7 @@ test: needs
 	$(CARGO) test --release
 
 test-long: needs
-	$(CARGO) test --release -- --include-ignored
+	BACKSTAY_SIM_SEEDS=2000000 $(CARGO) test --release -- --include-ignored
 
 bench: needs
 	$(CARGO) bench

@@ -3,7 +3,7 @@
 //! Everything has to be readable. A snapshot, listing or index segment that is not would hide what it needs,
 //! and nothing may be deleted then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -97,21 +97,33 @@ fn fingerprint(root: &Content) -> [u8; 32] {
     *blake3::hash(&bytes).as_bytes()
 }
 
-/// The roots of all snapshots but those of `forgotten`.
+/// The roots of all snapshots but those of `forgotten`. One whose labels are edited meanwhile may be missing from a listing under its
+/// old name and its new one: so they are listed until two listings are the same and all in them was read.
 fn roots(repo: &IndexedRepository, forgotten: &BTreeSet<SnapshotId>) -> Result<Vec<Content>> {
-    let (mut ids, strange) = snapshots::ids(repo)?;
-    ids.retain(|id| !forgotten.contains(id));
-    if let Some(name) = strange.first() {
-        return Err(Error::damaged(name, "it is no snapshot"));
+    let mut roots: BTreeMap<SnapshotId, Content> = BTreeMap::new();
+    let mut before = None;
+    loop {
+        let (mut ids, strange) = snapshots::ids(repo)?;
+        ids.retain(|id| !forgotten.contains(id));
+        if let Some(name) = strange.first() {
+            return Err(Error::damaged(name, "it is no snapshot"));
+        }
+        let load = |id: &SnapshotId| match snapshots::load(repo, id) {
+            Ok(snapshot) => Ok((*id, Some(snapshot.manifest.root))),
+            // It was forgotten or replaced since it was listed.
+            Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => Ok((*id, None)),
+            Err(error) => Err(error),
+        };
+        let new: Vec<&SnapshotId> = ids.iter().filter(|id| !roots.contains_key(id)).collect();
+        let loaded: Vec<(SnapshotId, Option<Content>)> =
+            new.into_par_iter().map(load).collect::<Result<_>>()?;
+        let all_read = loaded.iter().all(|(_, root)| root.is_some());
+        roots.extend(loaded.into_iter().filter_map(|(id, root)| Some((id, root?))));
+        if all_read && before.as_ref() == Some(&ids) {
+            return Ok(roots.into_values().collect());
+        }
+        before = Some(ids);
     }
-    let load = |id: &SnapshotId| match snapshots::load(repo, id) {
-        Ok(snapshot) => Ok(Some(snapshot.manifest.root)),
-        // It was forgotten since it was listed.
-        Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    let roots: Vec<Option<Content>> = ids.par_iter().map(load).collect::<Result<_>>()?;
-    Ok(roots.into_iter().flatten().collect())
 }
 
 /// A damaged segment is left out of the index: packs that it listed would pass for garbage.

@@ -151,20 +151,18 @@ impl ChunkReader {
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, below, effort) {
-            Err(error) if is_gone(&error) => {
-                // A prune may have moved its chunks elsewhere.
-                self.repo.refresh_after_loss()?;
-                error
-            }
             // A disk that cannot read some sector has another copy elsewhere.
             Err(error)
                 if error.is_damage()
+                    || matches!(error, Error::NotFound { .. })
                     || matches!(&error, Error::Store(error) if error.kind == StoreErrorKind::Other) =>
             {
                 error
             }
             result => return result,
         };
+        // A prune may have moved its chunks elsewhere. If that cannot be learnt, what is known has to do.
+        let _ = self.repo.refresh_after_loss();
         for other in self.repo.index().locations(id)?.into_iter().filter(|other| *other != location) {
             effort.depth = depth;
             if let Ok(bytes) = self.read_at(id, &other, below, effort) {
@@ -278,15 +276,6 @@ impl ChunkReader {
         }
         effort.end_delta();
         Ok(prefix)
-    }
-}
-
-/// True if the pack that was to be read is not there any more.
-fn is_gone(error: &Error) -> bool {
-    match error {
-        Error::Store(error) => error.kind == StoreErrorKind::NotFound,
-        Error::NotFound { .. } => true,
-        _ => false,
     }
 }
 

@@ -258,7 +258,7 @@ impl Coordination {
     }
 
     /// Ids of all generations.
-    pub(super) fn generation_ids(&self) -> Result<Vec<GenerationId>> {
+    pub fn generation_ids(&self) -> Result<Vec<GenerationId>> {
         let mut ids = Vec::new();
         self.store.list(layout::GENERATIONS, &mut |item| {
             if let ListItem::Object(info) = item {
@@ -272,7 +272,7 @@ impl Coordination {
     ///
     /// # Errors
     /// [`Error::Damaged`] and [`Error::TooNew`] where it cannot be read.
-    pub(super) fn generation(&self, id: &GenerationId) -> Result<Option<Vec<PackId>>> {
+    pub fn generation(&self, id: &GenerationId) -> Result<Option<Vec<PackId>>> {
         let name = layout::generation(id)?;
         let object = match self.store.get(&name) {
             Ok(object) => object,

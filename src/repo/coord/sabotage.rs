@@ -16,6 +16,8 @@ pub enum Sabotage {
     NoSecondMark,
     /// A sweep lists snapshots before it reads the leases.
     SnapshotsBeforeLeases,
+    /// Snapshots are listed once.
+    SnapshotsListedOnce,
     /// Pins of live leases are passed over.
     PinsIgnored,
     /// What live leases need is passed over.
@@ -65,13 +67,14 @@ pub enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::LeasesReadBeforePublishing,
         Self::GenerationsReadBeforeLease,
         Self::IndexReadBeforeGenerations,
         Self::NoWaitForAcknowledgement,
         Self::NoSecondMark,
         Self::SnapshotsBeforeLeases,
+        Self::SnapshotsListedOnce,
         Self::PinsIgnored,
         Self::NeedsIgnored,
         Self::NeedsNotSaid,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::model::{
-    Frame, ModelIndex, ModelSegment, chunks_of, decode_pack, encode_pack, pack_id, segment_id, snapshots,
+    Frame, ModelIndex, ModelSegment, all_snapshots, chunks_of, decode_pack, encode_pack, pack_id, segment_id,
 };
 use super::world::{SimStore, World};
 use crate::env::Timestamp;
@@ -29,7 +29,7 @@ pub struct ModelCollector {
 impl ModelCollector {
     /// Chunks that snapshots and pins reach.
     fn mark(&mut self, pins: &[Content]) -> Result<BTreeSet<u32>> {
-        let listed = snapshots(&*self.store)?;
+        let listed = all_snapshots(&*self.store, self.sabotage == Some(Sabotage::SnapshotsListedOnce))?;
         self.index.sync(&*self.store)?;
         let mut marked: BTreeSet<u32> = listed.into_iter().flat_map(|(_, chunks)| chunks).collect();
         marked.extend(pins.iter().flat_map(chunks_of));

@@ -15,7 +15,8 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::format::lease::LeaseRole;
 use crate::observe::StopFlag;
 use crate::repo::coord::sabotage::Sabotage;
 use crate::repo::coord::{Coordination, PruneOptions, Timing, prune};
@@ -23,7 +24,7 @@ use crate::repo::layout;
 use crate::store::Store;
 
 use collector::ModelCollector;
-use model::{ModelIndex, Truth, snapshots};
+use model::{ModelIndex, Truth, encode_snapshot, snapshot_id, snapshots, tree};
 use world::{Climate, Plain, Rng, SimStore, SimSurroundings, World};
 use writer::Host;
 
@@ -39,6 +40,7 @@ pub struct Simulation {
 enum Part {
     Write { runs: u64, unchanged: u64, is_newer: bool },
     Forget { runs: u64 },
+    Edit { runs: u64 },
     Prune { runs: u64, repacks: bool, waits: bool },
 }
 
@@ -110,6 +112,9 @@ impl Simulation {
         for _ in 0..1 + self.rng.below(2) {
             parts.push(Part::Forget { runs: 1 + self.rng.below(5) });
         }
+        if self.rng.chance(300) {
+            parts.push(Part::Edit { runs: 1 + self.rng.below(4) });
+        }
         for _ in 0..1 + self.rng.below(2) {
             let (repacks, waits) = (self.rng.chance(300), self.rng.chance(600));
             parts.push(Part::Prune { runs: 1 + self.rng.below(3), repacks, waits });
@@ -134,7 +139,7 @@ impl Simulation {
     }
 
     /// What is wrong after all actors have ended.
-    fn verdict(&self) -> Result<(), String> {
+    fn verdict(&self) -> std::result::Result<(), String> {
         let mut broken = Truth::of(&self.world).broken();
         broken.extend(self.world.complaints());
         if !broken.is_empty() {
@@ -195,6 +200,12 @@ fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
                 }
             }
         }
+        Part::Edit { runs } => {
+            for _ in 0..runs {
+                let result = edit(world, &store, &coordination);
+                done("edit", format!("{result:?}"));
+            }
+        }
         Part::Prune { runs, repacks, waits } => {
             let world = Arc::clone(world);
             let mut collector =
@@ -212,4 +223,26 @@ fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
             }
         }
     }
+}
+
+/// Replaces a snapshot by one with the same tree, as an edit of its labels does.
+fn edit(world: &World, store: &SimStore, coordination: &Arc<Coordination>) -> Result<()> {
+    let found = snapshots(store)?;
+    let pick = usize::try_from(world.below(found.len() as u64)).unwrap();
+    let Some((old, chunks)) = found.get(pick) else { return Ok(()) };
+    let lease = coordination.acquire(LeaseRole::Reader, "tag", vec![tree(chunks)], None)?;
+    let fence = lease.fence();
+    let replace = || -> Result<()> {
+        let (old, new) = (layout::snapshot(old)?, layout::snapshot(&snapshot_id(world.below(u64::MAX)))?);
+        store.info(&old)?;
+        let put = || Ok(store.put(&new, vec![encode_snapshot(chunks)])?);
+        fence.commit(put, |()| Ok(store.delete(&new)?))?;
+        if store.info(&old).is_err_and(|error| error.kind == StoreErrorKind::NotFound) {
+            store.delete(&new)?;
+        }
+        Ok(store.delete(&old)?)
+    };
+    let result = replace();
+    lease.close(&result);
+    result
 }

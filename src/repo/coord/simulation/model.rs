@@ -200,20 +200,47 @@ impl ModelIndex {
     }
 }
 
-/// All snapshots that a store lists: their ids and trees. One that vanishes meanwhile is none.
+/// All snapshots that a store lists, once: their ids and trees. One that vanishes meanwhile is none.
 pub fn snapshots(store: &dyn Store) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+    Ok(load(store, list(store)?)?.into_iter().flatten().collect())
+}
+
+/// As [`snapshots`], for whoever deletes what none of them needs. One that is replaced meanwhile may be
+/// missing under its old name and its new one: so they are listed until two listings are the same, and
+/// again if one is gone when it is read.
+pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+    if once {
+        return snapshots(store);
+    }
+    loop {
+        let names = list(store)?;
+        if list(store)? == names {
+            let loaded: Option<Vec<_>> = load(store, names)?.into_iter().collect();
+            if let Some(loaded) = loaded {
+                return Ok(loaded);
+            }
+        }
+    }
+}
+
+fn list(store: &dyn Store) -> Result<Vec<ObjectName>> {
     let mut names = Vec::new();
     store.list(layout::SNAPSHOTS, &mut |item| {
         if let ListItem::Object(info) = item {
             names.push(info.name);
         }
     })?;
+    Ok(names)
+}
+
+/// Nothing for each that is gone.
+fn load(store: &dyn Store, names: Vec<ObjectName>) -> Result<Vec<Option<(SnapshotId, Vec<u32>)>>> {
     let mut found = Vec::new();
     for name in names {
         let id = SnapshotId::from_hex(name.last_component()).unwrap();
         match store.get(&name) {
-            Ok(object) => found.push((id, words(&object))),
-            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Ok(object) => found.push(Some((id, words(&object)))),
+            Err(error) if error.kind == StoreErrorKind::NotFound => found.push(None),
             Err(error) => return Err(Error::from(error)),
         }
     }
