@@ -40,6 +40,7 @@ use crate::id::SnapshotId;
 use crate::limits::DELTA_WRITE_DEPTH_MAX;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::coord::{Begun, Coordination, Fence, Start, Witness};
+use crate::repo::grouping::GroupBy;
 use crate::repo::ingest::{Ingest, IngestOptions};
 use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{self, IndexedRepository, layout};
@@ -47,7 +48,7 @@ use crate::repo::{self, IndexedRepository, layout};
 use context::Context;
 use lineage::Lineage;
 use series::Ancestry;
-pub use series::KindRequest;
+pub use series::{FullEvery, KindRequest};
 pub use stream::StreamSource;
 
 /// What a backup may choose.
@@ -55,6 +56,10 @@ pub use stream::StreamSource;
 pub struct BackupOptions {
     /// Which kind of snapshot to make.
     pub kind: KindRequest,
+    /// When [`KindRequest::Auto`] makes a full snapshot again; never, if not given.
+    pub full_every: Option<FullEvery>,
+    /// What makes a series.
+    pub group_by: GroupBy,
     /// What to leave out.
     pub rules: ExcludeRules,
     /// Labels of the snapshot.
@@ -81,6 +86,29 @@ pub struct BackupOptions {
     pub coordination: Option<Arc<Coordination>>,
     /// Folders that are left out wherever they are met: the repository and the cache.
     pub protect: Vec<PathBuf>,
+}
+
+impl BackupOptions {
+    /// Refuses a parent that the kind does not have.
+    ///
+    /// # Errors
+    /// `Usage`, with what is wrong.
+    pub fn check(&self) -> Result<()> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        match (self.kind, parent.manifest.kind) {
+            (KindRequest::Full, _) => {
+                let text = "a full snapshot is compared with none: leave --parent or --kind out";
+                Err(Error::Usage(text.to_owned()))
+            }
+            (KindRequest::Differential, SnapshotKind::Differential | SnapshotKind::Incremental) => {
+                let short = parent.id.short();
+                let text =
+                    format!("a differential snapshot is compared with a full one, which {short} is not");
+                Err(Error::Usage(text))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a backup did.
@@ -160,22 +188,24 @@ fn run(
     stop: &StopFlag,
     take: impl FnOnce(&Context<'_>, &Ancestry) -> Result<Taken>,
 ) -> Result<BackupReport> {
+    let (begun, started) = (Instant::now(), SystemClock.now());
     if options.dry_run {
-        let ancestry = Ancestry::find(&repo, names, options)?;
-        let run = Run { repo, names, stream, options, observer, stop, ancestry, writer: None };
+        let ancestry = Ancestry::find(&repo, names, options, options.time.unwrap_or(started))?;
+        let run =
+            Run { repo, names, stream, options, observer, stop, begun, started, ancestry, writer: None };
         return run.take(take);
     }
     let usual = || Coordination::new(repo.repository());
     let coordination = options.coordination.clone().unwrap_or_else(usual);
-    let mut start = Beginning { repo: &repo, names, options, observer, ancestry: None };
+    let mut start = Beginning { repo: &repo, names, options, observer, started, ancestry: None };
     let witness = Arc::clone(&repo) as Arc<dyn Witness>;
     let Begun { mut lease, is_cautious } = coordination.begin("backup", witness, &mut start)?;
     let ancestry = start.ancestry.take();
     let result = lease.keep().and_then(|()| {
         let ancestry = ancestry.ok_or_else(|| Error::Internal("no parent was looked for".to_owned()))?;
         let writer = Some(Writer { fence: lease.fence(), is_cautious });
-        let run = Run { repo: Arc::clone(&repo), names, stream, options, observer, stop, ancestry, writer };
-        run.take(take)
+        let repo = Arc::clone(&repo);
+        Run { repo, names, stream, options, observer, stop, begun, started, ancestry, writer }.take(take)
     });
     lease.close(&result);
     result
@@ -195,6 +225,8 @@ struct Run<'a> {
     options: &'a BackupOptions,
     observer: &'a dyn Observer,
     stop: &'a StopFlag,
+    begun: Instant,
+    started: Timestamp,
     ancestry: Ancestry,
     /// Nothing for a dry run.
     writer: Option<Writer>,
@@ -202,9 +234,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn take(self, take: impl FnOnce(&Context<'_>, &Ancestry) -> Result<Taken>) -> Result<BackupReport> {
-        let Self { repo, names, stream, options, observer, stop, ancestry, writer } = self;
-        let begun = Instant::now();
-        let started = SystemClock.now();
+        let Self { repo, names, stream, options, observer, stop, begun, started, ancestry, writer } = self;
         let expected = ancestry.expected().unwrap_or_default();
         observer.phase(Phase::BackingUp, expected.files(), expected.bytes_total);
 
@@ -218,7 +248,7 @@ impl Run<'_> {
             None => Ingest::new(Arc::clone(&repo), ingest_options)?,
         };
         let trusted = ancestry.parent().filter(|_| writer.as_ref().is_none_or(|writer| !writer.is_cautious));
-        let lineage = Lineage::find(&repo, ancestry.series(), trusted.map(|parent| &parent.id))?;
+        let lineage = Lineage::find(&repo, ancestry.series(), trusted)?;
         let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);
         let taken = match take(&context, &ancestry) {
             Ok(taken) => taken,
@@ -247,6 +277,9 @@ impl Run<'_> {
             series: ancestry.series().to_owned(),
             parent: ancestry.parent().map(|s| s.id.to_hex()),
             base: ancestry.base(),
+            since_full: Some(ancestry.since_full()),
+            replaces: None,
+            original: None,
             root: taken.root,
             time: repo::format_time(options.time.unwrap_or(started)),
             started: repo::format_time(started),
@@ -264,12 +297,13 @@ impl Run<'_> {
             errors: outcome.errors,
         };
         let unchanged = taken.unchanged && ancestry.parent().is_some();
-        let skipped = options.dry_run || (unchanged && options.skip_if_unchanged);
+        let skipped = unchanged && options.skip_if_unchanged;
         if stop.is_stopped() {
             return Err(Error::Interrupted);
         }
-        let snapshot = match writer {
-            Some(writer) if !skipped => {
+        // Without a receipt it was a dry run.
+        let snapshot = match (receipt.filter(|_| !skipped), writer) {
+            (Some(receipt), Some(writer)) => {
                 let save = || snapshots::save(&repo, &receipt, &manifest);
                 Some(writer.fence.commit(save, |id| Ok(repo.store().delete(&layout::snapshot(id)?)?))?)
             }
@@ -294,6 +328,7 @@ struct Beginning<'a> {
     names: &'a [String],
     options: &'a BackupOptions,
     observer: &'a dyn Observer,
+    started: Timestamp,
     ancestry: Option<Ancestry>,
 }
 
@@ -301,7 +336,10 @@ impl Start for Beginning<'_> {
     fn choose(&mut self, alone: bool) -> Result<Option<Content>> {
         let ancestry = match alone {
             true => Ancestry::none(self.names, self.options),
-            false => Ancestry::find(self.repo, self.names, self.options)?,
+            false => {
+                let time = self.options.time.unwrap_or(self.started);
+                Ancestry::find(self.repo, self.names, self.options, time)?
+            }
         };
         let root = ancestry.parent_root().cloned();
         self.ancestry = Some(ancestry);

@@ -21,7 +21,12 @@ pub fn open(settings: &Settings) -> Result<Repository> {
     let store = store(settings)?;
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
-    locked.unlock(&password)
+    let mut repo = locked.unlock(&password)?;
+    // Without a cache, or where it cannot be made, manifests are read from the store each time.
+    if let Ok(cache) = cache(settings) {
+        repo.cache_manifests(&cache);
+    }
+    Ok(repo)
 }
 
 /// As [`open`], for a command that has to free space on a full disk.

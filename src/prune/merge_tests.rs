@@ -136,7 +136,8 @@ fn a_segment_that_came_just_now_is_left_alone() {
     let fixture = Fixture::empty();
     let cache = TempDir::new().unwrap();
     for number in 0..20 {
-        segments::publish(&fixture.repo, &Segment { packs: vec![pack(number)], ..Segment::default() }).unwrap();
+        segments::publish(&fixture.repo, &Segment { packs: vec![pack(number)], ..Segment::default() })
+            .unwrap();
     }
     let client = open(&fixture, &cache);
     let late = Segment { packs: vec![pack(50)], ..Segment::default() };

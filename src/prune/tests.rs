@@ -237,7 +237,7 @@ fn a_newer_snapshot_stops_it() {
     manifest.required_features.push("from the future".into());
     let ingest = crate::repo::ingest::Ingest::new(repo, Default::default()).unwrap();
     let (receipt, _) = ingest.finish().unwrap();
-    snapshots::save(&bench.fixture.repo, &receipt, &manifest).unwrap();
+    snapshots::save(&bench.fixture.repo, &receipt.unwrap(), &manifest).unwrap();
     assert_eq!(bench.prune(&ALL).unwrap_err().kind(), ErrorKind::TooNew);
 }
 

@@ -151,10 +151,16 @@ impl ChunkReader {
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, below, effort) {
-            Err(error @ Error::Damaged { .. }) => error,
             Err(error) if is_gone(&error) => {
                 // A prune may have moved its chunks elsewhere.
                 self.repo.refresh_after_loss()?;
+                error
+            }
+            // A disk that cannot read some sector has another copy elsewhere.
+            Err(error)
+                if error.is_damage()
+                    || matches!(&error, Error::Store(error) if error.kind == StoreErrorKind::Other) =>
+            {
                 error
             }
             result => return result,

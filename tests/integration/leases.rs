@@ -67,7 +67,8 @@ fn leases(sandbox: &Sandbox) -> usize {
 fn waiting_backup(sandbox: &Sandbox, name: &str) -> Child {
     let before = leases(sandbox);
     let mut command = sandbox.command(["backup", "--stdin", "--stdin-filename", name]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(b"beginning").unwrap();
     let begun = Instant::now();
     while leases(sandbox) == before {

@@ -28,6 +28,8 @@ const RANKS: &[(&str, u8)] = &[
     ("check", 4),
     ("stats", 4),
     ("prune", 4),
+    ("forget", 4),
+    ("edit", 4),
     ("rebuild_index", 4),
     ("cli", 6),
     ("lib", 7),

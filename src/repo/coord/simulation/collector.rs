@@ -102,7 +102,8 @@ impl ModelCollector {
             Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let live: Vec<Frame> = frames.iter().filter(is_live).map(|frame| Frame { base: None, depth: 0, ..*frame }).collect();
+        let live: Vec<Frame> =
+            frames.iter().filter(is_live).map(|frame| Frame { base: None, depth: 0, ..*frame }).collect();
         let fresh = pack_id(self.world.below(u64::MAX));
         self.store.put(&layout::pack(&fresh)?, vec![encode_pack(&live)])?;
         round.fence.check()?;

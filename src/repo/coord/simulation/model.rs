@@ -253,9 +253,10 @@ impl Truth {
 
     fn is_readable_at(&self, chunk: u32, pack: &PackId, depth: u32) -> bool {
         self.stored.contains_key(pack)
-            && self.index.frame(chunk, pack).is_some_and(|frame| {
-                frame.base.is_none_or(|base| self.is_readable(base, depth + 1))
-            })
+            && self
+                .index
+                .frame(chunk, pack)
+                .is_some_and(|frame| frame.base.is_none_or(|base| self.is_readable(base, depth + 1)))
     }
 
     /// What of a visible snapshot cannot be read, and what the index offers and nobody can read.
