@@ -401,7 +401,9 @@ fn chunks_that_are_based_on_each_other_stay_readable() {
         bench.prune(&ALL).unwrap();
         bench.assert_whole();
         let reader = ChunkReader::new(fixture.indexed(), FRAME_CACHE_BYTES);
-        assert!(reader.read(&id(&x)).unwrap().as_slice() == x && reader.read(&id(&y)).unwrap().as_slice() == y);
+        assert!(
+            reader.read(&id(&x)).unwrap().as_slice() == x && reader.read(&id(&y)).unwrap().as_slice() == y
+        );
     }
     bench.assert_pruned();
 }
