@@ -305,6 +305,14 @@ pub const DELETE_THREADS: usize = 8;
 /// on a full disk.
 pub const RESERVE_BYTES: usize = MIB;
 
+/// Bytes that a prune writes anew at first on a full disk: they fit into the reserve, with room left for the
+/// condemned packs and the segment that drops them.
+pub const PRUNE_FULL_REPACK_BYTES: u64 = 256 * KIB as u64;
+/// How much more it writes anew in each next round, by the room that was made.
+pub const PRUNE_FULL_REPACK_GROWTH: u64 = 4;
+/// Rounds of a prune on a full disk: enough for what is written anew to grow beyond any disk.
+pub const PRUNE_FULL_ROUNDS: u32 = 20;
+
 // --- stores ------------------------------------------------------------------------------------
 
 /// How often a store request that failed for a passing reason is sent in all.
