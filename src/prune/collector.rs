@@ -39,6 +39,8 @@ pub struct Found {
     pub deleted: Count,
     /// There was no room to write all anew that was to be.
     pub was_full: bool,
+    /// The last round met a full store.
+    pub met_full: bool,
 }
 
 /// Does the work of a prune.
@@ -147,6 +149,7 @@ impl Verdict<'_> {
 impl Collector for Pruner<'_> {
     fn condemn(&mut self, round: &Round<'_>) -> Result<Vec<PackId>> {
         let mut limit = self.limit;
+        self.found.met_full = false;
         let verdict = loop {
             let plan = PlanOptions {
                 max_repack_bytes: limit.unwrap_or(u64::MAX).min(self.plan.max_repack_bytes),
@@ -166,6 +169,7 @@ impl Collector for Pruner<'_> {
                 }
                 // Less fits, or nothing at all: what nothing needs is condemned all the same.
                 Err(Error::Store(error)) if error.kind == StoreErrorKind::Full && limit != Some(0) => {
+                    self.found.met_full = true;
                     let is_first = limit.is_none_or(|limit| limit > PRUNE_FULL_REPACK_BYTES);
                     limit = Some(if is_first { PRUNE_FULL_REPACK_BYTES } else { 0 });
                 }

@@ -143,7 +143,8 @@ fn sweep(
         report.rescued += outcome.rescued;
         report.pending = outcome.pending;
         report.waits_for = outcome.waits_for;
-        if !pruner.found.was_full || outcome.deleted == 0 || round == PRUNE_FULL_ROUNDS {
+        let is_stuck = outcome.deleted == 0 && pruner.found.met_full;
+        if !pruner.found.was_full || is_stuck || round == PRUNE_FULL_ROUNDS {
             report.still_full = pruner.found.was_full;
             break;
         }
