@@ -101,10 +101,12 @@ fn no_seed_breaks_a_snapshot_or_leaks_anything() {
 }
 
 /// Kept although no seed needs them: see the decision record.
-const PRECAUTIONS: [Sabotage; 2] = [Sabotage::AgesIgnored, Sabotage::NoFenceBeforeDrop];
+const PRECAUTIONS: [Sabotage; 3] =
+    [Sabotage::AgesIgnored, Sabotage::NoFenceBeforeDrop, Sabotage::SnapshotsListedOnce];
 
 /// Steps whose absence takes many seeds to show, each with one that shows it.
-const SELDOM: [(Sabotage, u64); 3] = [
+const SELDOM: [(Sabotage, u64); 4] = [
+    (Sabotage::PredecessorDeletedAtOnce, 73_844),
     (Sabotage::UnchangedTrusted, 20_634),
     (Sabotage::MaintenanceNotExclusive, 11_293),
     (Sabotage::DepthIgnored, 22_741),
