@@ -14,6 +14,7 @@ use crate::id::{PackId, SegmentId};
 use crate::limits::{PRUNE_SEGMENTS_MERGE_MIN, PRUNE_SMALL_SEGMENT_PARTS, SEGMENT_TARGET_CHUNKS};
 use crate::observe::StopFlag;
 use crate::prune::delete;
+use crate::repo::coord::Fence;
 use crate::repo::index::{Index, SegmentMark};
 use crate::repo::{IndexedRepository, layout, segments};
 
@@ -37,9 +38,14 @@ struct Size {
     packs: usize,
 }
 
+/// False if there is nothing for [`run`] to look at.
+pub fn is_due(repo: &IndexedRepository) -> Result<bool> {
+    Ok(segments::ids(repo)?.0.len() >= PRUNE_SEGMENTS_MERGE_MIN)
+}
+
 /// Merges segments where that is worth it, and deletes those that others supersede. The index is up to
 /// date.
-pub fn run(repo: &IndexedRepository, stop: &StopFlag) -> Result<Merged> {
+pub fn run(repo: &IndexedRepository, fence: &Fence, stop: &StopFlag) -> Result<Merged> {
     let (stored, _) = segments::ids(repo)?;
     let known = repo.index().segments()?;
     let is = |id: &&SegmentId, mark| known.get(*id) == Some(&mark);
@@ -68,7 +74,7 @@ pub fn run(repo: &IndexedRepository, stop: &StopFlag) -> Result<Merged> {
     let chosen = choose(&sizes);
     if !chosen.is_empty() {
         let is_all = chosen.len() + superseded.len() == stored.len();
-        merged.new += Merge::new(repo, is_all).run(&chosen, stop)?;
+        merged.new += Merge::new(repo, fence, is_all).run(&chosen, stop)?;
         merged.old += chosen.len() as u64;
     }
     Ok(merged)
@@ -112,6 +118,8 @@ fn choose(sizes: &[Size]) -> Vec<SegmentId> {
 /// A merge under way: one old and one new segment are in memory at a time.
 struct Merge<'a> {
     repo: &'a IndexedRepository,
+    /// One that came late would list packs that are gone.
+    fence: &'a Fence,
     /// No other segment is left beside the new ones.
     is_all: bool,
     next: Segment,
@@ -122,9 +130,10 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(repo: &'a IndexedRepository, is_all: bool) -> Self {
+    fn new(repo: &'a IndexedRepository, fence: &'a Fence, is_all: bool) -> Self {
         Self {
             repo,
+            fence,
             is_all,
             next: Segment::default(),
             chunks: 0,
@@ -174,7 +183,7 @@ impl<'a> Merge<'a> {
     fn publish(&mut self) -> Result<()> {
         self.chunks = 0;
         let segment = std::mem::take(&mut self.next);
-        let published = segments::publish(self.repo, &segment)?;
+        let published = self.fence.publish(|| segments::publish(self.repo, &segment))?;
         self.published += 1;
         segments::apply(self.repo.index(), published.id, &segment)
     }

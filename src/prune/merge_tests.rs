@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -10,7 +11,9 @@ use crate::format::directory::{ChunkEntry, Codec, Directory, FrameEntry};
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::observe::Silent;
+use crate::repo::coord::Coordination;
 use crate::repo::test_fixture::Fixture;
+use crate::store::Store;
 use crate::store::faulty::FaultPlan;
 
 fn id(number: u32) -> [u8; 32] {
@@ -39,6 +42,13 @@ fn pack(number: u32) -> PackRecord {
 
 fn open(fixture: &Fixture, cache: &TempDir) -> IndexedRepository {
     IndexedRepository::open(Arc::clone(&fixture.repo), cache.path(), &Silent).unwrap()
+}
+
+fn merge(fixture: &Fixture, client: &IndexedRepository) -> Result<Merged> {
+    let lease = Coordination::new(&fixture.repo).maintain("prune", Duration::ZERO, &StopFlag::new())?;
+    let merged = run(client, &lease.fence(), &StopFlag::new());
+    lease.end();
+    merged
 }
 
 /// The packs that a client knows, each with the places of its chunk.
@@ -110,8 +120,10 @@ proptest! {
                     let client = open(&fixture, &caches[0]);
                     let plan = FaultPlan::none();
                     fixture.store.set_plan(cut.map_or(plan.clone(), |cut| plan.cut_off_after(cut)));
-                    let merged = run(&client, &StopFlag::new());
+                    let merged = merge(&fixture, &client);
                     fixture.store.set_plan(FaultPlan::none());
+                    // A lease that could not be ended would be in force for half an hour.
+                    fixture.names("leases/").iter().for_each(|name| fixture.store.delete(name).unwrap());
                     prop_assert!(merged.is_ok() || cut.is_some());
                 }
                 Step::Sync(number) => check(&open(&fixture, &caches[number]), &model),
@@ -123,8 +135,8 @@ proptest! {
         check(&open(&fixture, &TempDir::new().unwrap()), &model);
         // What a merge leaves is not worth another.
         let client = open(&fixture, &caches[0]);
-        run(&client, &StopFlag::new()).unwrap();
-        prop_assert_eq!(run(&client, &StopFlag::new()).unwrap(), Merged::default());
+        merge(&fixture, &client).unwrap();
+        prop_assert_eq!(merge(&fixture, &client).unwrap(), Merged::default());
         prop_assert!(segments::ids(&fixture.repo).unwrap().0.len() < PRUNE_SEGMENTS_MERGE_MIN);
         check(&open(&fixture, &caches[1]), &model);
         check(&open(&fixture, &TempDir::new().unwrap()), &model);
@@ -142,7 +154,7 @@ fn a_segment_that_came_just_now_is_left_alone() {
     let client = open(&fixture, &cache);
     let late = Segment { packs: vec![pack(50)], ..Segment::default() };
     let late = segments::publish(&fixture.repo, &late).unwrap().id;
-    assert_eq!(run(&client, &StopFlag::new()).unwrap(), Merged { old: 20, new: 1 });
+    assert_eq!(merge(&fixture, &client).unwrap(), Merged { old: 20, new: 1 });
     assert!(segments::ids(&fixture.repo).unwrap().0.contains(&late));
     assert_eq!(packs(&open(&fixture, &cache)).len(), 21);
 }

@@ -114,7 +114,7 @@ pub fn run(
         report.take(&pruner.found);
     } else {
         sweep(&mut pruner, coordination, options, stop, &mut report)?;
-        report.segments_merged = unless_full(merge::run(&indexed, stop))?.unwrap_or_default().old;
+        report.segments_merged = merge_segments(&indexed, coordination, observer, stop)?;
         reserve::make(repo.store())?;
     }
     report.seconds = begun.elapsed().as_secs_f64();
@@ -160,11 +160,29 @@ fn claims(coordination: &Coordination) -> Result<(Vec<Content>, Timestamp)> {
     Ok((pins, oldest))
 }
 
-/// Nothing where there was no room.
-fn unless_full<T>(result: Result<T>) -> Result<Option<T>> {
-    match result {
-        Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => Ok(None),
-        result => result.map(Some),
+/// Puts small index segments together; gives how many went. Not where somebody else has begun to maintain the
+/// repository, or where there is no room: the next prune does it.
+fn merge_segments(
+    indexed: &IndexedRepository,
+    coordination: &Arc<Coordination>,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<u64> {
+    if !merge::is_due(indexed)? {
+        return Ok(0);
+    }
+    let merged = coordination.maintain("prune", Duration::ZERO, stop).and_then(|mut lease| {
+        let result = lease.keep().and_then(|()| {
+            indexed.sync(observer)?;
+            merge::run(indexed, &lease.fence(), stop)
+        });
+        lease.close(&result);
+        result
+    });
+    match merged {
+        Err(Error::Busy { .. }) => Ok(0),
+        Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => Ok(0),
+        merged => merged.map(|merged| merged.old),
     }
 }
 
