@@ -151,14 +151,6 @@ impl ChunkReader {
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, below, effort) {
-<<<<<<< HEAD
-=======
-            Err(error) if is_gone(&error) => {
-                // A prune may have moved its chunks elsewhere.
-                self.repo.refresh_after_loss()?;
-                error
-            }
->>>>>>> wt-prune
             // A disk that cannot read some sector has another copy elsewhere.
             Err(error)
                 if error.is_damage()

@@ -27,15 +27,9 @@ const RANKS: &[(&str, u8)] = &[
     ("restore", 4),
     ("check", 4),
     ("stats", 4),
-<<<<<<< HEAD
-    ("forget", 4),
-    ("edit", 4),
-    ("prune", 4),
-=======
     ("prune", 4),
     ("forget", 4),
     ("edit", 4),
->>>>>>> wt-prune
     ("rebuild_index", 4),
     ("cli", 6),
     ("lib", 7),

@@ -101,8 +101,12 @@ fn no_seed_breaks_a_snapshot_or_leaks_anything() {
 }
 
 /// Kept although no seed needs them: see the decision record.
-const PRECAUTIONS: [Sabotage; 3] =
-    [Sabotage::AgesIgnored, Sabotage::NoFenceBeforeDrop, Sabotage::SnapshotsListedOnce];
+const PRECAUTIONS: [Sabotage; 4] = [
+    Sabotage::AgesIgnored,
+    Sabotage::NoFenceBeforeDrop,
+    Sabotage::SnapshotsListedOnce,
+    Sabotage::ParentNotChecked,
+];
 
 /// Steps whose absence takes many seeds to show, each with one that shows it.
 const SELDOM: [(Sabotage, u64); 4] = [
