@@ -133,7 +133,7 @@ pub enum Error {
     #[error("the repository is busy: {holder}")]
     Busy {
         /// Who is at it.
-        holder: Holder,
+        holder: Box<Holder>,
         /// How long after its last sign of life it is passed over.
         expires: Duration,
     },

@@ -197,6 +197,16 @@ impl Rebuild<'_> {
     /// Gives the packs that they dropped though they are there.
     fn take_old(&mut self, old: &[SegmentId], rest: &mut Sizes) -> Result<Sizes> {
         let stored = rest.clone();
+        // What is dropped first: a segment that lists a pack may be met before the one that drops it.
+        for id in old {
+            self.go_on()?;
+            match segments::load(self.repo, id) {
+                Ok(segment) => self.dropped_before.extend(segment.dropped),
+                Err(Error::Damaged { .. }) => {}
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
         for id in old {
             self.go_on()?;
             let segment = match segments::load(self.repo, id) {
@@ -208,9 +218,11 @@ impl Rebuild<'_> {
                 Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            self.dropped_before.extend(segment.dropped);
             for pack in segment.packs {
                 self.listed_before.insert(pack.id);
+                if self.dropped_before.contains(&pack.id) {
+                    continue;
+                }
                 if !self.options.read_all && rest.get(&pack.id) == Some(&pack.size) {
                     rest.remove(&pack.id);
                     self.add(pack)?;

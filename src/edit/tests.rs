@@ -107,7 +107,8 @@ fn a_crash_between_any_two_steps_shows_the_old_or_the_new() {
 #[test]
 fn a_lost_answer_shows_the_old_or_the_new() {
     let change = Change { host: Some("other".into()), ..Change::default() };
-    for (request, nth) in [(Request::Put, 1), (Request::Delete, 1), (Request::Put, 2), (Request::Delete, 2)] {
+    // The first put is the lease.
+    for (request, nth) in [(Request::Put, 2), (Request::Delete, 1), (Request::Put, 3), (Request::Delete, 2)] {
         let f = Fixture::small();
         f.store.set_plan(FaultPlan::none().nth(request, nth, Fault::LoseAnswer));
         assert!(run_all(&f.repo, &change).is_err());

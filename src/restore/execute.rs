@@ -167,8 +167,8 @@ impl Session<'_> {
         let pack = match self.reader.open_pack(group.pack) {
             // A prune has dropped it since: its chunks lie elsewhere.
             Err(Error::NotFound { .. }) => {
-                let frames = group.frames.iter().take_while(|_| !self.is_stopped());
-                return frames.map(|frame| self.rescue(planned, planned.pieces(&frame.pieces))).collect();
+                let mut frames = group.frames.iter().take_while(|_| !self.is_stopped());
+                return frames.try_for_each(|frame| self.rescue(planned, planned.pieces(&frame.pieces)));
             }
             pack => pack?,
         };

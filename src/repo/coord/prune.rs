@@ -43,7 +43,7 @@ impl Coordination {
             let Some(holder) = self.other_maintenance(&lease)? else { return Ok(lease) };
             lease.end();
             if self.surroundings.since_boot().saturating_sub(begun) >= patience {
-                return Err(Error::Busy { holder, expires: self.timing.lease });
+                return Err(Error::Busy { holder: Box::new(holder), expires: self.timing.lease });
             }
             // Two that came at once must not come back at once.
             let [byte, ..] = self.surroundings.random()?;

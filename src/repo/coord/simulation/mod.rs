@@ -73,6 +73,7 @@ impl Simulation {
             stays: [0, 500, 800, 950][usize::try_from(rng.below(4)).unwrap()],
             coarse: rng.chance(300),
             local: rng.chance(300),
+            rests: [0, 0, 100][usize::try_from(rng.below(3)).unwrap()],
             endless_puts: false,
         };
         let sleeping = sabotage == Some(Sabotage::FenceClockSleeps);

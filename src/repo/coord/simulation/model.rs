@@ -200,15 +200,18 @@ impl ModelIndex {
     }
 }
 
+/// A snapshot and its chunks.
+type Listed = (SnapshotId, Vec<u32>);
+
 /// All snapshots that a store lists, once: their ids and trees. One that vanishes meanwhile is none.
-pub fn snapshots(store: &dyn Store) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+pub fn snapshots(store: &dyn Store) -> Result<Vec<Listed>> {
     Ok(load(store, list(store)?)?.into_iter().flatten().collect())
 }
 
 /// As [`snapshots`], for whoever deletes what none of them needs. One that is replaced meanwhile may be
 /// missing under its old name and its new one: so they are listed until two listings are the same, and
 /// again if one is gone when it is read.
-pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<Listed>> {
     if once {
         return snapshots(store);
     }
@@ -234,7 +237,7 @@ fn list(store: &dyn Store) -> Result<Vec<ObjectName>> {
 }
 
 /// Nothing for each that is gone.
-fn load(store: &dyn Store, names: Vec<ObjectName>) -> Result<Vec<Option<(SnapshotId, Vec<u32>)>>> {
+fn load(store: &dyn Store, names: Vec<ObjectName>) -> Result<Vec<Option<Listed>>> {
     let mut found = Vec::new();
     for name in names {
         let id = SnapshotId::from_hex(name.last_component()).unwrap();

@@ -62,6 +62,8 @@ pub struct Climate {
     pub coarse: bool,
     /// The store is local: nothing happens after a process has ended, and others know that it has.
     pub local: bool,
+    /// Of a thousand times that an actor computes, it does so for long.
+    pub rests: u64,
     /// Puts may be under way for longer than anybody can defend against.
     pub endless_puts: bool,
 }
@@ -242,7 +244,8 @@ impl World {
 
     /// The actor computes; others go on.
     pub fn rest(&self, me: usize) {
-        let long = if self.chance(60) { self.below(80) } else { 0 };
+        let rests = self.inner.lock().climate.rests;
+        let long = if self.chance(rests) { self.below(80) } else { 0 };
         let mut turns = 0;
         while (turns < long || self.chance(500)) && !self.has_crashed(me) {
             self.switch(me);

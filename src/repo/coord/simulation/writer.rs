@@ -155,7 +155,7 @@ impl Host {
             mark.is_some() && state.index.whole == mark && !begun.is_cautious
         };
         let result = Run { host: self, desk, fence, segment: ModelSegment::default(), pack: Vec::new() }
-            .take(parent, trusted, begun.is_cautious);
+            .take(parent, trusted);
         *self.store.interjection.lock() = None;
         begun.lease.close(&result);
         result
@@ -171,17 +171,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn take(mut self, parent: Option<(SnapshotId, Vec<u32>)>, trusted: bool, cautious: bool) -> Result<()> {
+    fn take(mut self, parent: Option<(SnapshotId, Vec<u32>)>, trusted: bool) -> Result<()> {
         let world = &self.host.world;
         let epoch = self.desk.state.lock().index.epoch;
         let mut old = parent.map(|(_, chunks)| chunks).unwrap_or_default();
-        // As the parent's listings are read. Where they may be condemned, the run does without a parent.
+        // As the parent's listings are read. Where it was forgotten since, the run may do without a parent.
         if let Some(first) = old.first()
-            && let Err(error @ Error::Damaged { .. }) = self.read(*first)
+            && let Err(Error::Damaged { .. }) = self.read(*first)
         {
-            if !cautious {
-                return Err(error);
-            }
             old.clear();
         }
         let files = 1 + world.below(5);
