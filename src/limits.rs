@@ -266,6 +266,33 @@ pub const STORE_RETRY_FIRST_WAIT_MS: u64 = 200;
 /// No wait is longer: an operator who watches must not take it for a hang.
 pub const STORE_RETRY_MAX_WAIT_MS: u64 = 10_000;
 
+/// Requests that a remote store is sent at a time, unless `--connections` says otherwise: enough to hide
+/// a round trip of 50 ms behind the others, few enough for a server that counts them.
+pub const STORE_CONNECTIONS: usize = 8;
+/// Most `--connections`.
+pub const STORE_CONNECTIONS_MAX: usize = 256;
+/// Threads that drive connections: encryption of what goes over them is all their work.
+pub const STORE_RUNTIME_THREADS: usize = 2;
+/// Longest time to reach a server.
+pub const STORE_CONNECT_TIMEOUT_S: u64 = 15;
+/// Longest time in which nothing of a request gets on. Not how long a request may take: 64 MiB need ten
+/// minutes on a slow link.
+pub const STORE_STALL_TIMEOUT_S: u64 = 90;
+/// Longest time in which the place answers that hands out a machine's credentials; it is next door.
+pub const STORE_METADATA_TIMEOUT_S: u64 = 3;
+/// How often a request to a remote store is sent in all: a server that restarts is back within that time.
+pub const STORE_REMOTE_ATTEMPTS: u32 = 8;
+/// What is read of the body of an answer that says no.
+pub const STORE_ERROR_BODY_MAX_BYTES: usize = 64 * KIB;
+/// Bytes of a body that are handed to a connection at a time: how finely progress is seen.
+pub const STORE_BODY_PIECE_BYTES: usize = 64 * KIB;
+/// Silence that a rate limit makes up for afterwards.
+pub const STORE_PACE_BURST_MS: u64 = 100;
+/// A clock that is wrong by more than this is told as the reason of a refusal: stores allow 15 minutes.
+pub const STORE_CLOCK_SKEW_MAX_S: u64 = 5 * 60;
+/// Bytes of a credentials or configuration file of a cloud's own tools that are read.
+pub const STORE_PROFILE_MAX_BYTES: u64 = MIB as u64;
+
 // --- reporting ---------------------------------------------------------------------------------
 
 /// Errors that a snapshot manifest quotes in full; the rest are counted.

@@ -256,6 +256,23 @@ fn explain_store(error: &StoreError, repo: Option<&str>) -> Explanation {
     let advice = match error.kind {
         StoreErrorKind::NotFound => Some("Run `backstay check` to see what is missing."),
         StoreErrorKind::Denied => Some("Check who may read and write there, or its credentials."),
+        StoreErrorKind::NoCredentials => Some(
+            "Set the variables of the service, such as AWS_ACCESS_KEY_ID; the guide about cloud stores \
+                lists them.",
+        ),
+        StoreErrorKind::NoBucket => {
+            Some("Check its name and the server; a bucket or container is made with the service's own tools.")
+        }
+        StoreErrorKind::Elsewhere => {
+            Some("Set AWS_REGION (or --option s3.region=REGION), or correct the address in -r/--repo.")
+        }
+        StoreErrorKind::ClockSkew => Some("Set this machine's clock, best by NTP."),
+        StoreErrorKind::Untrusted => {
+            Some("If the server has a certificate of your own authority, give --option ca-file=FILE.")
+        }
+        StoreErrorKind::Unreliable => {
+            Some("A repository there could lose data: use another store, or repair this one.")
+        }
         StoreErrorKind::Full => Some("Make room there and run the same command again: nothing is lost."),
         StoreErrorKind::Transient => Some("It may pass: run the same command again."),
         StoreErrorKind::Unusable => Some("Name an empty or new folder, or the one of a repository."),

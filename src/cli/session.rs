@@ -32,7 +32,7 @@ pub fn open_indexed(settings: &Settings, observer: &dyn Observer) -> Result<Arc<
 
 /// The store of the repository.
 pub fn store(settings: &Settings) -> Result<Arc<dyn Store>> {
-    open_store(settings.repo()?)
+    open_store(settings.repo()?, &settings.store_options()?)
 }
 
 /// The cache folder, made if it is missing.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::password::PasswordSource;
+use crate::cli::signals;
 use crate::error::{Error, Result};
+use crate::store::{StoreLimits, StoreOptions};
 
 /// How much is said about a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +24,8 @@ pub enum Verbosity {
 pub struct Settings {
     repo: Option<String>,
     cache: Option<PathBuf>,
+    options: Vec<String>,
+    limits: StoreLimits,
     /// Where the repository's password comes from.
     pub password: PasswordSource,
     /// True to print JSON.
@@ -43,6 +47,13 @@ impl Settings {
         Self {
             password: PasswordSource::of_options(&args, &|name| std::env::var_os(name)),
             repo: args.repo,
+            options: args.option,
+            limits: StoreLimits {
+                upload_kib: args.limit_upload,
+                download_kib: args.limit_download,
+                connections: args.connections,
+                stop: Some(signals::flag()),
+            },
             cache: args.cache_dir,
             json: args.json,
             verbosity,
@@ -59,6 +70,11 @@ impl Settings {
     /// The repository's location, if one is named.
     pub fn repo_if_any(&self) -> Option<&str> {
         self.repo.as_deref().filter(|repo| !repo.is_empty())
+    }
+
+    /// What is said about the repository's store.
+    pub fn store_options(&self) -> Result<StoreOptions> {
+        Ok(StoreOptions::parse(self.options.iter().map(String::as_str))?.within(self.limits))
     }
 
     /// The folder of the caches.

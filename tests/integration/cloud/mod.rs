@@ -1,0 +1,6 @@
+//! Stores on servers: their contract, the whole program over them, and what goes wrong on the way.
+
+mod conformance;
+mod faults;
+mod program;
+mod server;

@@ -1,0 +1,298 @@
+//! Servers that run inside the test, and a layer in front of them that makes things go wrong.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::runtime::Runtime;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Result<Answer, BoxError>> + Send + Sync>;
+
+/// Name and secret that the S3 server lets in.
+pub const KEY_ID: &str = "AKTESTKEY";
+pub const SECRET: &str = "a-secret-of-the-test";
+pub const BUCKET: &str = "bucket";
+
+/// What goes wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not carried out, and answered with this status.
+    Status(u16),
+    /// It is carried out, and the connection closed instead of an answer.
+    LoseAnswer,
+    /// The connection breaks after so many bytes of the answer's body.
+    ResetAfter(usize),
+    /// One bit of the answer's body is wrong.
+    FlipBit,
+    /// The answer to a listing is the first one that was ever given to it.
+    StaleList,
+}
+
+/// Requests that a fault meets.
+pub struct Rule {
+    /// `PUT`, `GET`, ...; empty for all.
+    pub method: &'static str,
+    /// What the path and query hold.
+    pub holds: &'static str,
+    /// Of every so many such requests, one goes wrong.
+    pub every: usize,
+    /// Such requests that go right first.
+    pub after: usize,
+    /// Most faults.
+    pub most: usize,
+    pub fault: Fault,
+}
+
+impl Rule {
+    /// One request in `every` of this kind goes wrong.
+    pub fn every(every: usize, method: &'static str, holds: &'static str, fault: Fault) -> Self {
+        Self { method, holds, every, after: 0, most: usize::MAX, fault }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    rules: Vec<(Rule, usize, usize)>,
+    /// Requests by method.
+    counts: HashMap<String, usize>,
+    lists: HashMap<String, Bytes>,
+    faults: usize,
+    log: Vec<String>,
+}
+
+/// A server on a free port of this machine, until it is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    root: Option<tempfile::TempDir>,
+    state: Arc<Mutex<State>>,
+    delay: Arc<Mutex<Duration>>,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Server {
+    /// An S3 server with an empty bucket.
+    pub fn s3() -> Self {
+        let root = tempfile::Builder::new().prefix("backstay-s3-").tempdir().unwrap();
+        std::fs::create_dir(root.path().join(BUCKET)).unwrap();
+        let handler = s3_handler(root.path());
+        Self::start(handler, Some(root))
+    }
+
+    /// An S3 server over a folder that stays.
+    pub fn s3_at(root: &Path) -> Self {
+        Self::start(s3_handler(root), None)
+    }
+
+    /// A WebDAV server with an empty folder.
+    pub fn webdav() -> Self {
+        let root = tempfile::Builder::new().prefix("backstay-dav-").tempdir().unwrap();
+        let dav = dav_server::DavHandler::builder()
+            .filesystem(dav_server::localfs::LocalFs::new(root.path(), false, false, false))
+            .locksystem(dav_server::fakels::FakeLs::new())
+            .build_handler();
+        let handler: Handler = Arc::new(move |request| {
+            let dav = dav.clone();
+            Box::pin(async move {
+                Ok(dav.handle(request).await.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+            })
+        });
+        Self::start(handler, Some(root))
+    }
+
+    fn start(handler: Handler, root: Option<tempfile::TempDir>) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let delay = Arc::new(Mutex::new(Duration::ZERO));
+        let serving = (Arc::clone(&state), Arc::clone(&delay));
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let Ok((socket, _)) = listener.accept().await else { continue };
+                socket.set_nodelay(true).unwrap();
+                let (handler, (state, delay)) = (Arc::clone(&handler), serving.clone());
+                tokio::spawn(async move {
+                    let service = hyper::service::service_fn(move |request| {
+                        serve(Arc::clone(&handler), Arc::clone(&state), Arc::clone(&delay), request)
+                    });
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        Self { address, root, state, delay, runtime: Some(runtime) }
+    }
+
+    /// Closes all connections and takes no more.
+    pub fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The folder that holds everything.
+    pub fn root(&self) -> PathBuf {
+        self.root.as_ref().unwrap().path().to_owned()
+    }
+
+    /// Adds a rule for what goes wrong.
+    pub fn add(&self, rule: Rule) {
+        self.state.lock().unwrap().rules.push((rule, 0, 0));
+    }
+
+    /// From now on nothing goes wrong.
+    pub fn heal(&self) {
+        self.state.lock().unwrap().rules.clear();
+    }
+
+    /// Every request takes this long more.
+    pub fn set_delay(&self, delay: Duration) {
+        *self.delay.lock().unwrap() = delay;
+    }
+
+    /// Requests of this method so far; of all, if it is empty.
+    pub fn requests(&self, method: &str) -> usize {
+        let state = self.state.lock().unwrap();
+        state
+            .counts
+            .iter()
+            .filter(|(name, _)| method.is_empty() || *name == method)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// Method, path and query of every request since the last call.
+    pub fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().log)
+    }
+
+    /// How often something went wrong.
+    pub fn faults(&self) -> usize {
+        self.state.lock().unwrap().faults
+    }
+}
+
+fn s3_handler(root: &Path) -> Handler {
+    let mut builder = s3s::service::S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
+    builder.set_auth(s3s::auth::SimpleAuth::from_single(KEY_ID, SECRET));
+    let service = builder.build();
+    let root = root.to_owned();
+    Arc::new(move |request: Request<Incoming>| {
+        let service = service.clone();
+        let is_folder = request.uri().path().trim_matches('/').contains('/')
+            && request.uri().query().is_none()
+            && root.join(request.uri().path().trim_matches('/')).is_dir();
+        if is_folder {
+            // The server keeps objects in a folder, and fails where a folder is asked for.
+            let status = if request.method() == "DELETE" { 204 } else { 404 };
+            return Box::pin(async move { Ok(empty(status)) });
+        }
+        Box::pin(async move {
+            let answer = service.call(request.map(s3s::Body::from)).await.map_err(|e| format!("{e:?}"))?;
+            Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+        })
+    })
+}
+
+fn empty(status: u16) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync());
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+    answer
+}
+
+async fn serve(
+    handler: Handler,
+    state: Arc<Mutex<State>>,
+    delay: Arc<Mutex<Duration>>,
+    request: Request<Incoming>,
+) -> Result<Answer, BoxError> {
+    let method = request.method().to_string();
+    let path = request.uri().to_string();
+    let fault = fault_of(&mut state.lock().unwrap(), &method, &path);
+    let delay = *delay.lock().unwrap();
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    if let Some(Fault::Status(status)) = fault {
+        // Read first, as servers do: a client that still sends would see a reset instead.
+        let _ = request.into_body().collect().await;
+        let text = "<Error><Code>SlowDown</Code><Message>planned by a test</Message></Error>";
+        let text = if status == 503 { text } else { "" };
+        let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
+        let mut answer = Response::new(body);
+        *answer.status_mut() = StatusCode::from_u16(status)?;
+        return Ok(answer);
+    }
+    let is_list = method == "GET" && path.contains("list-type=2");
+    let answer = handler(request).await?;
+    if fault == Some(Fault::LoseAnswer) {
+        return Err("the answer is lost, planned by a test".into());
+    }
+    if fault.is_none() && !is_list {
+        return Ok(answer);
+    }
+    let (parts, body) = answer.into_parts();
+    let mut bytes = body.collect().await?.to_bytes();
+    if is_list {
+        let first = state.lock().unwrap().lists.entry(path).or_insert_with(|| bytes.clone()).clone();
+        if fault == Some(Fault::StaleList) {
+            bytes = first;
+        }
+    }
+    if fault == Some(Fault::FlipBit) && !bytes.is_empty() {
+        let mut wrong = bytes.to_vec();
+        let middle = wrong.len() / 2;
+        wrong[middle] ^= 4;
+        bytes = wrong.into();
+    }
+    let body = match fault {
+        Some(Fault::ResetAfter(len)) if len < bytes.len() => {
+            let pieces = vec![Ok(Frame::data(bytes.slice(..len))), Err("the connection breaks".into())];
+            BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(pieces)))
+        }
+        _ => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+fn fault_of(state: &mut State, method: &str, path: &str) -> Option<Fault> {
+    *state.counts.entry(method.to_owned()).or_default() += 1;
+    state.log.push(format!("{method} {path}"));
+    for (rule, seen, done) in &mut state.rules {
+        let fits = (rule.method.is_empty() || rule.method == method) && path.contains(rule.holds);
+        if !fits {
+            continue;
+        }
+        *seen += 1;
+        if *seen > rule.after && (*seen - rule.after).is_multiple_of(rule.every) && *done < rule.most {
+            *done += 1;
+            state.faults += 1;
+            return Some(rule.fault);
+        }
+    }
+    None
+}
