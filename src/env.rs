@@ -30,12 +30,15 @@ impl Clock for SystemClock {
 }
 
 /// Environment variables that hold passwords or lead to them: no other program inherits them from us.
-pub const SECRET_VARIABLES: [&str; 5] = [
+pub const SECRET_VARIABLES: [&str; 8] = [
     "BACKSTAY_PASSWORD",
     "BACKSTAY_PASSWORD_FILE",
     "BACKSTAY_PASSWORD_COMMAND",
     "BACKSTAY_NEW_PASSWORD_FILE",
     "BACKSTAY_NEW_PASSWORD_COMMAND",
+    "BACKSTAY_WEBDAV_USER",
+    "BACKSTAY_WEBDAV_PASSWORD",
+    "BACKSTAY_WEBDAV_TOKEN",
 ];
 
 /// Fills `buf` with random bytes from the operating system.

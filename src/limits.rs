@@ -152,6 +152,8 @@ pub const OPEN_DATA_PACKS: usize = 2;
 pub const SECOND_PACK_AFTER_BYTES: u64 = 8 * MIB as u64;
 /// Packs that are written to the store at once.
 pub const UPLOAD_THREADS: usize = 2;
+/// Most packs that are written at once to a store that takes more at a time; each is in memory.
+pub const UPLOAD_THREADS_MAX: usize = 4;
 /// Bytes of a large file or stream that are hashed, compressed and sealed by one task.
 pub const READ_BATCH_BYTES: usize = MIB;
 /// Such tasks that may wait or run at once, for each thread; bounds the memory of a backup.
@@ -236,6 +238,12 @@ pub const RESTORE_LINKS_MAX: usize = 1_000_000;
 pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
 /// Handles that a restore asks the system for: the directories of its windows, and a very deep tree.
 pub const RESTORE_OPEN_FILES: u64 = 8192;
+
+/// Copies of a remote repository's snapshots and metadata that stay on this machine: the metadata of some
+/// ten million files.
+pub const OBJECT_CACHE_MAX_BYTES: u64 = 1024 * MIB as u64;
+/// No larger object is copied: metadata packs are 4 MiB.
+pub const OBJECT_CACHE_ENTRY_MAX_BYTES: u64 = 64 * MIB as u64;
 
 // --- checking ----------------------------------------------------------------------------------
 

@@ -62,6 +62,11 @@ pub struct GlobalArgs {
     #[arg(env = "BACKSTAY_CACHE_DIR", hide_env_values = true)]
     pub cache_dir: Option<PathBuf>,
 
+    /// Keep nothing on this machine: what is loaded is deleted at the end
+    #[arg(long, global = true, env = "BACKSTAY_NO_CACHE", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub no_cache: bool,
+
     /// Print JSON, as docs/json.md describes it
     #[arg(long, global = true, env = "BACKSTAY_JSON", hide_env_values = true)]
     #[arg(value_parser = BoolishValueParser::new())]

@@ -9,7 +9,7 @@ use crate::cli::times;
 use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
 use crate::observe::Observer;
-use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
+use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time, objects_folder};
 use crate::store::{Store, open_store};
 
 /// What an interrupted `init`, or a repository, has at the top of its folder.
@@ -17,6 +17,15 @@ pub const REPOSITORY_NAMES: [&str; 5] = ["config", "keys", "packs", "index", "sn
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {
+    let repo = open_without_copies(settings)?;
+    if repo.store().profile().is_remote {
+        repo.cache_objects(objects_folder(&cache(settings)?, &repo));
+    }
+    Ok(repo)
+}
+
+/// Opens the repository for a command that looks at what is in the store, not at copies of it.
+pub fn open_without_copies(settings: &Settings) -> Result<Repository> {
     let store = store(settings)?;
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;

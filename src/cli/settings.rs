@@ -1,11 +1,14 @@
 //! What follows from the options of all commands and from the environment.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::password::PasswordSource;
 use crate::cli::signals;
+use crate::env::fill_random;
 use crate::error::{Error, Result};
 use crate::store::{StoreLimits, StoreOptions};
 
@@ -24,6 +27,8 @@ pub enum Verbosity {
 pub struct Settings {
     repo: Option<String>,
     cache: Option<PathBuf>,
+    /// The folder that stands in for a cache, once it was made.
+    passing: Option<OnceLock<PathBuf>>,
     options: Vec<String>,
     limits: StoreLimits,
     /// Where the repository's password comes from.
@@ -55,6 +60,7 @@ impl Settings {
                 stop: Some(signals::flag()),
             },
             cache: args.cache_dir,
+            passing: args.no_cache.then(OnceLock::new),
             json: args.json,
             verbosity,
             color: !args.no_color && std::io::stderr().is_terminal(),
@@ -79,6 +85,12 @@ impl Settings {
 
     /// The folder of the caches.
     pub fn cache(&self) -> Result<PathBuf> {
+        if let Some(passing) = &self.passing {
+            return match passing.get() {
+                Some(folder) => Ok(folder.clone()),
+                None => make_passing_cache().map(|folder| passing.get_or_init(|| folder).clone()),
+            };
+        }
         if let Some(cache) = self.cache.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             return std::path::absolute(cache).map_err(Error::io("use the cache folder", cache));
         }
@@ -90,6 +102,24 @@ impl Settings {
     pub fn talks(&self) -> bool {
         self.verbosity > Verbosity::Quiet
     }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        if let Some(folder) = self.passing.as_ref().and_then(OnceLock::get) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// A folder for its owner only, that no other process has.
+fn make_passing_cache() -> Result<PathBuf> {
+    let mut random = [0; 8];
+    fill_random(&mut random).map_err(Error::io("read random bytes from", "the operating system"))?;
+    let folder = std::env::temp_dir().join(format!("backstay-{}", hex::encode(random)));
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    made.map_err(Error::io("make a folder in place of a cache", &folder))?;
+    Ok(folder)
 }
 
 /// `backstay` below the user's cache folder, as the XDG base directories say.

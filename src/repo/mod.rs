@@ -22,6 +22,7 @@ pub mod index;
 pub mod ingest;
 pub mod keyring;
 pub mod layout;
+pub mod object_cache;
 mod open;
 pub mod ordinals;
 pub mod pack_reader;
@@ -90,6 +91,11 @@ impl Deref for IndexedRepository {
 /// Where the index of a repository is cached below the cache folder.
 pub fn index_folder(cache: &Path, repo: &Repository) -> std::path::PathBuf {
     cache.join(repo.id().to_string()).join("index")
+}
+
+/// Where copies of a remote repository's objects are cached below the cache folder.
+pub fn objects_folder(cache: &Path, repo: &Repository) -> std::path::PathBuf {
+    cache.join(repo.id().to_string()).join("objects")
 }
 
 /// This program's name and version, as manifests record it.

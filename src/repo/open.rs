@@ -3,7 +3,8 @@
 //! [`LockedRepository`] has seen a header in plain; [`Repository`] holds the keys and a config that
 //! opened with them; [`IndexedRepository`](crate::repo::IndexedRepository) knows every chunk.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -17,6 +18,7 @@ use crate::format::header::{Header, ObjectKind};
 use crate::format::key_slot::{KdfParams, KeyLabel};
 use crate::id::{KeyId, RepoId};
 use crate::repo::keyring::{self, KeyInfo};
+use crate::repo::object_cache::ObjectCache;
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{format_time, layout};
 use crate::store::{ListItem, Store};
@@ -48,6 +50,7 @@ pub struct Repository {
     current_key: KeyId,
     config: RepoConfig,
     chunker: Chunker,
+    objects: OnceLock<ObjectCache>,
 }
 
 impl LockedRepository {
@@ -85,7 +88,9 @@ impl LockedRepository {
         }
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
         let Self { store, .. } = self;
-        Ok(Repository { store, keys, master: unlocked.master, current_key: unlocked.key, config, chunker })
+        let (master, current_key) = (unlocked.master, unlocked.key);
+        let objects = OnceLock::new();
+        Ok(Repository { store, keys, master, current_key, config, chunker, objects })
     }
 }
 
@@ -94,8 +99,9 @@ fn missing_config(store: &Arc<dyn Store>) -> Error {
     let mut remains = false;
     for folder in [layout::KEYS, layout::PACKS, layout::SNAPSHOTS] {
         let listed = store.list(folder, &mut |item| remains |= matches!(item, ListItem::Object(_)));
-        if listed.is_err() {
-            break;
+        // There may be no bucket at all.
+        if let Err(error) = listed {
+            return error.into();
         }
     }
     if remains {
@@ -151,12 +157,22 @@ impl Repository {
         // stands can no other repository come to need them.
         keyring::remove_foreign(&store, id)?;
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
-        Ok(Self { store, keys, master, current_key, config, chunker })
+        Ok(Self { store, keys, master, current_key, config, chunker, objects: OnceLock::new() })
     }
 
     /// Where its objects live.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// From now on copies of snapshots and metadata are kept in `folder`, and read instead of the store.
+    pub fn cache_objects(&self, folder: PathBuf) {
+        let _ = self.objects.set(ObjectCache::new(folder));
+    }
+
+    /// The copies, if there are any.
+    pub fn object_cache(&self) -> Option<&ObjectCache> {
+        self.objects.get()
     }
 
     /// Its id.

@@ -57,18 +57,34 @@ pub fn save(repo: &Repository, _receipt: &IndexDurable, manifest: &Manifest) -> 
     let plaintext = manifest.encode().map_err(|e| Error::Internal(e.to_string()))?;
     let object = sealed::seal(repo.keys(), ObjectKind::Snapshot, repo.id(), &plaintext)?;
     let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
-    repo.store().put(&layout::snapshot(&id)?, vec![Bytes::from(object)])?;
+    let object = Bytes::from(object);
+    repo.store().put(&layout::snapshot(&id)?, vec![object.clone()])?;
+    if let Some(cache) = repo.object_cache() {
+        cache.keep(id.as_bytes(), &[object]);
+    }
     Ok(id)
 }
 
 /// Loads one snapshot.
 pub fn load(repo: &Repository, id: &SnapshotId) -> Result<Snapshot> {
+    let object = repo.store().get(&layout::snapshot(id)?)?;
+    decode(repo, id, &object)
+}
+
+/// As [`load`], for one that the store has just listed: a copy on this machine serves too.
+fn load_listed(repo: &Repository, id: &SnapshotId) -> Result<Snapshot> {
+    let Some(cache) = repo.object_cache() else { return load(repo, id) };
     let name = layout::snapshot(id)?;
-    let object = repo.store().get(&name)?;
-    if blake3::hash(&object).as_bytes() != id.as_bytes() {
+    let object = cache.get(id.as_bytes(), || Ok(repo.store().get(&name)?))?;
+    decode(repo, id, &object)
+}
+
+fn decode(repo: &Repository, id: &SnapshotId, object: &Bytes) -> Result<Snapshot> {
+    let name = layout::snapshot(id)?;
+    if blake3::hash(object).as_bytes() != id.as_bytes() {
         return Err(Error::damaged(name, "its bytes are not those it is named after"));
     }
-    let plaintext = sealed::open(repo.keys(), ObjectKind::Snapshot, repo.id(), &name, &object)?;
+    let plaintext = sealed::open(repo.keys(), ObjectKind::Snapshot, repo.id(), &name, object)?;
     let manifest = Manifest::decode(&plaintext).map_err(|error| decode_error(&name, error))?;
     Ok(Snapshot { id: *id, manifest })
 }
@@ -92,7 +108,7 @@ pub fn list(repo: &Repository) -> Result<SnapshotList> {
     use rayon::prelude::*;
 
     let (ids, strange) = ids(repo)?;
-    let loaded: Vec<_> = ids.par_iter().map(|id| (id, load(repo, id))).collect();
+    let loaded: Vec<_> = ids.par_iter().map(|id| (id, load_listed(repo, id))).collect();
     let mut list = SnapshotList::default();
     for name in strange {
         let error = Error::damaged(&name, "it is no snapshot");
@@ -129,7 +145,7 @@ pub fn find(repo: &Arc<Repository>, spec: &str, filter: &SnapshotFilter) -> Resu
     let (ids, _) = ids(repo)?;
     let mut matching = ids.iter().filter(|id| id.to_hex().starts_with(&wanted));
     match (matching.next(), matching.next()) {
-        (Some(id), None) => load(repo, id),
+        (Some(id), None) => load_listed(repo, id),
         (Some(_), Some(_)) => Err(Error::Usage(format!("{spec} is the beginning of several snapshot ids"))),
         (None, _) => Err(Error::NotFound { what: format!("snapshot {spec}") }),
     }

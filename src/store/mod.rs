@@ -109,6 +109,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`OutOfRange`](crate::error::StoreErrorKind::OutOfRange) where the object ends before.
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError>;
 
+    /// Says that [`get_range`](Self::get_range) will soon be called with the same arguments. A store may
+    /// begin to read, or take no notice.
+    fn prefetch(&self, _name: &ObjectName, _extent: Extent) {}
+
     /// Length and time of one object.
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError>;
 
@@ -153,6 +157,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
         (**self).get_range(name, extent)
+    }
+
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        (**self).prefetch(name, extent);
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {

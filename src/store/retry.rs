@@ -163,6 +163,10 @@ impl<S: Store> Store for RetryStore<S> {
         self.retry(|_| self.inner.get_range(name, extent))
     }
 
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        self.inner.prefetch(name, extent);
+    }
+
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
         self.retry(|_| self.inner.info(name))
     }

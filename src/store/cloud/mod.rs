@@ -11,6 +11,7 @@
 //!
 //! Async code begins and ends in this module: its runtime drives connections, callers block.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,7 +21,9 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
 };
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use crate::env::Timestamp;
 use crate::error::{StoreError, StoreErrorKind};
@@ -73,6 +76,14 @@ pub struct CloudStore {
     place: Place,
     network: Network,
     runtime: Option<Runtime>,
+    ahead: Mutex<VecDeque<Ahead>>,
+}
+
+/// A range that is read before it is asked for.
+struct Ahead {
+    name: ObjectName,
+    extent: Extent,
+    bytes: JoinHandle<object_store::Result<Bytes>>,
 }
 
 impl fmt::Debug for CloudStore {
@@ -100,7 +111,7 @@ impl CloudStore {
             .enable_time()
             .build()
             .map_err(|e| StoreError::new(StoreErrorKind::Other, "open", "", e.to_string()))?;
-        Ok(Self { place, network, runtime: Some(runtime) })
+        Ok(Self { place, network, runtime: Some(runtime), ahead: Mutex::default() })
     }
 
     /// What was sent and received so far.
@@ -119,17 +130,35 @@ impl CloudStore {
             .fold(self.place.prefix.clone(), |p, part| p.join(part))
     }
 
-    async fn read(&self, name: &ObjectName, range: Option<Extent>) -> Result<Bytes, StoreError> {
-        let range = range.map(|extent| GetRange::Bounded(extent.offset()..extent.end()));
-        let bounded = range.is_some();
-        let options = GetOptions { range, ..GetOptions::default() };
+    async fn read(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
         let failed = |e| failure::of(&self.place, "read", name.as_str(), &e);
-        let result = self.place.objects.get_opts(&self.path(name.as_str()), options).await.map_err(failed)?;
-        if !bounded && result.meta.size > PACK_MAX_BYTES {
+        let result = self.place.objects.get(&self.path(name.as_str())).await.map_err(failed)?;
+        if result.meta.size > PACK_MAX_BYTES {
             let reason = format!("its {} bytes are more than any object has", result.meta.size);
             return Err(StoreError::new(StoreErrorKind::Other, "read", name, reason));
         }
-        collect(result).await.map_err(|e| failure::of(&self.place, "read", name.as_str(), &e))
+        collect(result).await.map_err(failed)
+    }
+
+    /// Reads a range, which is not empty.
+    fn read_range(
+        &self,
+        name: &ObjectName,
+        extent: Extent,
+    ) -> impl Future<Output = object_store::Result<Bytes>> + Send + 'static {
+        let (objects, path) = (Arc::clone(&self.place.objects), self.path(name.as_str()));
+        let range = Some(GetRange::Bounded(extent.offset()..extent.end()));
+        async move { collect(objects.get_opts(&path, GetOptions { range, ..GetOptions::default() }).await?).await }
+    }
+
+    /// What was read ahead. Nothing where it was not, or failed: then it is asked for again.
+    fn take_ahead(&self, name: &ObjectName, extent: Extent) -> Option<Bytes> {
+        let bytes = {
+            let mut ahead = self.ahead.lock();
+            let at = ahead.iter().position(|read| read.extent == extent && read.name == *name)?;
+            ahead.remove(at)?.bytes
+        };
+        self.run(bytes).ok()?.ok()
     }
 
     fn write(&self, name: &ObjectName, parts: Vec<Bytes>, create: bool) -> Result<(), StoreError> {
@@ -165,6 +194,34 @@ impl CloudStore {
             let _ = self.place.objects.delete(&part).await;
         }
         written
+    }
+
+    /// Lists folder by folder: servers refuse to list a whole tree.
+    fn walk(&self, top: Path, each: &mut dyn FnMut(ListItem)) -> object_store::Result<()> {
+        let mut folders = vec![top];
+        while !folders.is_empty() {
+            let listed =
+                folders.into_iter().map(|folder| {
+                    let objects = Arc::clone(&self.place.objects);
+                    async move {
+                        objects.list_with_delimiter((!folder.as_ref().is_empty()).then_some(&folder)).await
+                    }
+                });
+            let listed = futures_util::stream::iter(listed).buffer_unordered(self.network.connections());
+            let listed: Vec<_> = self.run(listed.collect());
+            folders = Vec::new();
+            for folder in listed {
+                let folder = match folder {
+                    Ok(folder) => folder,
+                    // Nothing was ever put there.
+                    Err(object_store::Error::NotFound { .. }) => continue,
+                    Err(e) => return Err(e),
+                };
+                folder.objects.iter().filter_map(|meta| self.item(meta)).for_each(&mut *each);
+                folders.extend(folder.common_prefixes);
+            }
+        }
+        Ok(())
     }
 
     fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
@@ -250,7 +307,7 @@ impl Store for CloudStore {
     }
 
     fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        self.run(self.read(name, None))
+        self.run(self.read(name))
     }
 
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
@@ -263,11 +320,39 @@ impl Store for CloudStore {
                 Err(failure::short(name, extent, Some(size)))
             };
         }
-        match self.run(self.read(name, Some(extent))) {
+        let read = match self.take_ahead(name, extent) {
+            Some(bytes) => Ok(bytes),
+            None => self.run(self.read_range(name, extent)),
+        };
+        match read.map_err(|e| failure::of(&self.place, "read", name.as_str(), &e)) {
             Ok(bytes) if bytes.len() as u64 == extent.len() => Ok(bytes),
             Ok(_) => Err(failure::short(name, extent, None)),
+            // Servers differ in what they say of a range that begins at the end.
+            Err(e) if e.kind == StoreErrorKind::Other => match self.info(name) {
+                Ok(info) if info.size < extent.end() => Err(failure::short(name, extent, Some(info.size))),
+                _ => Err(e),
+            },
             Err(e) => Err(e),
         }
+    }
+
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        let Some(runtime) = &self.runtime else { return };
+        if extent.len() == 0 {
+            return;
+        }
+        let mut ahead = self.ahead.lock();
+        if ahead.iter().any(|read| read.extent == extent && read.name == *name) {
+            return;
+        }
+        // What nobody came for must not keep others out.
+        if ahead.len() >= self.network.connections() * 2
+            && let Some(oldest) = ahead.pop_front()
+        {
+            oldest.bytes.abort();
+        }
+        let bytes = runtime.spawn(self.read_range(name, extent));
+        ahead.push_back(Ahead { name: name.clone(), extent, bytes });
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
@@ -282,12 +367,14 @@ impl Store for CloudStore {
             return Err(StoreError::new(StoreErrorKind::Other, "list", prefix, "not the name of a folder"));
         }
         let path = self.path(prefix);
+        if self.place.has_folders {
+            return self.walk(path, each).map_err(|e| failure::of(&self.place, "list", prefix, &e));
+        }
         let mut stream = self.place.objects.list((!path.as_ref().is_empty()).then_some(&path));
         loop {
             match self.run(stream.next()) {
                 None => return Ok(()),
                 Some(Ok(meta)) => self.item(&meta).into_iter().for_each(&mut *each),
-                Some(Err(object_store::Error::NotFound { .. })) if self.place.has_folders => return Ok(()),
                 Some(Err(e)) => return Err(failure::of(&self.place, "list", prefix, &e)),
             }
         }

@@ -6,7 +6,7 @@ use object_store::RetryConfig;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::store::cloud::profiles::Profile;
 use crate::store::cloud::{Creating, Network, Place, failure};
 use crate::store::options::StoreOptions;
@@ -136,6 +136,14 @@ impl S3Server {
                 Some(token) => builder.with_token(token),
                 None => builder,
             });
+        }
+        let has_container = variables("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").is_some()
+            || variables("AWS_CONTAINER_CREDENTIALS_FULL_URI").is_some();
+        let has_identity = variables("AWS_WEB_IDENTITY_TOKEN_FILE").is_some();
+        let disabled = variables("AWS_EC2_METADATA_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        if disabled && !has_container && !has_identity {
+            let error = failure::no_credentials();
+            return Err(StoreError::new(StoreErrorKind::NoCredentials, "open", "", error.to_string()).into());
         }
         let settings = [
             ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use backstay::observe::StopFlag;
 use backstay::store::cloud::CloudStore;
+use backstay::store::retry::{RetryPolicy, RetryStore, ThreadSleeper};
 use backstay::store::{StoreOptions, conformance, location, probe};
 
+use super::external::External;
 use super::server::{BUCKET, KEY_ID, SECRET, Server};
+
+static NEVER: StopFlag = StopFlag::new();
 
 /// A store on a server, whose environment is `variables`.
 pub fn open(location: &str, options: &[&str], variables: &[(&str, &str)]) -> Arc<CloudStore> {
@@ -46,4 +51,35 @@ fn webdav_keeps_the_contract() {
         probe::run(&store).unwrap();
         conformance::run_without_races(&store);
     }
+}
+
+/// A server that is not part of these tests may be missing; then this says so, and gives nothing.
+fn external(result: Result<External, String>) -> Option<External> {
+    match result {
+        Ok(server) => Some(server),
+        Err(why) => {
+            eprintln!("\n*** SKIPPED: {why}. `make servers` installs what these tests need. ***\n");
+            None
+        }
+    }
+}
+
+#[test]
+fn moto_keeps_the_contract() {
+    let Some(server) = external(External::moto()) else { return };
+    // It fails now and then where several put the same object.
+    let store = open(&format!("s3:{}/{BUCKET}/p", server.url), &[], &S3_VARIABLES);
+    let store = RetryStore::new(store, RetryPolicy::default(), Arc::new(ThreadSleeper(&NEVER)));
+    probe::run(&store).unwrap();
+    conformance::run_without_races(&store);
+}
+
+#[test]
+fn azurite_keeps_the_contract_races_included() {
+    let Some(server) = external(External::azurite()) else { return };
+    let endpoint = format!("az.endpoint={}/devstoreaccount1", server.url);
+    let options = ["az.emulator=yes", endpoint.as_str()];
+    let store = open("az://container/p", &options, &[]);
+    probe::run(&store).unwrap();
+    conformance::run(&store);
 }

@@ -1,6 +1,7 @@
 //! Stores on servers: their contract, the whole program over them, and what goes wrong on the way.
 
 mod conformance;
+mod external;
 mod faults;
 mod program;
 mod server;

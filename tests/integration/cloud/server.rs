@@ -33,6 +33,8 @@ pub enum Fault {
     LoseAnswer,
     /// The connection breaks after so many bytes of the answer's body.
     ResetAfter(usize),
+    /// Its conditions are not looked at.
+    IgnoreConditions,
     /// One bit of the answer's body is wrong.
     FlipBit,
     /// The answer to a listing is the first one that was ever given to it.
@@ -107,8 +109,14 @@ impl Server {
             .filesystem(dav_server::localfs::LocalFs::new(root.path(), false, false, false))
             .locksystem(dav_server::fakels::FakeLs::new())
             .build_handler();
+        let path = root.path().to_owned();
         let handler: Handler = Arc::new(move |request| {
             let dav = dav.clone();
+            // The server forbids what lies below a file.
+            let below = path.join(request.uri().path().trim_matches('/'));
+            if below.parent().is_some_and(Path::is_file) {
+                return Box::pin(async move { Ok(empty(404)) });
+            }
             Box::pin(async move {
                 Ok(dav.handle(request).await.map(|body| body.map_err(BoxError::from).boxed_unsync()))
             })
@@ -125,15 +133,23 @@ impl Server {
         let state = Arc::new(Mutex::new(State::default()));
         let delay = Arc::new(Mutex::new(Duration::ZERO));
         let serving = (Arc::clone(&state), Arc::clone(&delay));
+        let path = root.as_ref().map(|root| root.path().to_owned());
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
                 socket.set_nodelay(true).unwrap();
                 let (handler, (state, delay)) = (Arc::clone(&handler), serving.clone());
+                let path = path.clone();
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(move |request| {
-                        serve(Arc::clone(&handler), Arc::clone(&state), Arc::clone(&delay), request)
+                        serve(
+                            Arc::clone(&handler),
+                            Arc::clone(&state),
+                            Arc::clone(&delay),
+                            path.clone(),
+                            request,
+                        )
                     });
                     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     let _ = builder.serve_connection(TokioIo::new(socket), service).await;
@@ -228,6 +244,7 @@ async fn serve(
     handler: Handler,
     state: Arc<Mutex<State>>,
     delay: Arc<Mutex<Duration>>,
+    root: Option<PathBuf>,
     request: Request<Incoming>,
 ) -> Result<Answer, BoxError> {
     let method = request.method().to_string();
@@ -246,6 +263,10 @@ async fn serve(
         let mut answer = Response::new(body);
         *answer.status_mut() = StatusCode::from_u16(status)?;
         return Ok(answer);
+    }
+    if let (Some(Fault::IgnoreConditions), Some(root)) = (fault, &root) {
+        // The condition is signed: it must stay. So it finds nothing that would be in its way.
+        let _ = std::fs::remove_file(root.join(request.uri().path().trim_matches('/')));
     }
     let is_list = method == "GET" && path.contains("list-type=2");
     let answer = handler(request).await?;
