@@ -55,7 +55,7 @@ impl ObjectCache {
             return Ok(copy);
         }
         let object = fetch()?;
-        self.keep_unlocked(id, &[object.clone()]);
+        self.keep_unlocked(id, std::slice::from_ref(&object));
         Ok(object)
     }
 

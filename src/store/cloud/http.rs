@@ -185,6 +185,10 @@ impl HttpService for Carrier {
             // The folder is there: another thread was faster.
             parts.status = StatusCode::CREATED;
         }
+        if is_folder(&uri, &parts) {
+            // An object was asked for.
+            parts.status = StatusCode::NOT_FOUND;
+        }
         let body = Unpinned(Box::pin(body));
         let body = Received::new(body, Arc::clone(&shared.received), shared.options.stall_timeout, permit);
         let body = HttpResponseBody::new(body);
@@ -253,6 +257,16 @@ fn refused(refusal: Refused) -> HttpError {
 fn transport(error: reqwest::Error) -> HttpError {
     let kind = if error.is_timeout() { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted };
     HttpError::new(kind, error.without_url())
+}
+
+/// True if a web server says that a folder has this name.
+fn is_folder(uri: &http::Uri, parts: &http::response::Parts) -> bool {
+    let location = parts.headers.get(http::header::LOCATION).and_then(|location| location.to_str().ok());
+    let path = location.map(|location| match location.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default(),
+        None => location,
+    });
+    parts.status.is_redirection() && path.and_then(|path| path.strip_suffix('/')) == Some(uri.path())
 }
 
 /// Where machines in a cloud ask for credentials.

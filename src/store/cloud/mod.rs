@@ -311,7 +311,7 @@ impl Store for CloudStore {
     }
 
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
-        if extent.len() == 0 {
+        if extent.is_empty() {
             // No protocol has a range without bytes.
             let size = self.info(name)?.size;
             return if extent.offset() <= size {
@@ -338,7 +338,7 @@ impl Store for CloudStore {
 
     fn prefetch(&self, name: &ObjectName, extent: Extent) {
         let Some(runtime) = &self.runtime else { return };
-        if extent.len() == 0 {
+        if extent.is_empty() {
             return;
         }
         let mut ahead = self.ahead.lock();

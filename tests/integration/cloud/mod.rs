@@ -3,5 +3,7 @@
 mod conformance;
 mod external;
 mod faults;
+mod link;
 mod program;
 mod server;
+mod speed;

@@ -66,8 +66,6 @@ impl Rule {
 #[derive(Default)]
 struct State {
     rules: Vec<(Rule, usize, usize)>,
-    /// Requests by method.
-    counts: HashMap<String, usize>,
     lists: HashMap<String, Bytes>,
     faults: usize,
     log: Vec<String>,
@@ -78,7 +76,6 @@ pub struct Server {
     pub address: SocketAddr,
     root: Option<tempfile::TempDir>,
     state: Arc<Mutex<State>>,
-    delay: Arc<Mutex<Duration>>,
     runtime: Option<Runtime>,
 }
 
@@ -131,32 +128,25 @@ impl Server {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
-        let delay = Arc::new(Mutex::new(Duration::ZERO));
-        let serving = (Arc::clone(&state), Arc::clone(&delay));
+        let serving = Arc::clone(&state);
         let path = root.as_ref().map(|root| root.path().to_owned());
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
                 socket.set_nodelay(true).unwrap();
-                let (handler, (state, delay)) = (Arc::clone(&handler), serving.clone());
+                let (handler, state) = (Arc::clone(&handler), Arc::clone(&serving));
                 let path = path.clone();
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(move |request| {
-                        serve(
-                            Arc::clone(&handler),
-                            Arc::clone(&state),
-                            Arc::clone(&delay),
-                            path.clone(),
-                            request,
-                        )
+                        serve(Arc::clone(&handler), Arc::clone(&state), path.clone(), request)
                     });
                     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     let _ = builder.serve_connection(TokioIo::new(socket), service).await;
                 });
             }
         });
-        Self { address, root, state, delay, runtime: Some(runtime) }
+        Self { address, root, state, runtime: Some(runtime) }
     }
 
     /// Closes all connections and takes no more.
@@ -183,22 +173,6 @@ impl Server {
     /// From now on nothing goes wrong.
     pub fn heal(&self) {
         self.state.lock().unwrap().rules.clear();
-    }
-
-    /// Every request takes this long more.
-    pub fn set_delay(&self, delay: Duration) {
-        *self.delay.lock().unwrap() = delay;
-    }
-
-    /// Requests of this method so far; of all, if it is empty.
-    pub fn requests(&self, method: &str) -> usize {
-        let state = self.state.lock().unwrap();
-        state
-            .counts
-            .iter()
-            .filter(|(name, _)| method.is_empty() || *name == method)
-            .map(|(_, count)| count)
-            .sum()
     }
 
     /// Method, path and query of every request since the last call.
@@ -243,17 +217,12 @@ fn empty(status: u16) -> Answer {
 async fn serve(
     handler: Handler,
     state: Arc<Mutex<State>>,
-    delay: Arc<Mutex<Duration>>,
     root: Option<PathBuf>,
     request: Request<Incoming>,
 ) -> Result<Answer, BoxError> {
     let method = request.method().to_string();
     let path = request.uri().to_string();
     let fault = fault_of(&mut state.lock().unwrap(), &method, &path);
-    let delay = *delay.lock().unwrap();
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
-    }
     if let Some(Fault::Status(status)) = fault {
         // Read first, as servers do: a client that still sends would see a reset instead.
         let _ = request.into_body().collect().await;
@@ -301,7 +270,6 @@ async fn serve(
 }
 
 fn fault_of(state: &mut State, method: &str, path: &str) -> Option<Fault> {
-    *state.counts.entry(method.to_owned()).or_default() += 1;
     state.log.push(format!("{method} {path}"));
     for (rule, seen, done) in &mut state.rules {
         let fits = (rule.method.is_empty() || rule.method == method) && path.contains(rule.holds);
