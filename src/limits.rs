@@ -216,6 +216,10 @@ pub const OPEN_PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 pub const READ_COALESCE_GAP_BYTES: u64 = 64 * KIB as u64;
 /// Largest coalesced read.
 pub const READ_COALESCE_MAX_BYTES: u64 = 4 * MIB as u64;
+/// Stored frames of a remote store that came with others, kept until they are asked for.
+pub const EARLY_FRAMES_BYTES: usize = 16 * MIB;
+/// Readers that go through a pack frame by frame and are remembered.
+pub const EARLY_STREAMS_KEPT: usize = 64;
 /// File parts a restore plans at a time; bounds the memory of a plan.
 pub const RESTORE_WINDOW_PARTS: usize = 32_768;
 /// Files a restore plans at a time.
@@ -290,6 +294,8 @@ pub const STORE_STALL_TIMEOUT_S: u64 = 90;
 pub const STORE_METADATA_TIMEOUT_S: u64 = 3;
 /// How often a request to a remote store is sent in all: a server that restarts is back within that time.
 pub const STORE_REMOTE_ATTEMPTS: u32 = 8;
+/// What was read ahead and not asked for in this time makes room for other reads.
+pub const STORE_AHEAD_STALE_S: u64 = 30;
 /// What is read of the body of an answer that says no.
 pub const STORE_ERROR_BODY_MAX_BYTES: usize = 64 * KIB;
 /// Bytes of a body that are handed to a connection at a time: how finely progress is seen.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::explain::{Failure, without_numbers};
 use crate::cli::names::printable_text;
 use crate::cli::settings::Settings;
+use crate::cli::units;
 
 /// Collected before it is written.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -70,6 +71,15 @@ pub fn warn_beside(settings: &Settings, text: &str) {
         format!("warning: {}\n", printable_text(&without_numbers(text)))
     };
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Says to standard error what went over the network, if that was asked for by `--verbose`.
+pub fn note_traffic(settings: &Settings) {
+    if let Some(traffic) = settings.traffic().filter(|_| !settings.json) {
+        let requests = units::counted(traffic.requests, "request", "requests");
+        let (sent, received) = (units::size(traffic.sent), units::size(traffic.received));
+        let _ = writeln!(io::stderr(), "Network:  {requests}, {sent} sent, {received} received");
+    }
 }
 
 fn warning_line(text: &str) -> String {

@@ -41,7 +41,9 @@ pub fn open_indexed(settings: &Settings, observer: &dyn Observer) -> Result<Arc<
 
 /// The store of the repository.
 pub fn store(settings: &Settings) -> Result<Arc<dyn Store>> {
-    open_store(settings.repo()?, &settings.store_options()?)
+    let store = open_store(settings.repo()?, &settings.store_options()?)?;
+    settings.remember_store(&store);
+    Ok(store)
 }
 
 /// The cache folder, made if it is missing.

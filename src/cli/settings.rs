@@ -3,14 +3,14 @@
 use std::io::IsTerminal;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::password::PasswordSource;
 use crate::cli::signals;
 use crate::env::fill_random;
 use crate::error::{Error, Result};
-use crate::store::{StoreLimits, StoreOptions};
+use crate::store::{Store, StoreLimits, StoreOptions, Traffic};
 
 /// How much is said about a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,7 @@ pub struct Settings {
     passing: Option<OnceLock<PathBuf>>,
     options: Vec<String>,
     limits: StoreLimits,
+    store: OnceLock<Arc<dyn Store>>,
     /// Where the repository's password comes from.
     pub password: PasswordSource,
     /// True to print JSON.
@@ -53,6 +54,7 @@ impl Settings {
             password: PasswordSource::of_options(&args, &|name| std::env::var_os(name)),
             repo: args.repo,
             options: args.option,
+            store: OnceLock::new(),
             limits: StoreLimits {
                 upload_kib: args.limit_upload,
                 download_kib: args.limit_download,
@@ -96,6 +98,16 @@ impl Settings {
         }
         default_cache(&|name| std::env::var_os(name).map(PathBuf::from), &home_of_user)
             .ok_or_else(|| Error::Usage("there is no home folder for a cache: give --cache-dir".to_owned()))
+    }
+
+    /// Keeps the store at hand for [`traffic`](Self::traffic).
+    pub fn remember_store(&self, store: &Arc<dyn Store>) {
+        let _ = self.store.set(Arc::clone(store));
+    }
+
+    /// What went over the network, for those who asked to hear more.
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.store.get().filter(|_| self.verbosity == Verbosity::Verbose)?.traffic()
     }
 
     /// True unless `--quiet` was given.

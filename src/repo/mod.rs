@@ -18,6 +18,7 @@ use crate::observe::Observer;
 pub mod chunk_reader;
 pub mod content;
 pub mod delta;
+mod frame_source;
 pub mod index;
 pub mod ingest;
 pub mod keyring;

@@ -37,6 +37,7 @@ use crate::error::StoreError;
 use crate::extent::Extent;
 use crate::limits::UPLOAD_THREADS;
 
+pub use cloud::Traffic;
 pub use local::LocalStore;
 pub use location::{create_store, open_store};
 pub use name::{NameParseError, ObjectName};
@@ -95,6 +96,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         StoreProfile::LOCAL
     }
 
+    /// What went over the network so far, if the store is on one.
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
+
     /// Stores the concatenation of `parts` under `name`.
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError>;
 
@@ -141,6 +147,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn profile(&self) -> StoreProfile {
         (**self).profile()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        (**self).traffic()
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {

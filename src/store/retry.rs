@@ -11,7 +11,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::{STORE_ATTEMPTS, STORE_RETRY_FIRST_WAIT_MS, STORE_RETRY_MAX_WAIT_MS};
 use crate::observe::StopFlag;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, Traffic};
 
 /// How often, and after which waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +132,10 @@ impl<S: Store> Store for RetryStore<S> {
 
     fn profile(&self) -> StoreProfile {
         self.inner.profile()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.inner.traffic()
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {

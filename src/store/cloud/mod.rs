@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -28,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::env::Timestamp;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
-use crate::limits::{PACK_MAX_BYTES, STORE_RUNTIME_THREADS};
+use crate::limits::{PACK_MAX_BYTES, STORE_AHEAD_STALE_S, STORE_RUNTIME_THREADS};
 use crate::store::blocking::wait;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
@@ -84,6 +85,7 @@ struct Ahead {
     name: ObjectName,
     extent: Extent,
     bytes: JoinHandle<object_store::Result<Bytes>>,
+    since: Instant,
 }
 
 impl fmt::Debug for CloudStore {
@@ -112,11 +114,6 @@ impl CloudStore {
             .build()
             .map_err(|e| StoreError::new(StoreErrorKind::Other, "open", "", e.to_string()))?;
         Ok(Self { place, network, runtime: Some(runtime), ahead: Mutex::default() })
-    }
-
-    /// What was sent and received so far.
-    pub fn traffic(&self) -> Traffic {
-        self.network.traffic()
     }
 
     fn run<F: Future>(&self, future: F) -> F::Output {
@@ -298,6 +295,10 @@ impl Store for CloudStore {
         StoreProfile::remote(self.network.connections())
     }
 
+    fn traffic(&self) -> Option<Traffic> {
+        Some(self.network.traffic())
+    }
+
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         self.write(name, parts, false)
     }
@@ -345,14 +346,16 @@ impl Store for CloudStore {
         if ahead.iter().any(|read| read.extent == extent && read.name == *name) {
             return;
         }
-        // What nobody came for must not keep others out.
-        if ahead.len() >= self.network.connections() * 2
-            && let Some(oldest) = ahead.pop_front()
-        {
-            oldest.bytes.abort();
+        if ahead.len() >= self.network.connections() * 2 {
+            // What nobody came for must not keep others out for ever.
+            let is_stale = |oldest: &Ahead| oldest.since.elapsed().as_secs() > STORE_AHEAD_STALE_S;
+            match ahead.pop_front_if(|oldest| is_stale(oldest)) {
+                Some(oldest) => oldest.bytes.abort(),
+                None => return,
+            }
         }
         let bytes = runtime.spawn(self.read_range(name, extent));
-        ahead.push_back(Ahead { name: name.clone(), extent, bytes });
+        ahead.push_back(Ahead { name: name.clone(), extent, bytes, since: Instant::now() });
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
