@@ -127,6 +127,15 @@ impl Error {
         }
     }
 
+    /// True for an error that is about some stored bytes only: what needs them is lost, the rest is not.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Store(error) => error.kind.is_damage(),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: an I/O error with what was tried on which path.
     pub fn io<P: AsRef<Path> + ?Sized>(action: &'static str, path: &P) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
@@ -172,6 +181,13 @@ pub enum StoreErrorKind {
     Other,
 }
 
+impl StoreErrorKind {
+    /// True if it says something about the object, and not about the store.
+    pub const fn is_damage(self) -> bool {
+        matches!(self, Self::NotFound | Self::OutOfRange)
+    }
+}
+
 /// A store's failure: what was tried on which object, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {reason}", in_the_store(.object))]
@@ -188,4 +204,34 @@ pub struct StoreError {
 
 fn in_the_store(object: &str) -> String {
     if object.is_empty() { "the store".to_owned() } else { format!("{object} in the store") }
+}
+
+/// A text as it is shown and kept: what the system says in it begins small and goes without its number.
+pub fn without_numbers(text: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(NUMBER) {
+        let start = before.rfind(": ").map_or(0, |at| at + 2);
+        let (ours, system) = before.split_at(start);
+        out.push_str(ours);
+        let mut letters = system.chars();
+        out.extend(letters.next().map(|first| first.to_ascii_lowercase()));
+        out.push_str(letters.as_str());
+        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_speaks_without_numbers() {
+        let text = "cannot read a: Permission denied (os error 13); b: No such file (os error 2)!";
+        assert_eq!(without_numbers(text), "cannot read a: permission denied; b: no such file!");
+        assert_eq!(without_numbers("Own Text"), "Own Text");
+    }
 }

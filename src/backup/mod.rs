@@ -39,6 +39,7 @@ use crate::fs::exclude::ExcludeRules;
 use crate::id::SnapshotId;
 use crate::limits::DELTA_WRITE_DEPTH_MAX;
 use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::grouping::GroupBy;
 use crate::repo::ingest::{Ingest, IngestOptions};
 use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{self, IndexedRepository};
@@ -46,7 +47,7 @@ use crate::repo::{self, IndexedRepository};
 use context::Context;
 use lineage::Lineage;
 use series::Ancestry;
-pub use series::KindRequest;
+pub use series::{FullEvery, KindRequest};
 pub use stream::StreamSource;
 
 /// What a backup may choose.
@@ -54,6 +55,10 @@ pub use stream::StreamSource;
 pub struct BackupOptions {
     /// Which kind of snapshot to make.
     pub kind: KindRequest,
+    /// When [`KindRequest::Auto`] makes a full snapshot again; never, if not given.
+    pub full_every: Option<FullEvery>,
+    /// What makes a series.
+    pub group_by: GroupBy,
     /// What to leave out.
     pub rules: ExcludeRules,
     /// Labels of the snapshot.
@@ -78,6 +83,29 @@ pub struct BackupOptions {
     pub parent: Option<Snapshot>,
     /// Folders that are left out wherever they are met: the repository and the cache.
     pub protect: Vec<PathBuf>,
+}
+
+impl BackupOptions {
+    /// Refuses a parent that the kind does not have.
+    ///
+    /// # Errors
+    /// `Usage`, with what is wrong.
+    pub fn check(&self) -> Result<()> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        match (self.kind, parent.manifest.kind) {
+            (KindRequest::Full, _) => {
+                let text = "a full snapshot is compared with none: leave --parent or --kind out";
+                Err(Error::Usage(text.to_owned()))
+            }
+            (KindRequest::Differential, SnapshotKind::Differential | SnapshotKind::Incremental) => {
+                let short = parent.id.short();
+                let text =
+                    format!("a differential snapshot is compared with a full one, which {short} is not");
+                Err(Error::Usage(text))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a backup did.
@@ -159,7 +187,8 @@ fn run(
 ) -> Result<BackupReport> {
     let begun = Instant::now();
     let started = SystemClock.now();
-    let ancestry = Ancestry::find(&repo, names, options)?;
+    let time = options.time.unwrap_or(started);
+    let ancestry = Ancestry::find(&repo, names, options, time)?;
     let expected = ancestry.expected().unwrap_or_default();
     observer.phase(Phase::BackingUp, expected.files(), expected.bytes_total);
 
@@ -169,7 +198,7 @@ fn run(
         delta_depth: if options.no_delta { 0 } else { delta_depth(ancestry.kind()) },
     };
     let ingest = Ingest::new(Arc::clone(&repo), ingest_options)?;
-    let lineage = Lineage::find(&repo, ancestry.series(), ancestry.parent().map(|parent| &parent.id))?;
+    let lineage = Lineage::find(&repo, ancestry.series(), ancestry.parent())?;
     let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);
     let taken = match take(&context, &ancestry) {
         Ok(taken) => taken,
@@ -198,8 +227,11 @@ fn run(
         series: ancestry.series().to_owned(),
         parent: ancestry.parent().map(|s| s.id.to_hex()),
         base: ancestry.base(),
+        since_full: Some(ancestry.since_full()),
+        replaces: None,
+        original: None,
         root: taken.root,
-        time: repo::format_time(options.time.unwrap_or(started)),
+        time: repo::format_time(time),
         started: repo::format_time(started),
         finished: repo::format_time(SystemClock.now()),
         host: options.host.clone(),
@@ -215,11 +247,15 @@ fn run(
         errors: outcome.errors,
     };
     let unchanged = taken.unchanged && ancestry.parent().is_some();
-    let skipped = options.dry_run || (unchanged && options.skip_if_unchanged);
+    let skipped = unchanged && options.skip_if_unchanged;
     if stop.is_stopped() {
         return Err(Error::Interrupted);
     }
-    let snapshot = if skipped { None } else { Some(snapshots::save(&repo, &receipt, &manifest)?) };
+    // Without a receipt it was a dry run.
+    let snapshot = match receipt.filter(|_| !skipped) {
+        Some(receipt) => Some(snapshots::save(&repo, &receipt, &manifest)?),
+        None => None,
+    };
     if let Some(id) = &snapshot {
         lineage.mark(&repo, id)?;
     }

@@ -78,17 +78,12 @@ pub(super) fn judge<T>(
             findings.error(object, what, advice);
             Ok(None)
         }
-        Err(Error::Store(error)) if is_damage(error.kind) => {
+        Err(Error::Store(error)) if error.kind.is_damage() => {
             findings.error(name, error.reason, advice);
             Ok(None)
         }
         Err(error) => Err(error),
     }
-}
-
-/// A store's failure that says something about the object, and not about the store.
-pub(super) fn is_damage(kind: StoreErrorKind) -> bool {
-    matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::OutOfRange)
 }
 
 /// The config opens and says what it said when the repository was opened.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::names::{printable_text, quoted};
 use crate::cli::settings::Settings;
-use crate::error::{Error, StoreError, StoreErrorKind};
+use crate::error::{Error, StoreError, StoreErrorKind, without_numbers};
 
 /// Something failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -309,24 +309,6 @@ pub fn plain(error: &io::Error) -> String {
     without_numbers(&error.to_string())
 }
 
-/// A text as it is shown: what the system says in it begins small and goes without its number.
-pub fn without_numbers(text: &str) -> String {
-    const NUMBER: &str = " (os error ";
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(NUMBER) {
-        let start = before.rfind(": ").map_or(0, |at| at + 2);
-        let (ours, system) = before.split_at(start);
-        out.push_str(ours);
-        let mut letters = system.chars();
-        out.extend(letters.next().map(|first| first.to_ascii_lowercase()));
-        out.push_str(letters.as_str());
-        rest = after.split_once(')').map_or("", |(_, rest)| rest);
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,8 +378,6 @@ mod tests {
     fn the_system_speaks_without_numbers() {
         assert_eq!(plain(&io::Error::from_raw_os_error(13)), "permission denied");
         assert_eq!(plain(&io::Error::other("Own Text")), "Own Text");
-        let text = "cannot read a: Permission denied (os error 13); b: No such file (os error 2)!";
-        assert_eq!(without_numbers(text), "cannot read a: permission denied; b: no such file!");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::cli::times;
 use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
 use crate::observe::Observer;
-use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time, objects_folder};
+use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
 use crate::store::{Store, open_store};
 
 /// What an interrupted `init`, or a repository, has at the top of its folder.
@@ -17,9 +17,13 @@ pub const REPOSITORY_NAMES: [&str; 5] = ["config", "keys", "packs", "index", "sn
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {
-    let repo = open_without_copies(settings)?;
-    if repo.store().profile().is_remote {
-        repo.cache_objects(objects_folder(&cache(settings)?, &repo));
+    let mut repo = open_without_copies(settings)?;
+    // Without a cache, or where it cannot be made, everything is read from the store each time.
+    if let Ok(cache) = cache(settings) {
+        repo.cache_manifests(&cache);
+        if repo.store().profile().is_remote {
+            repo.cache_metadata(&cache);
+        }
     }
     Ok(repo)
 }

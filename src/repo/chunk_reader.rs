@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
@@ -149,7 +149,13 @@ impl ChunkReader {
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, effort) {
-            Err(error @ Error::Damaged { .. }) => error,
+            // A disk that cannot read some sector has another copy elsewhere.
+            Err(error)
+                if error.is_damage()
+                    || matches!(&error, Error::Store(error) if error.kind == StoreErrorKind::Other) =>
+            {
+                error
+            }
             result => return result,
         };
         for other in self.repo.index().locations(id)?.into_iter().filter(|other| *other != location) {

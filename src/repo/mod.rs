@@ -19,11 +19,13 @@ pub mod chunk_reader;
 pub mod content;
 pub mod delta;
 mod frame_source;
+pub mod grouping;
 pub mod index;
 pub mod ingest;
 pub mod keyring;
 pub mod layout;
-pub mod object_cache;
+mod manifest_cache;
+mod object_cache;
 mod open;
 pub mod ordinals;
 pub mod pack_reader;
@@ -94,14 +96,15 @@ pub fn index_folder(cache: &Path, repo: &Repository) -> std::path::PathBuf {
     cache.join(repo.id().to_string()).join("index")
 }
 
-/// Where copies of a remote repository's objects are cached below the cache folder.
-pub fn objects_folder(cache: &Path, repo: &Repository) -> std::path::PathBuf {
-    cache.join(repo.id().to_string()).join("objects")
-}
-
 /// This program's name and version, as manifests record it.
 pub fn program() -> String {
     format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+/// A time as one of the calendar; the beginning of time where it has none.
+pub fn instant(time: Timestamp) -> Instant {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0);
+    Instant::new(time.secs, nanos).unwrap_or(Instant::MIN)
 }
 
 /// A time as RFC 3339 in UTC, with nanoseconds where there are any.

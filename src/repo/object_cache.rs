@@ -1,5 +1,4 @@
-//! Copies of a remote store's objects on this machine's disk: snapshots and metadata packs, which every
-//! run reads again.
+//! Copies of a remote store's objects on this machine's disk: metadata packs, which every run reads again.
 //!
 //! Objects are named after their bytes, so a copy can be told right from wrong: it is compared with its
 //! name when it comes from the store, and again when a process uses it first. A wrong one is forgotten and

@@ -3,8 +3,8 @@
 //! [`LockedRepository`] has seen a header in plain; [`Repository`] holds the keys and a config that
 //! opened with them; [`IndexedRepository`](crate::repo::IndexedRepository) knows every chunk.
 
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -18,6 +18,7 @@ use crate::format::header::{Header, ObjectKind};
 use crate::format::key_slot::{KdfParams, KeyLabel};
 use crate::id::{KeyId, RepoId};
 use crate::repo::keyring::{self, KeyInfo};
+use crate::repo::manifest_cache::ManifestCache;
 use crate::repo::object_cache::ObjectCache;
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{format_time, layout};
@@ -50,7 +51,8 @@ pub struct Repository {
     current_key: KeyId,
     config: RepoConfig,
     chunker: Chunker,
-    objects: OnceLock<ObjectCache>,
+    manifests: Option<ManifestCache>,
+    metadata: Option<ObjectCache>,
 }
 
 impl LockedRepository {
@@ -89,8 +91,7 @@ impl LockedRepository {
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
         let Self { store, .. } = self;
         let (master, current_key) = (unlocked.master, unlocked.key);
-        let objects = OnceLock::new();
-        Ok(Repository { store, keys, master, current_key, config, chunker, objects })
+        Ok(Repository { store, keys, master, current_key, config, chunker, manifests: None, metadata: None })
     }
 }
 
@@ -157,7 +158,18 @@ impl Repository {
         // stands can no other repository come to need them.
         keyring::remove_foreign(&store, id)?;
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
-        Ok(Self { store, keys, master, current_key, config, chunker, objects: OnceLock::new() })
+        Ok(Self { store, keys, master, current_key, config, chunker, manifests: None, metadata: None })
+    }
+
+    /// Keeps manifests that were read below the cache folder `cache`, for the next listing.
+    pub fn cache_manifests(&mut self, cache: &Path) {
+        let folder = cache.join(self.id().to_string()).join(layout::SNAPSHOTS);
+        self.manifests = Some(ManifestCache::new(folder));
+    }
+
+    /// Manifests that were read before, if they are kept.
+    pub(super) fn manifest_cache(&self) -> Option<&ManifestCache> {
+        self.manifests.as_ref()
     }
 
     /// Where its objects live.
@@ -165,14 +177,14 @@ impl Repository {
         &self.store
     }
 
-    /// From now on copies of snapshots and metadata are kept in `folder`, and read instead of the store.
-    pub fn cache_objects(&self, folder: PathBuf) {
-        let _ = self.objects.set(ObjectCache::new(folder));
+    /// Keeps metadata packs below the cache folder `cache`, and reads them there. For a remote store.
+    pub fn cache_metadata(&mut self, cache: &Path) {
+        self.metadata = Some(ObjectCache::new(cache.join(self.id().to_string()).join("metadata")));
     }
 
-    /// The copies, if there are any.
-    pub fn object_cache(&self) -> Option<&ObjectCache> {
-        self.objects.get()
+    /// Metadata packs that are kept on this machine, if they are.
+    pub(super) fn metadata_cache(&self) -> Option<&ObjectCache> {
+        self.metadata.as_ref()
     }
 
     /// Its id.

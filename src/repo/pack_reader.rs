@@ -32,7 +32,7 @@ fn pack_header(repo: &Repository, kind: PackKind, salt: [u8; 32]) -> Header {
 pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Result<Bytes> {
     let name = layout::pack(&pack.id)?;
     if pack.kind == PackKind::Metadata
-        && let Some(cache) = repo.object_cache()
+        && let Some(cache) = repo.metadata_cache()
     {
         // What is wrong with it, or with the pack, is found out below.
         let copied = cache.get_range(pack.id.as_bytes(), extent, || Ok(repo.store().get(&name)?));

@@ -14,7 +14,7 @@ use crate::seal::VerifiedFrame;
 
 use super::file::FileState;
 use super::plan::{self, FrameUse, Group, Piece, Plan};
-use super::session::{Session, add, is_damage};
+use super::session::{Session, add};
 use super::window::{FilePart, Gap, Window};
 
 /// Files that a task keeps open between the frames of its group.
@@ -201,7 +201,7 @@ impl Session<'_> {
             true => None,
             false => match read_extent(self.reader.repo(), &pack.record, group.extent) {
                 // Perhaps only one of the frames is affected: each is tried by itself.
-                Err(error) if is_damage(&error) => None,
+                Err(error) if error.is_damage() => None,
                 read => Some(read?),
             },
         };
@@ -217,7 +217,7 @@ impl Session<'_> {
             };
             match frame {
                 Ok(frame) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
-                Err(error) if is_damage(&error) => self.rescue(planned, pieces)?,
+                Err(error) if error.is_damage() => self.rescue(planned, pieces)?,
                 Err(error) => return Err(error),
             }
         }
@@ -305,7 +305,7 @@ impl Session<'_> {
             let mut opened = None;
             for piece in visit.iter().take_while(|_| !file.has_failed()) {
                 let chunk = match self.reader.read(&piece.id) {
-                    Err(error) if is_damage(&error) => {
+                    Err(error) if error.is_damage() => {
                         file.fail(self, &error);
                         break;
                     }

@@ -31,6 +31,7 @@ mod generated;
 mod moving_source;
 mod old_format;
 mod restore_cli;
+mod retention;
 mod round_trip;
 mod streams;
 mod tidy;

@@ -127,7 +127,7 @@ impl Shared {
 
     fn write(&self, pack: ClosedPack) -> Result<()> {
         let ClosedPack { record, parts } = pack;
-        let cache = self.repo.object_cache().filter(|_| record.kind == PackKind::Metadata);
+        let cache = self.repo.metadata_cache().filter(|_| record.kind == PackKind::Metadata);
         self.repo.store().put(&layout::pack(&record.id)?, parts.clone())?;
         if let Some(cache) = cache {
             cache.keep(record.id.as_bytes(), &parts);
