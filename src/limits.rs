@@ -312,7 +312,7 @@ pub const STORE_RUNTIME_THREADS: usize = 2;
 pub const STORE_CONNECT_TIMEOUT_S: u64 = 15;
 /// Longest time in which nothing of a request gets on. Not how long a request may take: 64 MiB need ten
 /// minutes on a slow link.
-pub const STORE_STALL_TIMEOUT_S: u64 = 90;
+pub const STORE_STALL_TIMEOUT_S: u64 = 60;
 /// Longest time in which the place answers that hands out a machine's credentials; it is next door.
 pub const STORE_METADATA_TIMEOUT_S: u64 = 3;
 /// How often a request to a remote store is sent in all: a server that restarts is back within that time.

@@ -97,8 +97,11 @@ pub fn read_directory(repo: &Repository, id: &PackId, size: u64) -> Result<PackR
             Extent::new(offset, len).ok_or_else(|| Error::damaged(&name, "its length is impossible"))?;
         Ok(repo.store().get_range(&name, extent)?)
     };
-    let head = get(0, head_len)?;
     let tail_len = size.min(PACK_TAIL_READ_BYTES);
+    if let Some(tail) = Extent::new(size - tail_len, tail_len) {
+        repo.store().prefetch(&name, tail);
+    }
+    let head = get(0, head_len)?;
     let tail = get(size - tail_len, tail_len)?;
     let footer = footer_of(&name, &head, &tail)?;
     let extent = footer.directory_extent(size).map_err(|error| decode_error(&name, error))?;

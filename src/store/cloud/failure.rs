@@ -13,7 +13,7 @@ use crate::extent::Extent;
 use crate::limits::STORE_CLOCK_SKEW_MAX_S;
 use crate::store::ObjectName;
 use crate::store::cloud::Place;
-use crate::store::failure::{from_object_store, io_source};
+use crate::store::failure::from_object_store;
 
 pub(super) use crate::store::failure::innermost;
 
@@ -61,7 +61,7 @@ pub(super) fn of(
 /// A connection that could not be made, or ended early.
 fn connection(place: &Place, error: &HttpError) -> (StoreErrorKind, String) {
     let server = || place.location.clone();
-    if let Some(tls) = tls(error) {
+    if let Some(tls) = find::<rustls::Error>(error) {
         let reason = format!("no safe connection to {}: {tls}", server());
         return match tls {
             rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
@@ -81,17 +81,16 @@ fn connection(place: &Place, error: &HttpError) -> (StoreErrorKind, String) {
     (StoreErrorKind::Transient, format!("{what}: {}", innermost(error)))
 }
 
-/// What the encryption of a connection says. An I/O error hides it from its chain of sources.
-fn tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    find::<rustls::Error>(error)
-        .or_else(|| io_source(error)?.get_ref().and_then(|inner| find::<rustls::Error>(inner)))
-}
-
 /// The first error of type `E` in the chain of sources.
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let mut current = Some(error);
     while let Some(error) = current {
         if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        // What an I/O error wraps is no source of it.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|inner| find::<E>(inner)) {
             return Some(found);
         }
         current = error.source();

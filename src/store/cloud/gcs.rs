@@ -53,7 +53,14 @@ pub(in crate::store) fn place(
             }
         }
     }
-    let objects = builder.build().map_err(|e| Error::Usage(failure::innermost(&e)))?;
+    let objects = builder.build().map_err(|e| {
+        // What a parser says could quote the secret itself.
+        let is_text = variables("GOOGLE_SERVICE_ACCOUNT_KEY").is_some();
+        Error::Usage(match is_text {
+            true => "GOOGLE_SERVICE_ACCOUNT_KEY is not the JSON text of a service account's key".to_owned(),
+            false => format!("the credentials for Google cannot be used: {}", failure::innermost(&e)),
+        })
+    })?;
     Ok(Place {
         objects: Arc::new(objects),
         creating: if conditional { Creating::Conditional } else { Creating::CheckFirst },

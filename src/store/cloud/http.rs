@@ -86,8 +86,13 @@ impl Network {
         let direction = |rate: Option<NonZeroU64>| {
             Arc::new(Direction { pace: rate.map(Pace::new), ..Direction::default() })
         };
-        let client = build(&options, false).map_err(|e| unusable(&e))?;
-        let metadata = build(&options, true).map_err(|e| unusable(&e))?;
+        let client = match build(&options, Trust::System) {
+            // Without encryption there is no need for the certificates that a small image may lack.
+            Err(_) if options.plain => build(&options, Trust::Given),
+            built => built,
+        };
+        let client = client.map_err(|e| unusable(&e))?;
+        let metadata = build(&options, Trust::Nobody).map_err(|e| unusable(&e))?;
         Ok(Self(Arc::new(Shared {
             client,
             metadata,
@@ -117,7 +122,17 @@ impl Network {
     }
 }
 
-fn build(options: &NetworkOptions, metadata: bool) -> reqwest::Result<reqwest::Client> {
+/// Whose certificates are trusted.
+enum Trust {
+    /// The system's, and those that were given.
+    System,
+    /// Those that were given.
+    Given,
+    /// None: for the places where a machine asks for credentials, in plain.
+    Nobody,
+}
+
+fn build(options: &NetworkOptions, trust: Trust) -> reqwest::Result<reqwest::Client> {
     let mut builder = reqwest::ClientBuilder::new()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(options.connect_timeout)
@@ -131,13 +146,15 @@ fn build(options: &NetworkOptions, metadata: bool) -> reqwest::Result<reqwest::C
     for pem in &options.authorities {
         authorities.extend(reqwest::Certificate::from_pem_bundle(pem)?);
     }
-    if metadata {
-        let limit = Duration::from_secs(STORE_METADATA_TIMEOUT_S);
-        // These are reached directly, in plain, and at once, or not at all.
-        builder = builder.no_proxy().connect_timeout(limit).timeout(limit).tls_certs_only([]);
-    } else {
-        builder = builder.tls_certs_merge(authorities).https_only(!options.plain);
-    }
+    builder = match trust {
+        Trust::System => builder.tls_certs_merge(authorities).https_only(!options.plain),
+        Trust::Given => builder.tls_certs_only(authorities).https_only(!options.plain),
+        Trust::Nobody => {
+            let limit = Duration::from_secs(STORE_METADATA_TIMEOUT_S);
+            // Reached directly and at once, or not at all.
+            builder.no_proxy().connect_timeout(limit).timeout(limit).tls_certs_only([])
+        }
+    };
     builder.build()
 }
 

@@ -21,7 +21,9 @@ pub fn open(location: &str, options: &[&str], variables: &[(&str, &str)]) -> Arc
     .unwrap()
 }
 
-const S3_VARIABLES: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)];
+/// Lets the S3 server of these tests in.
+pub const S3_VARIABLES: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)];
 
 #[test]
 fn s3_keeps_the_contract() {

@@ -138,3 +138,18 @@ fn a_backup_that_lost_its_server_goes_on() {
     sandbox.restores_to(&id, &capture(&sandbox.source));
     sandbox.check_clean();
 }
+
+#[test]
+fn a_certificate_of_an_own_authority_has_to_be_named() {
+    let (server, certificate) = Server::s3_tls();
+    let sandbox = sandbox(&server);
+    sandbox.run(["init"]).exits(1).says("no safe connection").says("ca-file");
+    let file = sandbox.root().join("authority.pem");
+    fs::write(&file, certificate).unwrap();
+    let option = format!("ca-file={}", file.display());
+    sandbox.ok(["init", "-o", &option]);
+    sandbox.run(["snapshots"]).exits(1);
+    let mut command = sandbox.command(["snapshots"]);
+    command.env("AWS_CA_BUNDLE", &file);
+    crate::support::run::finish(command, None).exits(0);
+}

@@ -74,6 +74,7 @@ struct State {
 /// A server on a free port of this machine, until it is dropped.
 pub struct Server {
     pub address: SocketAddr,
+    is_encrypted: bool,
     root: Option<tempfile::TempDir>,
     state: Arc<Mutex<State>>,
     runtime: Option<Runtime>,
@@ -91,12 +92,30 @@ impl Server {
         let root = tempfile::Builder::new().prefix("backstay-s3-").tempdir().unwrap();
         std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let handler = s3_handler(root.path());
-        Self::start(handler, Some(root))
+        Self::start(handler, Some(root), None)
+    }
+
+    /// As [`s3`](Self::s3), over an encrypted connection, with the certificate that vouches for it in PEM.
+    pub fn s3_tls() -> (Self, String) {
+        let root = tempfile::Builder::new().prefix("backstay-s3-").tempdir().unwrap();
+        std::fs::create_dir(root.path().join(BUCKET)).unwrap();
+        let handler = s3_handler(root.path());
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        (Self::start(handler, Some(root), Some(acceptor)), made.cert.pem())
     }
 
     /// An S3 server over a folder that stays.
     pub fn s3_at(root: &Path) -> Self {
-        Self::start(s3_handler(root), None)
+        Self::start(s3_handler(root), None, None)
     }
 
     /// A WebDAV server with an empty folder.
@@ -118,16 +137,21 @@ impl Server {
                 Ok(dav.handle(request).await.map(|body| body.map_err(BoxError::from).boxed_unsync()))
             })
         });
-        Self::start(handler, Some(root))
+        Self::start(handler, Some(root), None)
     }
 
-    fn start(handler: Handler, root: Option<tempfile::TempDir>) -> Self {
+    fn start(
+        handler: Handler,
+        root: Option<tempfile::TempDir>,
+        tls: Option<tokio_rustls::TlsAcceptor>,
+    ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
+        let is_encrypted = tls.is_some();
         let serving = Arc::clone(&state);
         let path = root.as_ref().map(|root| root.path().to_owned());
         runtime.spawn(async move {
@@ -136,17 +160,23 @@ impl Server {
                 let Ok((socket, _)) = listener.accept().await else { continue };
                 socket.set_nodelay(true).unwrap();
                 let (handler, state) = (Arc::clone(&handler), Arc::clone(&serving));
-                let path = path.clone();
+                let (path, tls) = (path.clone(), tls.clone());
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(move |request| {
                         serve(Arc::clone(&handler), Arc::clone(&state), path.clone(), request)
                     });
                     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(socket), service).await;
+                    match tls {
+                        None => drop(builder.serve_connection(TokioIo::new(socket), service).await),
+                        Some(tls) => {
+                            let Ok(socket) = tls.accept(socket).await else { return };
+                            drop(builder.serve_connection(TokioIo::new(socket), service).await);
+                        }
+                    }
                 });
             }
         });
-        Self { address, root, state, runtime: Some(runtime) }
+        Self { address, is_encrypted, root, state, runtime: Some(runtime) }
     }
 
     /// Closes all connections and takes no more.
@@ -157,7 +187,7 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http{}://{}", if self.is_encrypted { "s" } else { "" }, self.address)
     }
 
     /// The folder that holds everything.
