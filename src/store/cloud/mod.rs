@@ -182,6 +182,7 @@ impl CloudStore {
     ) -> object_store::Result<()> {
         let part = webdav::Mover::part(path)
             .map_err(|e| object_store::Error::Generic { store: "WebDAV", source: Box::new(e) })?;
+        mover.prepare(path).await?;
         let written = match self.place.objects.put(&part, payload).await {
             Ok(_) => mover.rename(&part, path, replace).await,
             Err(e) => Err(e),

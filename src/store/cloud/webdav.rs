@@ -1,5 +1,6 @@
 //! Folders that a web server offers by WebDAV.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -8,6 +9,7 @@ use object_store::client::{HttpError, HttpErrorKind, HttpRequestBody, HttpServic
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{ClientOptions, RetryConfig};
+use parking_lot::Mutex;
 
 use crate::env::fill_random;
 use crate::error::{Error, Result};
@@ -45,7 +47,7 @@ pub(in crate::store) fn place(url: &str, network: &Network) -> Result<Place> {
     let top = top.parse().map_err(|_| Error::Usage("this is not the address of a web server".to_owned()))?;
     Ok(Place {
         objects: Arc::new(objects),
-        creating: Creating::ByMove(Mover { carrier: network.connector(), top }),
+        creating: Creating::ByMove(Mover { carrier: network.connector(), top, folders: Mutex::default() }),
         prefix: path,
         location: url.to_owned(),
         has_folders: true,
@@ -60,6 +62,8 @@ pub(super) const PART_SUFFIX: &str = ".part";
 pub(super) struct Mover {
     carrier: Carrier,
     top: reqwest::Url,
+    /// Folders that were made, or found.
+    folders: Mutex<HashSet<String>>,
 }
 
 impl Mover {
@@ -68,6 +72,39 @@ impl Mover {
         let mut random = [0; 8];
         fill_random(&mut random)?;
         Ok(Path::from(format!("{path}.{}{PART_SUFFIX}", hex::encode(random))))
+    }
+
+    /// Makes the folder of `path`, and those above it. A server that misses the folder of what it is sent
+    /// may break the connection before its answer is read.
+    pub(super) async fn prepare(&self, path: &Path) -> object_store::Result<()> {
+        let parts: Vec<_> = path.parts().map(|part| part.as_ref().to_owned()).collect();
+        let mut missing = Vec::new();
+        for len in (1..parts.len()).rev() {
+            let folder = parts.iter().take(len).fold(Path::default(), |path, part| path.join(part.as_str()));
+            if self.folders.lock().contains(folder.as_ref()) {
+                break;
+            }
+            match self.make_folder(&folder).await? {
+                true => break,
+                false => missing.push(folder),
+            }
+        }
+        for folder in missing.iter().rev() {
+            self.make_folder(folder).await?;
+        }
+        Ok(())
+    }
+
+    /// False if a folder above it is missing.
+    async fn make_folder(&self, folder: &Path) -> object_store::Result<bool> {
+        let request = http::Request::builder().method("MKCOL").uri(self.url(folder));
+        let request = request.body(HttpRequestBody::empty());
+        let request = request.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e)).map_err(generic)?;
+        let made = self.carrier.call(request).await.map_err(generic)?.status().is_success();
+        if made {
+            self.folders.lock().insert(folder.to_string());
+        }
+        Ok(made)
     }
 
     /// Renames `from` to `to`; over what is there only if it may `replace` it.
