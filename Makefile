@@ -43,7 +43,7 @@ test: needs servers
 	$(CARGO) test --release
 
 test-long: needs servers
-	$(CARGO) test --release -- --include-ignored
+	BACKSTAY_SIM_SEEDS=2000000 $(CARGO) test --release -- --include-ignored
 
 bench: needs
 	$(CARGO) bench

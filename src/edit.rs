@@ -3,6 +3,8 @@
 //! A manifest never changes; an edit publishes another one that says which it `replaces`, and deletes the
 //! old one. Listings show either the old or the new one, at any moment.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::env::Timestamp;
@@ -10,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::id::SnapshotId;
 use crate::observe::StopFlag;
+use crate::repo::coord::Coordination;
 use crate::repo::grouping::series_after;
 use crate::repo::snapshots::{self, Snapshot, SnapshotList};
 use crate::repo::{self, Repository};
@@ -79,6 +82,24 @@ impl Change {
 /// If the store fails, if a snapshot was forgotten meanwhile, or if `stop` is set. What was edited is, the
 /// rest is untouched.
 pub fn run(
+    repo: &Arc<Repository>,
+    list: &SnapshotList,
+    chosen: &[Snapshot],
+    change: &Change,
+    dry_run: bool,
+    stop: &StopFlag,
+    edited: &mut dyn FnMut(&Edited),
+) -> Result<()> {
+    // Without a witness: while one takes the place of another, nothing is deleted.
+    let lease = if dry_run { None } else { Coordination::new(repo).read("tag", Vec::new(), None) };
+    let result = edit(repo, list, chosen, change, dry_run, stop, edited);
+    if let Some(lease) = lease {
+        lease.close(&result);
+    }
+    result
+}
+
+fn edit(
     repo: &Repository,
     list: &SnapshotList,
     chosen: &[Snapshot],

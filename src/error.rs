@@ -1,7 +1,10 @@
 //! The library's errors: what happened, in types; the words for people are made in `cli`.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, io};
+
+use crate::env::Timestamp;
 
 /// Result of everything that can fail in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,10 +30,35 @@ pub enum ErrorKind {
     Io,
     /// A command whose output was to be stored failed.
     Command,
+    /// Somebody else is at it: try again later.
+    Busy,
     /// The user asked to stop.
     Interrupted,
     /// A bug in backstay.
     Internal,
+}
+
+/// Who is at work on a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// What it does, such as "backup".
+    pub operation: String,
+    /// On which host.
+    pub host: String,
+    /// As which user.
+    pub user: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since when, by the store's clock.
+    pub since: Timestamp,
+    /// How long it did not give a sign of life, by the store's clock.
+    pub silent: Duration,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}@{} (process {})", self.operation, self.user, self.host, self.pid)
+    }
 }
 
 /// Why an operation failed.
@@ -101,6 +129,17 @@ pub enum Error {
         /// "exited with status 1", "was killed by signal 9", ...
         outcome: String,
     },
+    /// Other maintenance is going on in the repository.
+    #[error("the repository is busy: {holder}")]
+    Busy {
+        /// Who is at it.
+        holder: Holder,
+        /// How long after its last sign of life it is passed over.
+        expires: Duration,
+    },
+    /// The lease could not be renewed in time: what was done may not count.
+    #[error("the lease was lost: {0}")]
+    LeaseLost(String),
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -122,6 +161,8 @@ impl Error {
             Self::Store(_) => ErrorKind::Store,
             Self::Io { .. } | Self::Index(_) => ErrorKind::Io,
             Self::Command { .. } => ErrorKind::Command,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::LeaseLost(_) => ErrorKind::Store,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Internal(_) => ErrorKind::Internal,
         }

@@ -291,6 +291,40 @@ pub const CHECK_MISSING_KEPT: usize = 100_000;
 /// Packs whose directories are read together when an index is rebuilt.
 pub const REBUILD_BATCH_PACKS: usize = 64;
 
+// --- pruning -----------------------------------------------------------------------------------
+
+/// Percent of a repository's packs that a prune leaves unused unless told otherwise: the last few percent
+/// would cost most to free.
+pub const PRUNE_MAX_UNUSED_PERCENT: f64 = 5.0;
+/// A pack below its target size divided by this is small.
+pub const PRUNE_SMALL_PACK_PARTS: u64 = 4;
+/// So many small packs of a kind are put together: two months of daily backups. Fewer cost nothing that
+/// writing them anew would gain.
+pub const PRUNE_SMALL_PACKS_MIN: usize = 64;
+/// A frame of which at least so many percent are needed is copied as it is: compressing it again would cost
+/// more than it frees.
+pub const PRUNE_COPY_PERCENT: u64 = 90;
+/// Chunks that only deltas need, of which a prune looks whether plain frames would take less, some 40 bytes
+/// each. With more it does not look.
+pub const PRUNE_REBASE_CHUNKS_MAX: usize = 500_000;
+/// Index segments smaller than this share of the largest are small.
+pub const PRUNE_SMALL_SEGMENT_PARTS: usize = 4;
+/// So many small index segments are merged.
+pub const PRUNE_SEGMENTS_MERGE_MIN: usize = 8;
+/// Objects that are deleted at once.
+pub const DELETE_THREADS: usize = 8;
+/// Bytes of the reserve of a repository: room for the lease, the condemned packs and the segment of a prune
+/// on a full disk.
+pub const RESERVE_BYTES: usize = MIB;
+
+/// Bytes that a prune writes anew at first on a full disk: they fit into the reserve, with room left for the
+/// condemned packs and the segment that drops them.
+pub const PRUNE_FULL_REPACK_BYTES: u64 = 256 * KIB as u64;
+/// How much more it writes anew in each next round, by the room that was made.
+pub const PRUNE_FULL_REPACK_GROWTH: u64 = 4;
+/// Rounds of a prune on a full disk: enough for what is written anew to grow beyond any disk.
+pub const PRUNE_FULL_ROUNDS: u32 = 20;
+
 // --- stores ------------------------------------------------------------------------------------
 
 /// How often a store request that failed for a passing reason is sent in all.
@@ -329,6 +363,25 @@ pub const STORE_PACE_BURST_MS: u64 = 100;
 pub const STORE_CLOCK_SKEW_MAX_S: u64 = 5 * 60;
 /// Bytes of a credentials or configuration file of a cloud's own tools that are read.
 pub const STORE_PROFILE_MAX_BYTES: u64 = MIB as u64;
+// --- leases and prune --------------------------------------------------------------------------
+
+/// A lease that was not renewed for so long is in force no more. A run that can reach its store renews it
+/// six times in this time.
+pub const LEASE_SECONDS: u64 = 30 * 60;
+/// Leases are renewed after this part of their time.
+pub const LEASE_RENEWALS: u32 = 6;
+/// After a failed renewal the next one is tried this soon.
+pub const LEASE_RETRY_SECONDS: u64 = 10;
+/// Most leases that are read: a hostile store must not take all memory.
+pub const LEASES_MAX: usize = 10_000;
+/// Most packs of one generation: 32 bytes each.
+pub const GC_PACKS_MAX: usize = 1_000_000;
+/// Longest note about who made a generation.
+pub const GC_NOTE_MAX_BYTES: usize = 64 * KIB;
+/// Packs that are deleted between two looks at the own lease.
+pub const GC_DELETE_BATCH_PACKS: usize = 64;
+/// Pause between two looks at who has acknowledged a generation.
+pub const GC_WAIT_SECONDS: u64 = 5;
 
 // --- reporting ---------------------------------------------------------------------------------
 

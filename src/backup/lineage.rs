@@ -46,13 +46,13 @@ impl Lineage {
         if self.is_whole {
             return Ok(true);
         }
-        let index = reader.repo().index();
+        let repo = reader.repo();
         let mut ids: Vec<ChunkId> = Vec::new();
         let mut all_there = true;
         let walked = for_each_chunk(reader, content, &mut |id, _| {
             ids.push(*id);
             if ids.len() >= LOOKUP_BATCH {
-                all_there &= !index.lookup_many(&ids)?.contains(&None);
+                all_there &= !repo.refer_many(&ids)?.contains(&None);
                 ids.clear();
             }
             Ok(())
@@ -61,7 +61,7 @@ impl Lineage {
             Err(Error::Damaged { .. }) => return Ok(false),
             walked => walked?,
         }
-        Ok(all_there && !index.lookup_many(&ids)?.contains(&None))
+        Ok(all_there && !repo.refer_many(&ids)?.contains(&None))
     }
 
     /// Marks `snapshot`, which was just made, as whole. Only losses while it was made are not seen, and

@@ -135,6 +135,13 @@ impl Ancestry {
         })
     }
 
+    /// Stands on nothing.
+    pub fn none(names: &[String], options: &BackupOptions) -> Self {
+        let series = options.group_by.series(&options.host, names, &options.tags);
+        let since_full = SinceFull::default().and_one(SnapshotKind::Full);
+        Self { series, kind: SnapshotKind::Full, parent: None, base: None, since_full, expected: None }
+    }
+
     /// The series' name.
     pub fn series(&self) -> &str {
         &self.series

@@ -394,7 +394,13 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let changed = directory.changed.load(Ordering::Relaxed);
         let listing = match &directory.previous {
             // Nothing in it differs: its listing is the parent's, byte for byte.
-            Some(previous) if is_only && !changed => previous.clone(),
+            Some(previous)
+                if is_only
+                    && !changed
+                    && self.context.lineage.is_stored(&self.context.reader, previous)? =>
+            {
+                previous.clone()
+            }
             _ => {
                 let (mut encoded, mut scratch) = (Vec::new(), Vec::new());
                 for entry in window.into_iter().flatten() {

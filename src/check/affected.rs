@@ -87,7 +87,7 @@ impl Search<'_> {
         let mut path: Vec<EntryName> = Vec::new();
         let mut stack: Vec<Level> = Vec::new();
         match self.level(root, found)? {
-            Step::Down(level) => stack.push(level),
+            Step::Down(level) => stack.push(*level),
             Step::Known => {}
             Step::Lost => found.add_dir(&path, None),
         }
@@ -115,7 +115,7 @@ impl Search<'_> {
                 Node::Directory(content) => match self.level(content, found)? {
                     Step::Down(below) if path.len() < TREE_DEPTH_MAX => {
                         path.push(entry.name);
-                        stack.push(below);
+                        stack.push(*below);
                     }
                     Step::Known => {}
                     Step::Down(_) | Step::Lost => found.add_dir(&path, Some(&entry.name)),
@@ -160,7 +160,9 @@ impl Search<'_> {
             return Ok(Step::Known);
         }
         match ListingReader::new(Arc::clone(self.reader), listing) {
-            Ok(entries) => Ok(Step::Down(Level { entries, ordinal, fingerprint, before: found.losses() })),
+            Ok(entries) => {
+                Ok(Step::Down(Box::new(Level { entries, ordinal, fingerprint, before: found.losses() })))
+            }
             Err(Error::Damaged { .. }) => Ok(Step::Lost),
             Err(error) => Err(error),
         }
@@ -203,7 +205,7 @@ impl Search<'_> {
 }
 
 enum Step {
-    Down(Level),
+    Down(Box<Level>),
     /// What is lost below it was counted.
     Known,
     Lost,

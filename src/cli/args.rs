@@ -9,8 +9,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
-    backup, cache, cat, check, completions, docs, dump, forget, init, key, ls, man, rebuild_index, restore,
-    rewrite, snapshots, stats, tag, version,
+    backup, cache, cat, check, completions, docs, dump, forget, init, key, ls, man, prune, rebuild_index,
+    restore, rewrite, snapshots, stats, tag, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -139,6 +139,7 @@ pub enum Command {
     Stats(stats::StatsArgs),
     Key(key::KeyArgs),
     Cat(cat::CatArgs),
+    Prune(prune::PruneArgs),
     RebuildIndex(rebuild_index::RebuildIndexArgs),
     Cache(cache::CacheArgs),
     Completions(completions::CompletionsArgs),

@@ -10,10 +10,11 @@ use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
 use crate::observe::Observer;
 use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
+use crate::store::reserve::ReserveStore;
 use crate::store::{Store, open_store};
 
 /// What an interrupted `init`, or a repository, has at the top of its folder.
-pub const REPOSITORY_NAMES: [&str; 5] = ["config", "keys", "packs", "index", "snapshots"];
+pub const REPOSITORY_NAMES: [&str; 7] = ["config", "keys", "packs", "index", "snapshots", "leases", "gc"];
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {
@@ -34,6 +35,20 @@ pub fn open_without_copies(settings: &Settings) -> Result<Repository> {
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
     locked.unlock(&password)
+}
+
+/// As [`open`], for a command that has to free space on a full disk.
+pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
+    let store = Arc::new(ReserveStore::new(store(settings)?));
+    let locked = LockedRepository::find(store)?;
+    let password = settings.password.read()?;
+    let mut repo = locked.unlock(&password)?;
+    if repo.store().profile().is_remote
+        && let Ok(cache) = cache(settings)
+    {
+        repo.cache_metadata(&cache);
+    }
+    Ok(repo)
 }
 
 /// Opens the repository and its index.

@@ -1,12 +1,14 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::repo::test_fixture::Fixture;
 use crate::store::faulty::{Fault, FaultPlan, Request};
 
-fn list(repo: &Repository) -> SnapshotList {
+fn list(repo: &Arc<Repository>) -> SnapshotList {
     snapshots::list(repo).unwrap()
 }
 
-fn run_all(repo: &Repository, change: &Change) -> Result<Vec<Edited>> {
+fn run_all(repo: &Arc<Repository>, change: &Change) -> Result<Vec<Edited>> {
     let mut all = snapshots::list(repo)?;
     if let Some((_, error)) = all.errors.pop() {
         return Err(error);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::target::TargetFile;
 use crate::limits::{RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
 use crate::repo::pack_reader::{OpenPack, frame_entry, prefetch_extent, read_extent};
@@ -91,9 +91,9 @@ impl Session<'_> {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
             let index = self.reader.repo().index();
-            let mut locations = index.lookup_many(&ids)?;
+            let mut locations = self.reader.repo().places_to_read(&ids)?;
             if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
-                locations = index.lookup_many(&ids)?;
+                locations = self.reader.repo().places_to_read(&ids)?;
             }
             planned.plan = plan::plan(&window.parts, &locations, &mut |no| index.pack(no))?;
             for (file, id) in &planned.plan.missing {
@@ -192,7 +192,14 @@ impl Session<'_> {
     }
 
     fn try_group(&self, planned: &Planned, group: &Group) -> Result<()> {
-        let pack = self.reader.open_pack(group.pack)?;
+        let pack = match self.reader.open_pack(group.pack) {
+            // A prune has dropped it since: its chunks lie elsewhere.
+            Err(Error::NotFound { .. }) => {
+                let frames = group.frames.iter().take_while(|_| !self.is_stopped());
+                return frames.map(|frame| self.rescue(planned, planned.pieces(&frame.pieces))).collect();
+            }
+            pack => pack?,
+        };
         let cached = match group.frames.as_slice() {
             [frame] if !frame.is_used_up => self.reader.cached_frame(group.pack, frame.number),
             _ => None,

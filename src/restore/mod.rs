@@ -45,6 +45,7 @@ use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{self, Found};
+use crate::repo::coord::{Coordination, Witness};
 
 pub use options::{Overwrite, RestoreOptions, RestoreReport};
 
@@ -73,6 +74,29 @@ pub fn run(
     observer.phase(Phase::Restoring, 0, 0);
     // Where it is refused, a very deep tree reports the directories that it could not open.
     raise_open_files_limit();
+    let lease = match options.dry_run {
+        true => None,
+        false => {
+            let witness = Arc::clone(&repo) as Arc<dyn Witness>;
+            Coordination::new(repo.repository()).read("restore", vec![root.clone()], Some(witness))
+        }
+    };
+    let result = run_all(repo, root, path, target, options, observer, stop);
+    if let Some(lease) = lease {
+        lease.end();
+    }
+    result
+}
+
+fn run_all(
+    repo: Arc<IndexedRepository>,
+    root: &Content,
+    path: &[EntryName],
+    target: &Path,
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RestoreReport> {
     let listings = Arc::new(ChunkReader::adopting(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
     let found = match path {
         [] => Found::Root(root.clone()),

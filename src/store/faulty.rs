@@ -341,6 +341,10 @@ impl<S: Store> Store for FaultyStore<S> {
         Ok(())
     }
 
+    fn ends_with_process(&self) -> bool {
+        self.inner.ends_with_process()
+    }
+
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let fault = self.begin(Request::Delete, name.as_str())?;
         if is(fault, Fault::Ignore) {

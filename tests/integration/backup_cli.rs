@@ -228,7 +228,7 @@ fn what_was_read_again_and_is_the_same_counts_as_unchanged() {
 
 #[test]
 fn of_many_files_that_are_stored_again_the_first_are_named() {
-    let nodes: Vec<_> = (0..40).map(|n| noise(&format!("f{n}"), n, 1000)).collect();
+    let nodes: Vec<_> = (0..40).map(|n| noise(format!("f{n}"), n, 1000)).collect();
     let sandbox = Sandbox::with(&nodes);
     sandbox.backup();
     let largest = sandbox.objects().into_iter().max_by_key(|(_, size)| *size).unwrap().0;

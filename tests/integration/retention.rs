@@ -187,9 +187,10 @@ fn a_snapshot_that_cannot_be_read_is_named_and_kept() {
     assert_eq!(sandbox.snapshot_ids(), set(&[&ids[1], &ids[2]]));
     sandbox.run(["tag", "--add", "a"]).exits(1).says(&ids[2]).says("1 snapshot changed");
     // By its name it can go, but not by one that may mean another.
-    let twin = sandbox.repo.join("snapshots").join(format!("{}{}", &ids[1][..60], "0000"));
+    let tagged = sandbox.snapshot_ids().into_iter().find(|id| *id != ids[2]).unwrap();
+    let twin = sandbox.repo.join("snapshots").join(format!("{}0000", &tagged[..60]));
     fs::write(&twin, "damaged").unwrap();
-    sandbox.run(["forget", &ids[1][..12]]).exits(2).says("the beginning of several");
+    sandbox.run(["forget", &tagged[..12]]).exits(2).says("the beginning of several");
     sandbox.ok(["forget", twin.file_name().unwrap().to_str().unwrap()]).says("1 snapshot forgotten");
     sandbox.ok(["forget", &ids[2][..12]]).says("1 snapshot forgotten");
     assert!(!path.exists());
@@ -401,11 +402,11 @@ fn listing_again_reads_no_manifest() {
 /// Any order of backups of all kinds, edits and forgets: what is left restores, byte for byte.
 #[test]
 fn whatever_is_forgotten_the_rest_restores() {
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let sandbox = Sandbox::with(&[noise("data", seed, 400_000), file("small", "x")]);
         let mut rng = Rng::new(seed);
         let mut left = BTreeMap::new();
-        for step in 0..14u64 {
+        for step in 0..10u64 {
             let at = usize::try_from(rng.below(390_000)).unwrap();
             let mut data = fs::read(sandbox.source.join("data")).unwrap();
             data[at..at + 100].copy_from_slice(&random(seed * 100 + step, 100));

@@ -261,6 +261,7 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
         no_verify: args.no_verify,
         no_delta: args.no_delta,
         parent: args.parent.as_ref().map(find).transpose()?,
+        coordination: None,
         protect: repository.into_iter().chain(settings.cache().ok()).collect(),
     };
     options.check()?;

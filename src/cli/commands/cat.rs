@@ -12,8 +12,9 @@ use crate::format::directory::{Codec, FrameEntry};
 use crate::format::pack::PackKind;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, PackId, SegmentId};
+use crate::repo::coord::{Coordination, LeaseView};
 use crate::repo::snapshots::Snapshot;
-use crate::repo::{Repository, layout, pack_reader, segments};
+use crate::repo::{Repository, format_time, layout, pack_reader, segments};
 use crate::store::ListItem;
 
 /// Print an object of the repository, decrypted and decoded
@@ -43,6 +44,10 @@ enum Object {
         #[arg(value_name = "PACK")]
         id: String,
     },
+    /// Who is at work on the repository: all leases
+    Leases,
+    /// Packs that a prune has condemned and not deleted yet: all generations
+    Gc,
     /// An index segment: which packs it lists
     Index {
         /// An id, or its beginning; all segments' ids are printed without one
@@ -64,6 +69,8 @@ pub fn run(settings: &Settings, args: &CatArgs) -> Result<Outcome, Failure> {
             output::print_json(&value)?;
         }
         Object::Pack { id } => output::print_json(&pack(&find_pack(&repo, id)?))?,
+        Object::Leases => output::print_json(&leases(&Coordination::new(&repo))?)?,
+        Object::Gc => output::print_json(&generations(&Coordination::new(&repo))?)?,
         Object::Index { id: None } => {
             let (ids, _) = segments::ids(&repo)?;
             output::print_json(&ids.iter().map(SegmentId::to_hex).collect::<Vec<_>>())?;
@@ -76,6 +83,30 @@ pub fn run(settings: &Settings, args: &CatArgs) -> Result<Outcome, Failure> {
         }
     }
     Ok(Outcome::Done)
+}
+
+fn leases(coordination: &Coordination) -> Result<Vec<Value>> {
+    let lease = |lease: &LeaseView| {
+        json!({
+            "id": lease.id.to_hex(),
+            "started": format_time(lease.started()),
+            "renewed": format_time(lease.newest),
+            // Nothing where it cannot be read.
+            "says": lease.record,
+        })
+    };
+    Ok(coordination.leases()?.iter().map(lease).collect())
+}
+
+fn generations(coordination: &Coordination) -> Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for id in coordination.generation_ids()? {
+        if let Some(packs) = coordination.generation(&id)? {
+            let packs: Vec<String> = packs.iter().map(PackId::to_hex).collect();
+            all.push(json!({"id": id.to_hex(), "packs": packs}));
+        }
+    }
+    Ok(all)
 }
 
 fn find_pack(repo: &Repository, prefix: &str) -> Result<PackRecord> {

@@ -1,5 +1,7 @@
 //! `backstay rewrite`
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
 
@@ -62,7 +64,7 @@ pub fn edit(
     change: &Change,
     dry_run: bool,
 ) -> Result<Outcome, Failure> {
-    let repo = session::open(settings)?;
+    let repo = Arc::new(session::open(settings)?);
     let list = snapshots::list(&repo)?;
     if specs.is_empty() {
         warn_of_unreadable(settings, &list, output::warn);
