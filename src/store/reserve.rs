@@ -12,7 +12,7 @@ use crate::env::fill_random;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::RESERVE_BYTES;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, Traffic};
 
 /// What the reserve is called.
 pub const RESERVE: &str = "reserve";
@@ -88,6 +88,14 @@ impl Store for ReserveStore {
         self.inner.location()
     }
 
+    fn profile(&self) -> StoreProfile {
+        self.inner.profile()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.inner.traffic()
+    }
+
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         self.write(name, parts, &|parts| self.inner.put(name, parts))
     }
@@ -102,6 +110,10 @@ impl Store for ReserveStore {
 
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
         self.inner.get_range(name, extent)
+    }
+
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        self.inner.prefetch(name, extent);
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
