@@ -13,24 +13,24 @@ use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, FRAME_PREFIX_MAX_B
 use crate::repo::IndexedRepository;
 use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{self, OpenPack};
-use crate::seal::VerifiedFrame;
+use crate::seal::{OpenedFrame, VerifiedFrame};
 
 /// Frames that were decoded lately, bounded by their bytes.
 struct FrameCache {
-    frames: LruCache<(PackNo, u32), Arc<VerifiedFrame>>,
+    frames: LruCache<(PackNo, u32), Arc<OpenedFrame>>,
     bytes: usize,
     max_bytes: usize,
 }
 
 impl FrameCache {
-    fn keep(&mut self, place: (PackNo, u32), frame: &Arc<VerifiedFrame>) {
-        self.bytes += frame.bytes().len();
+    fn keep(&mut self, place: (PackNo, u32), frame: &Arc<OpenedFrame>) {
+        self.bytes += frame.len();
         if let Some(old) = self.frames.put(place, Arc::clone(frame)) {
-            self.bytes -= old.bytes().len();
+            self.bytes -= old.len();
         }
         while self.bytes > self.max_bytes && self.frames.len() > 1 {
             match self.frames.pop_lru() {
-                Some((_, old)) => self.bytes -= old.bytes().len(),
+                Some((_, old)) => self.bytes -= old.len(),
                 None => break,
             }
         }
@@ -46,9 +46,9 @@ pub struct ChunkReader {
     packs: Mutex<LruCache<PackNo, Arc<OpenPack>>>,
 }
 
-/// The plaintext of a chunk, inside the frame it came in.
+/// The plaintext of a chunk, checked, inside the frame it came in.
 pub struct ChunkBytes {
-    frame: Arc<VerifiedFrame>,
+    frame: Arc<OpenedFrame>,
     range: Range<usize>,
 }
 
@@ -163,6 +163,10 @@ impl ChunkReader {
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
         let frame = self.frame(&pack, location.pack, slot.frame, effort)?;
         let start = slot.offset as usize;
+        let entry = pack_reader::frame_entry(&pack.record, slot.frame)?;
+        frame
+            .chunk(self.repo.keys(), entry, slot.chunk as usize, start)
+            .map_err(|error| pack_reader::frame_error(&pack.record, slot.frame, error))?;
         Ok(ChunkBytes { frame, range: start..start + slot.len as usize })
     }
 
@@ -182,7 +186,7 @@ impl ChunkReader {
         no: PackNo,
         number: u32,
         effort: &mut Effort,
-    ) -> Result<Arc<VerifiedFrame>> {
+    ) -> Result<Arc<OpenedFrame>> {
         if let Some(frame) = self.cached_frame(no, number) {
             return Ok(frame);
         }
@@ -194,18 +198,25 @@ impl ChunkReader {
     }
 
     /// A frame that was decoded lately.
-    pub fn cached_frame(&self, no: PackNo, number: u32) -> Option<Arc<VerifiedFrame>> {
+    pub fn cached_frame(&self, no: PackNo, number: u32) -> Option<Arc<OpenedFrame>> {
         self.frames.lock().frames.get(&(no, number)).map(Arc::clone)
     }
 
     /// Keeps a decoded frame for neighbours.
-    pub fn keep_frame(&self, no: PackNo, number: u32, frame: &Arc<VerifiedFrame>) {
+    pub fn keep_frame(&self, no: PackNo, number: u32, frame: &Arc<OpenedFrame>) {
         self.frames.lock().keep((no, number), frame);
     }
 
     /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
     pub fn decode(&self, pack: &OpenPack, number: u32, sealed: &[u8]) -> Result<VerifiedFrame> {
-        self.decode_below(pack, number, sealed, &mut Effort::default())
+        self.verified(pack, number, Arc::new(self.decode_below(pack, number, sealed, &mut Effort::default())?))
+    }
+
+    /// A frame with all its chunks checked.
+    pub fn verified(&self, pack: &OpenPack, number: u32, frame: Arc<OpenedFrame>) -> Result<VerifiedFrame> {
+        let entry = pack_reader::frame_entry(&pack.record, number)?;
+        VerifiedFrame::new(frame, self.repo.keys(), entry)
+            .map_err(|error| pack_reader::frame_error(&pack.record, number, error))
     }
 
     fn decode_below(
@@ -214,10 +225,10 @@ impl ChunkReader {
         number: u32,
         sealed: &[u8],
         effort: &mut Effort,
-    ) -> Result<VerifiedFrame> {
+    ) -> Result<OpenedFrame> {
         let entry = pack_reader::frame_entry(&pack.record, number)?;
         let prefix = self.prefix(pack, entry, number, effort)?;
-        pack_reader::open_frame(&self.repo, &pack.record, &pack.key, number, sealed, &prefix)
+        pack_reader::unseal_frame(&pack.record, &pack.key, number, sealed, &prefix)
     }
 
     /// The plaintexts of a frame's bases, one after another.

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::target::TargetFile;
-use crate::limits::{RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
-use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent};
-use crate::seal::VerifiedFrame;
+use crate::format::segment::PackRecord;
+use crate::id::ChunkId;
+use crate::limits::{FRAME_PREFIX_MAX_BYTES, RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
+use crate::repo::index::{Index, Location, PackNo};
+use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent, unseal_frame};
+use crate::seal::{OpenedFrame, VerifiedFrame};
 
+use super::bases::Source;
 use super::file::FileState;
-use super::plan::{self, FrameUse, Group, Piece, Plan};
+use super::plan::{self, FrameUse, Group, Piece, Plan, Read};
 use super::session::{Session, add, is_damage};
 use super::window::{FilePart, Gap, Window};
 
@@ -35,6 +39,18 @@ impl Planned {
 
     fn pieces(&self, range: &Range<usize>) -> &[Piece] {
         self.plan.pieces.get(range.clone()).unwrap_or_default()
+    }
+}
+
+struct FromIndex<'a>(&'a Index);
+
+impl Source for FromIndex<'_> {
+    fn pack(&mut self, no: PackNo) -> Result<Arc<PackRecord>> {
+        self.0.pack(no)
+    }
+
+    fn lookup(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        self.0.lookup_many(ids)
     }
 }
 
@@ -69,7 +85,7 @@ impl Session<'_> {
             if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
                 locations = index.lookup_many(&ids)?;
             }
-            planned.plan = plan::plan(&window.parts, &locations, &mut |no| index.pack(no))?;
+            planned.plan = plan::plan(&window.parts, &locations, &mut FromIndex(index))?;
             for (file, id) in &planned.plan.missing {
                 if let Some(file) = planned.file(*file) {
                     file.fail(self, &crate::repo::chunk_reader::missing(id));
@@ -99,7 +115,7 @@ impl Session<'_> {
                 file.hold();
             }
         };
-        for frame in planned.plan.groups.iter().flat_map(|group| &group.frames) {
+        for frame in planned.plan.groups.iter().flat_map(|group| &group.reads).flat_map(|read| &read.frames) {
             for visit in planned.pieces(&frame.pieces).chunk_by(|a, b| a.file == b.file) {
                 visit.first().into_iter().for_each(|piece| hold(piece.file));
             }
@@ -158,37 +174,41 @@ impl Session<'_> {
     }
 
     fn group(&self, planned: &Planned, group: &Group) {
-        if let Err(error) = self.try_group(planned, group) {
-            self.end_with(error);
+        for read in &group.reads {
+            if let Err(error) = self.read(planned, read) {
+                return self.end_with(error);
+            }
         }
     }
 
-    fn try_group(&self, planned: &Planned, group: &Group) -> Result<()> {
-        let pack = self.reader.open_pack(group.pack)?;
-        let cached = match group.frames.as_slice() {
-            [frame] if !frame.is_used_up => self.reader.cached_frame(group.pack, frame.number),
+    fn read(&self, planned: &Planned, read: &Read) -> Result<()> {
+        let pack = self.reader.open_pack(read.pack)?;
+        let cached = match read.frames.as_slice() {
+            [frame] if !frame.is_used_up => self.reader.cached_frame(read.pack, frame.number),
             _ => None,
         };
-        let bytes = match cached.is_some() {
-            true => None,
-            false => match read_extent(self.reader.repo(), &pack.record, group.extent) {
+        let bytes = match cached {
+            Some(_) => None,
+            None => match read_extent(self.reader.repo(), &pack.record, read.extent) {
                 // Perhaps only one of the frames is affected: each is tried by itself.
                 Err(error) if is_damage(&error) => None,
                 read => Some(read?),
             },
         };
         let mut files = OpenFiles::default();
-        for frame_use in &group.frames {
+        for frame_use in &read.frames {
             if self.is_stopped() {
                 break;
             }
             let pieces = planned.pieces(&frame_use.pieces);
             let frame = match &cached {
                 Some(frame) => Ok(Arc::clone(frame)),
-                None => self.frame(&pack, group, frame_use, bytes.as_deref()),
+                None => self.frame(planned, &pack, read, frame_use, bytes.as_deref()),
             };
+            let frame = frame.and_then(|frame| self.give(planned, &pack, frame_use, frame));
             match frame {
-                Ok(frame) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
+                Ok(Some(frame)) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
+                Ok(None) => {}
                 Err(error) if is_damage(&error) => self.rescue(planned, pieces)?,
                 Err(error) => return Err(error),
             }
@@ -196,31 +216,76 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Decodes one frame of a group whose stored bytes are `bytes`, or are missing.
+    /// Decodes one frame of a read whose stored bytes are `bytes`, or are missing.
     fn frame(
         &self,
+        planned: &Planned,
         pack: &OpenPack,
-        group: &Group,
+        read: &Read,
         frame_use: &FrameUse,
         bytes: Option<&[u8]>,
-    ) -> Result<Arc<VerifiedFrame>> {
-        let extent = frame_entry(&pack.record, frame_use.number)?.extent;
+    ) -> Result<Arc<OpenedFrame>> {
+        let entry = frame_entry(&pack.record, frame_use.number)?;
+        let extent = entry.extent;
         let sealed = bytes.and_then(|bytes| {
-            let start = usize::try_from(extent.offset() - group.extent.offset()).ok()?;
+            let start = usize::try_from(extent.offset() - read.extent.offset()).ok()?;
             bytes.get(start..start.checked_add(usize::try_from(extent.len()).ok()?)?)
         });
-        let frame = match sealed {
-            Some(sealed) => self.reader.decode(pack, frame_use.number, sealed)?,
+        let prefix = self.prefix(planned, &entry.bases)?;
+        let reread;
+        let sealed = match sealed {
+            Some(sealed) => sealed,
             None => {
-                let sealed = read_extent(self.reader.repo(), &pack.record, extent)?;
-                self.reader.decode(pack, frame_use.number, &sealed)?
+                reread = read_extent(self.reader.repo(), &pack.record, extent)?;
+                &reread
             }
         };
-        let frame = Arc::new(frame);
+        let frame = Arc::new(unseal_frame(&pack.record, &pack.key, frame_use.number, sealed, &prefix)?);
         if !frame_use.is_used_up {
-            self.reader.keep_frame(group.pack, frame_use.number, &frame);
+            self.reader.keep_frame(read.pack, frame_use.number, &frame);
         }
         Ok(frame)
+    }
+
+    /// The plaintexts of bases, one after another. Each is asked for, even after one cannot be read: they wait.
+    fn prefix(&self, planned: &Planned, bases: &[ChunkId]) -> Result<Vec<u8>> {
+        let mut prefix = Ok(Vec::new());
+        for base in bases {
+            let waiting = planned.plan.stash.take(base);
+            prefix = prefix.and_then(|mut prefix: Vec<u8>| {
+                match waiting {
+                    Some(bytes) => prefix.extend_from_slice(&bytes),
+                    None => prefix.extend_from_slice(self.reader.read(base)?.as_slice()),
+                }
+                if prefix.len() > FRAME_PREFIX_MAX_BYTES {
+                    return Err(Error::damaged(format!("chunk {base}"), "the bases are too long"));
+                }
+                Ok(prefix)
+            });
+        }
+        prefix
+    }
+
+    /// Keeps what deltas need of a frame, and gives the whole of it if there are pieces to write.
+    fn give(
+        &self,
+        planned: &Planned,
+        pack: &OpenPack,
+        frame_use: &FrameUse,
+        frame: Arc<OpenedFrame>,
+    ) -> Result<Option<VerifiedFrame>> {
+        let entry = frame_entry(&pack.record, frame_use.number)?;
+        for gift in planned.plan.gifts.get(frame_use.gifts.clone()).unwrap_or_default() {
+            let (number, start) = (gift.chunk as usize, gift.start as usize);
+            // A wrong chunk is told when it is read for its delta.
+            if let Ok(bytes) = frame.chunk(self.reader.repo().keys(), entry, number, start) {
+                planned.plan.stash.put(&gift.id, bytes);
+            }
+        }
+        if frame_use.pieces.is_empty() {
+            return Ok(None);
+        }
+        self.reader.verified(pack, frame_use.number, frame).map(Some)
     }
 
     fn write_frame(&self, planned: &Planned, pieces: &[Piece], frame: &[u8], files: &mut OpenFiles) {

@@ -17,6 +17,7 @@
 //! are whole: what an interrupted run leaves is no file that anybody takes to be right, and the next
 //! run compares it chunk by chunk, writes what is missing and renames it.
 
+mod bases;
 mod execute;
 mod file;
 mod link_sources;

@@ -1,11 +1,13 @@
 //! What one thread is filling: what it stores one after another is decoded together.
 
-use crate::compress::compress_delta;
+use crate::compress::{compress_delta, compress_patch};
 use crate::error::Result;
 use crate::format::directory::Codec;
 use crate::format::pack::PackKind;
 use crate::id::{ChunkId, ID_LEN};
-use crate::limits::{DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES};
+use crate::limits::{
+    DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES, ZSTD_METADATA_DELTA_LEVEL, ZSTD_PATCH_LEVEL,
+};
 use crate::repo::delta::DeltaFrame;
 use crate::repo::ingest::{Ingest, with_compressor};
 use crate::seal::{EncodedFrame, PlainFrame};
@@ -77,8 +79,7 @@ impl Lane {
             return Ok(());
         }
         let mut delta = std::mem::take(&mut self.delta);
-        let level = ingest.delta_level(kind, &delta.chunks);
-        let worth = encode_delta(kind, &mut delta, level)?;
+        let worth = encode_delta(kind, &mut delta)?;
         let was_worth = worth.is_some();
         if let Some(encoded) = worth {
             ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
@@ -94,9 +95,16 @@ impl Lane {
 }
 
 /// The delta frame's bytes, unless a plain one would be about as small.
-fn encode_delta(kind: PackKind, delta: &mut DeltaFrame, level: i32) -> Result<Option<EncodedFrame>> {
+fn encode_delta(kind: PackKind, delta: &mut DeltaFrame) -> Result<Option<EncodedFrame>> {
     let raw = delta.chunks.bytes();
-    let Some(bytes) = compress_delta(raw, &delta.prefix, level) else { return Ok(None) };
+    let (codec, bytes) = match kind {
+        PackKind::Data => (Codec::Patch, compress_patch(raw, &delta.prefix, ZSTD_PATCH_LEVEL)),
+        // Ids lie between short fields that look alike everywhere: there is little to copy.
+        PackKind::Metadata => {
+            (Codec::ZstdDelta, compress_delta(raw, &delta.prefix, ZSTD_METADATA_DELTA_LEVEL))
+        }
+    };
+    let Some(bytes) = bytes else { return Ok(None) };
     // The ids of the bases stand in the pack and in an index segment.
     let cost = bytes.len() + 2 * ID_LEN * delta.bases.len();
     // What is this small needs no comparison: hardly anything compresses so well by itself.
@@ -109,5 +117,5 @@ fn encode_delta(kind: PackKind, delta: &mut DeltaFrame, level: i32) -> Result<Op
         }
     }
     let bases = std::mem::take(&mut delta.bases);
-    Ok(Some(EncodedFrame { codec: Codec::ZstdDelta, bytes, bases, depth: delta.depth }))
+    Ok(Some(EncodedFrame { codec, bytes, bases, depth: delta.depth }))
 }
