@@ -68,11 +68,16 @@ pub fn compress_patch(raw: &[u8], old: &[u8], level: i32) -> Option<Vec<u8>> {
 }
 
 /// The `raw_len` bytes that a patch makes of `old`.
-pub fn apply_patch(patch: &[u8], old: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
+pub fn apply_patch(
+    context: &mut Decompressor,
+    patch: &[u8],
+    old: &[u8],
+    raw_len: usize,
+) -> Result<Vec<u8>, DecompressError> {
     if raw_len > FRAME_RAW_MAX_BYTES || old.len() > FRAME_PREFIX_MAX_BYTES {
         return Err(DecompressError);
     }
-    patch::decode(patch, old, raw_len)
+    patch::decode(patch, old, raw_len, context)
 }
 
 /// A reusable decompressor.

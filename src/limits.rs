@@ -97,7 +97,7 @@ pub const SEALED_LEVEL: i32 = 3;
 pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
 /// zstd level of what a patch of data does not find in its bases: there is little of it.
-pub const ZSTD_PATCH_LEVEL: i32 = 9;
+pub const ZSTD_PATCH_LEVEL: i32 = 6;
 /// zstd level of metadata deltas: they are few, and mostly what an incremental of a large tree adds.
 pub const ZSTD_METADATA_DELTA_LEVEL: i32 = 9;
 /// Largest plaintext of a delta frame of several chunks: whoever reads one of them decodes them all.
@@ -109,6 +109,8 @@ pub const DELTA_GATHER_MAX_BYTES: usize = 64 * KIB;
 /// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
 /// `docs/decisions/0012`.
 pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
+/// Chunks that are looked at on the way to what a chunk at that depth goes back to.
+pub const DELTA_ROOT_STEPS: usize = 64;
 /// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does
 /// not lose the place.
 pub const DELTA_AHEAD_BYTES: u64 = 1024 * MIB as u64;

@@ -150,6 +150,11 @@ impl OpenedFrame {
         self.bytes.len()
     }
 
+    /// Bytes that a delta is based on. They may be unchecked: what is made of them is not.
+    pub fn base(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.bytes.get(range)
+    }
+
     /// The bytes of `range`, of chunks that were checked.
     pub fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
         self.bytes.get(range)
@@ -266,7 +271,7 @@ pub fn unseal_frame(
             key.open(number, opened)?;
             let result = match entry.codec {
                 Codec::ZstdDelta => decompressor.decompress_delta(opened, prefix, raw_len),
-                Codec::Patch => apply_patch(opened, prefix, raw_len),
+                Codec::Patch => apply_patch(decompressor, opened, prefix, raw_len),
                 _ => decompressor.decompress(opened, raw_len),
             };
             result.map_err(|_| FrameError::Decompress)

@@ -13,14 +13,16 @@
 //! What is compressed is one zstd frame; that of the literals refers to a prefix: the surroundings of all places
 //! in the old bytes that literals replace, which both sides find by the table.
 
-use zstd::zstd_safe::{CCtx, CParameter, DCtx};
+use zstd::zstd_safe::{CCtx, CParameter};
 
-use crate::compress::DecompressError;
+use crate::compress::{DecompressError, Decompressor};
 use crate::compress::find::{Copy, copies};
 use crate::format::wire::{Reader, put_signed_varint, put_varint};
 
 /// Old bytes around a place with literals that are shown to the compressor, on each side.
 const AROUND: usize = 128;
+/// Fewer literals than this gain nothing from their surroundings.
+const SHOW_MIN: usize = 16;
 /// Old bytes shown for one place, at most.
 const WINDOW_MAX: usize = 4096;
 /// Old bytes shown, at most.
@@ -67,11 +69,16 @@ pub fn encode(new: &[u8], old: &[u8], level: i32, tail_room: usize) -> Option<Ve
 }
 
 /// The `raw_len` bytes that `delta` makes of `old`.
-pub fn decode(delta: &[u8], old: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
-    parse(delta, old, raw_len).ok_or(DecompressError)
+pub fn decode(
+    delta: &[u8],
+    old: &[u8],
+    raw_len: usize,
+    context: &mut Decompressor,
+) -> Result<Vec<u8>, DecompressError> {
+    parse(delta, old, raw_len, context).ok_or(DecompressError)
 }
 
-fn parse(delta: &[u8], old: &[u8], raw_len: usize) -> Option<Vec<u8>> {
+fn parse(delta: &[u8], old: &[u8], raw_len: usize, context: &mut Decompressor) -> Option<Vec<u8>> {
     let mut reader = Reader::new(delta);
     let head = reader.varint("the head").ok()?;
     let count = usize::try_from(head >> 2).ok().filter(|count| *count <= COPIES_MAX)?;
@@ -80,7 +87,7 @@ fn parse(delta: &[u8], old: &[u8], raw_len: usize) -> Option<Vec<u8>> {
         let len = usize::try_from(reader.varint("a length").ok()?).ok()?;
         // Three numbers for each copy, none longer than the frame's lengths.
         let len = (len <= count * 3 * 5).then_some(len)?;
-        unzstd(reader.take(table_len, "the table").ok()?, &[], len)?
+        context.decompress(reader.take(table_len, "the table").ok()?, len).ok()?
     } else {
         reader.take(table_len, "the table").ok()?.to_vec()
     };
@@ -91,7 +98,12 @@ fn parse(delta: &[u8], old: &[u8], raw_len: usize) -> Option<Vec<u8>> {
     let stored = reader.take(reader.remaining(), "the literals").ok()?;
     let unpacked;
     let mut literals = if head & 1 != 0 {
-        unpacked = unzstd(stored, &windows(&copies, after, old), literal_len)?;
+        let windows = windows(&copies, after, old);
+        unpacked = if windows.is_empty() {
+            context.decompress(stored, literal_len).ok()?
+        } else {
+            context.decompress_delta(stored, &windows, literal_len).ok()?
+        };
         unpacked.as_slice()
     } else {
         stored
@@ -138,7 +150,7 @@ fn windows(copies: &[Copy], after: usize, old: &[u8]) -> Vec<u8> {
     let mut from = 0usize;
     let last = Copy { literals: after, from: old.len(), len: 0 };
     for copy in copies.iter().chain([&last]) {
-        if copy.literals > 0 && windows.len() < WINDOWS_MAX {
+        if copy.literals >= SHOW_MIN && windows.len() < WINDOWS_MAX {
             let start = from.saturating_sub(AROUND);
             let near = copy.from >= from && copy.from - from <= WINDOW_MAX;
             let end = if near { copy.from } else { from + copy.literals.min(WINDOW_MAX) };
@@ -170,11 +182,3 @@ fn zstd_frame(bytes: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
     (len < bytes.len()).then_some(out)
 }
 
-fn unzstd(frame: &[u8], prefix: &[u8], len: usize) -> Option<Vec<u8>> {
-    let mut context = DCtx::try_create()?;
-    if !prefix.is_empty() {
-        context.ref_prefix(prefix).ok()?;
-    }
-    let mut out = Vec::with_capacity(len);
-    (context.decompress(&mut out, frame).ok()? == len).then_some(out)
-}

@@ -1,5 +1,6 @@
 //! Reading chunks by id, with what was decoded lately kept for neighbours.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
-use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
+use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, DELTA_ROOT_STEPS, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
 use crate::repo::IndexedRepository;
 use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{self, OpenPack};
@@ -136,6 +137,26 @@ impl ChunkReader {
         }
         let bytes = self.read_at(id, &location, &mut Effort::default())?;
         Ok(Some(ShallowChunk { bytes, depth }))
+    }
+
+    /// The chunks that stand alone which a deep one goes back to, in order; none if they are too many.
+    pub fn roots(&self, id: &ChunkId) -> Result<Vec<ChunkId>> {
+        let mut roots = Vec::new();
+        let mut below = VecDeque::from([*id]);
+        for _ in 0..DELTA_ROOT_STEPS {
+            let Some(id) = below.pop_front() else { return Ok(roots) };
+            let location = self.repo.index().lookup(&id)?.ok_or_else(|| missing(&id))?;
+            let pack = self.open_pack(location.pack)?;
+            let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(&id))?;
+            let bases = &pack_reader::frame_entry(&pack.record, slot.frame)?.bases;
+            if bases.is_empty() && !roots.contains(&id) {
+                roots.push(id);
+            }
+            for base in bases.iter().filter(|base| !below.contains(base)).copied().collect::<Vec<_>>() {
+                below.push_back(base);
+            }
+        }
+        Ok(Vec::new())
     }
 
     fn read_below(&self, id: &ChunkId, effort: &mut Effort) -> Result<ChunkBytes> {

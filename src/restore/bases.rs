@@ -5,6 +5,7 @@
 //! is not there yet, is read by whoever needs it.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use crate::format::segment::PackRecord;
 use crate::id::ChunkId;
 use crate::limits::{RESTORE_BASES_BYTES, RESTORE_WINDOW_BASES};
 use crate::repo::index::{Location, PackNo};
+use crate::seal::OpenedFrame;
 
 /// What a plan asks the index.
 pub(super) trait Source {
@@ -87,7 +89,26 @@ fn bases_of(
 
 struct Waiting {
     uses: u32,
-    bytes: Option<Arc<[u8]>>,
+    base: Option<Base>,
+}
+
+/// The plaintext of a base, alone or inside its frame.
+#[derive(Debug, Clone)]
+pub(super) enum Base {
+    /// A copy of it.
+    Alone(Arc<[u8]>),
+    /// Where most of a frame is needed, the frame.
+    Inside(Arc<OpenedFrame>, Range<usize>),
+}
+
+impl Base {
+    /// The plaintext. It need not be checked: what is made of it is.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Alone(bytes) => bytes,
+            Self::Inside(frame, range) => frame.base(range.clone()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Plaintexts of bases that deltas still need; bounded by their bytes.
@@ -105,33 +126,35 @@ struct StashState {
 impl Stash {
     /// Waits for these.
     pub fn new(wanted: &HashMap<ChunkId, Wanted>) -> Self {
-        let waiting = wanted.iter().map(|(id, base)| (*id, Waiting { uses: base.uses, bytes: None }));
+        let waiting = wanted.iter().map(|(id, base)| (*id, Waiting { uses: base.uses, base: None }));
         Self { state: Mutex::new(StashState { waiting: waiting.collect(), bytes: 0 }) }
     }
 
     /// Keeps a base if a delta still needs it and there is room.
-    pub fn put(&self, id: &ChunkId, plaintext: &[u8]) {
+    pub fn put(&self, id: &ChunkId, len: usize, base: impl FnOnce() -> Option<Base>) {
         let mut state = self.state.lock();
-        let bytes = state.bytes + plaintext.len();
-        if let Some(base) = state.waiting.get_mut(id).filter(|base| base.bytes.is_none())
+        let bytes = state.bytes + len;
+        if let Some(waiting) = state.waiting.get_mut(id).filter(|waiting| waiting.base.is_none())
             && bytes <= RESTORE_BASES_BYTES
         {
-            base.bytes = Some(Arc::from(plaintext));
-            state.bytes = bytes;
+            waiting.base = base();
+            if waiting.base.is_some() {
+                state.bytes = bytes;
+            }
         }
     }
 
     /// A base, if it is here. Each delta that needs it asks once.
-    pub fn take(&self, id: &ChunkId) -> Option<Arc<[u8]>> {
+    pub fn take(&self, id: &ChunkId) -> Option<Base> {
         let mut state = self.state.lock();
-        let base = state.waiting.get_mut(id)?;
-        base.uses = base.uses.saturating_sub(1);
-        if base.uses > 0 {
-            return base.bytes.clone();
+        let waiting = state.waiting.get_mut(id)?;
+        waiting.uses = waiting.uses.saturating_sub(1);
+        if waiting.uses > 0 {
+            return waiting.base.clone();
         }
-        let bytes = state.waiting.remove(id)?.bytes?;
-        state.bytes -= bytes.len();
-        Some(bytes)
+        let base = state.waiting.remove(id)?.base?;
+        state.bytes -= base.as_slice().len();
+        Some(base)
     }
 }
 
@@ -145,15 +168,17 @@ mod tests {
         let no = crate::restore::tests::plans::number();
         let wanted = [(id(1), 2), (id(2), 1)].map(|(id, uses)| (id, Wanted { pack: no, slot: 0, uses }));
         let stash = Stash::new(&wanted.into());
-        stash.put(&id(3), b"nobody wants this");
-        assert_eq!(stash.take(&id(3)), None);
-        stash.put(&id(1), b"one");
-        assert_eq!(stash.take(&id(1)).as_deref(), Some(&b"one"[..]));
-        assert_eq!(stash.take(&id(1)).as_deref(), Some(&b"one"[..]));
-        assert_eq!(stash.take(&id(1)), None);
+        let put = |n: u8, bytes: &[u8]| stash.put(&id(n), bytes.len(), || Some(Base::Alone(Arc::from(bytes))));
+        let take = |n: u8| stash.take(&id(n)).map(|base| base.as_slice().to_vec());
+        put(3, b"nobody wants this");
+        assert_eq!(take(3), None);
+        put(1, b"one");
+        assert_eq!(take(1), Some(b"one".to_vec()));
+        assert_eq!(take(1), Some(b"one".to_vec()));
+        assert_eq!(take(1), None);
         // Who came too early has read it.
-        assert_eq!(stash.take(&id(2)), None);
-        stash.put(&id(2), b"two");
-        assert_eq!((stash.take(&id(2)), stash.state.lock().bytes), (None, 0));
+        assert_eq!(take(2), None);
+        put(2, b"two");
+        assert_eq!((take(2), stash.state.lock().bytes), (None, 0));
     }
 }

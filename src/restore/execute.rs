@@ -15,7 +15,7 @@ use crate::repo::index::{Index, Location, PackNo};
 use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent, unseal_frame};
 use crate::seal::{OpenedFrame, VerifiedFrame};
 
-use super::bases::Source;
+use super::bases::{Base, Source};
 use super::file::FileState;
 use super::plan::{self, FrameUse, Group, Piece, Plan, Read};
 use super::session::{Session, add, is_damage};
@@ -254,7 +254,7 @@ impl Session<'_> {
             let waiting = planned.plan.stash.take(base);
             prefix = prefix.and_then(|mut prefix: Vec<u8>| {
                 match waiting {
-                    Some(bytes) => prefix.extend_from_slice(&bytes),
+                    Some(base) => prefix.extend_from_slice(base.as_slice()),
                     None => prefix.extend_from_slice(self.reader.read(base)?.as_slice()),
                 }
                 if prefix.len() > FRAME_PREFIX_MAX_BYTES {
@@ -274,13 +274,16 @@ impl Session<'_> {
         frame_use: &FrameUse,
         frame: Arc<OpenedFrame>,
     ) -> Result<Option<VerifiedFrame>> {
-        let entry = frame_entry(&pack.record, frame_use.number)?;
-        for gift in planned.plan.gifts.get(frame_use.gifts.clone()).unwrap_or_default() {
-            let (number, start) = (gift.chunk as usize, gift.start as usize);
-            // A wrong chunk is told when it is read for its delta.
-            if let Ok(bytes) = frame.chunk(self.reader.repo().keys(), entry, number, start) {
-                planned.plan.stash.put(&gift.id, bytes);
-            }
+        let gifts = planned.plan.gifts.get(frame_use.gifts.clone()).unwrap_or_default();
+        let bytes: usize = gifts.iter().map(|gift| gift.len as usize).sum();
+        for gift in gifts {
+            let range = gift.start as usize..gift.start as usize + gift.len as usize;
+            planned.plan.stash.put(&gift.id, gift.len as usize, || {
+                if bytes * 2 >= frame.len() {
+                    return Some(Base::Inside(Arc::clone(&frame), range));
+                }
+                Some(Base::Alone(Arc::from(frame.base(range)?)))
+            });
         }
         if frame_use.pieces.is_empty() {
             return Ok(None);

@@ -30,10 +30,10 @@ pub(super) struct Piece {
 /// A chunk of a frame that deltas are based on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gift {
-    /// Its number in the frame.
-    pub chunk: u32,
     /// Where it begins in the frame's plaintext.
     pub start: u32,
+    /// Its length in bytes.
+    pub len: u32,
     pub id: ChunkId,
 }
 
@@ -253,8 +253,8 @@ fn add_pieces(plan: &mut Plan, frame: &FrameEntry, first_slot: u32, needs: &[Nee
             offset = offset.saturating_add(chunk.len);
         }
         let Some(part) = part else {
-            if let Some((number, start, chunk)) = at.filter(|(number, ..)| number == slot) {
-                plan.gifts.push(Gift { chunk: number - first_slot, start, id: chunk.id });
+            if let Some((_, start, chunk)) = at.filter(|(number, ..)| number == slot) {
+                plan.gifts.push(Gift { start, len: chunk.len, id: chunk.id });
             }
             continue;
         };
