@@ -113,7 +113,8 @@ impl Table {
     fn place(&self, block: &[u8; BLOCK]) -> usize {
         let value = u128::from_le_bytes(*block);
         let (low, high) = (value as u64, (value >> 64) as u64);
-        let mixed = low.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ high.wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(29);
+        let mixed = low.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ high.wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(29);
         (mixed.wrapping_mul(0x1656_67b1_9e37_79f9) >> self.shift) as usize
     }
 

@@ -15,9 +15,10 @@
 
 use zstd::zstd_safe::{CCtx, CParameter};
 
-use crate::compress::{DecompressError, Decompressor};
 use crate::compress::find::{Copy, copies};
+use crate::compress::{DecompressError, Decompressor};
 use crate::format::wire::{Reader, put_signed_varint, put_varint};
+use crate::limits::FRAME_PREFIX_MAX_BYTES;
 
 /// Old bytes around a place with literals that are shown to the compressor, on each side.
 const AROUND: usize = 128;
@@ -132,7 +133,7 @@ fn decode_table(table: &[u8], count: usize) -> Option<Vec<Copy>> {
     let mut expected = 0i64;
     for copy in &mut copies {
         let from = reader.signed_varint("a place").ok()?.checked_add(expected + signed(copy.literals))?;
-        copy.from = usize::try_from(from).ok()?;
+        copy.from = usize::try_from(from).ok().filter(|from| *from <= FRAME_PREFIX_MAX_BYTES)?;
         expected = signed(copy.from.checked_add(copy.len)?);
     }
     reader.finish().ok()?;
@@ -182,3 +183,87 @@ fn zstd_frame(bytes: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
     (len < bytes.len()).then_some(out)
 }
 
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn noise(seed: u32, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn decoded(delta: &[u8], old: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
+        decode(delta, old, raw_len, &mut Decompressor::new().unwrap())
+    }
+
+    #[test]
+    fn a_patch_is_pinned() {
+        let old = noise(1, 300);
+        let mut new = old.clone();
+        new.splice(100..110, *b"new");
+        new.drain(200..210);
+        let patch = encode(&new, &old, 6, 0).unwrap();
+        assert_eq!(hex::encode(&patch), PINNED);
+        assert_eq!(decoded(&patch, &old, new.len()), Ok(new.clone()));
+        assert_eq!(decoded(&patch, &old, new.len() + 1), Err(DecompressError));
+        assert_ne!(decoded(&patch, &noise(2, 300), new.len()), Ok(new));
+    }
+
+    const PINNED: &str = "0c09000300646153000e146e6577";
+
+    #[test]
+    fn unlike_bytes_make_no_patch() {
+        assert_eq!(encode(&noise(1, 10_000), &noise(2, 10_000), 6, 0), None);
+        assert_eq!(encode(&noise(1, 10), &[], 6, 0), None);
+        assert_eq!(encode(&[], &noise(1, 10), 6, 0), None);
+    }
+
+    #[test]
+    fn literals_are_compressed_with_their_surroundings() {
+        let old = noise(1, 5000);
+        // What lies between is old bytes in pieces too short to be copied.
+        let between: Vec<u8> = old[2000..3000].chunks(20).rev().flatten().copied().collect();
+        let new = [&old[..2000], &between, &old[3000..]].concat();
+        let patch = encode(&new, &old, 6, 0).unwrap();
+        assert!(patch.len() < 500, "{}", patch.len());
+        assert_eq!(decoded(&patch, &old, new.len()), Ok(new));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_comes_back(
+            seed: u32,
+            edits in prop::collection::vec((0usize..20_000, 0usize..300, 0usize..300), 0..20),
+        ) {
+            let old = noise(seed, 20_000);
+            let mut new = old.clone();
+            for (number, (at, removed, added)) in (1..).zip(edits) {
+                let at = at.min(new.len());
+                let end = (at + removed).min(new.len());
+                new.splice(at..end, noise(seed ^ number, added));
+            }
+            let patch = encode(&new, &old, 3, 0).unwrap();
+            prop_assert_eq!(decoded(&patch, &old, new.len()), Ok(new));
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_or_refused(delta: Vec<u8>, old: Vec<u8>, raw_len in 0usize..100_000) {
+            if let Ok(bytes) = decoded(&delta, &old, raw_len) {
+                prop_assert_eq!(bytes.len(), raw_len);
+            }
+        }
+
+        #[test]
+        fn an_altered_patch_never_panics(at in 0usize..14, value: u8) {
+            let old = noise(1, 300);
+            let mut patch = hex::decode(PINNED).unwrap();
+            if let Some(byte) = patch.get_mut(at) {
+                *byte = value;
+            }
+            let _ = decoded(&patch, &old, 283);
+        }
+    }
+}

@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
-use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, DELTA_ROOT_STEPS, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
+use crate::limits::{
+    DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, DELTA_ROOT_STEPS, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT,
+};
 use crate::repo::IndexedRepository;
 use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{self, OpenPack};
@@ -230,7 +232,11 @@ impl ChunkReader {
 
     /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
     pub fn decode(&self, pack: &OpenPack, number: u32, sealed: &[u8]) -> Result<VerifiedFrame> {
-        self.verified(pack, number, Arc::new(self.decode_below(pack, number, sealed, &mut Effort::default())?))
+        self.verified(
+            pack,
+            number,
+            Arc::new(self.decode_below(pack, number, sealed, &mut Effort::default())?),
+        )
     }
 
     /// A frame with all its chunks checked.

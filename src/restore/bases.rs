@@ -168,7 +168,8 @@ mod tests {
         let no = crate::restore::tests::plans::number();
         let wanted = [(id(1), 2), (id(2), 1)].map(|(id, uses)| (id, Wanted { pack: no, slot: 0, uses }));
         let stash = Stash::new(&wanted.into());
-        let put = |n: u8, bytes: &[u8]| stash.put(&id(n), bytes.len(), || Some(Base::Alone(Arc::from(bytes))));
+        let put =
+            |n: u8, bytes: &[u8]| stash.put(&id(n), bytes.len(), || Some(Base::Alone(Arc::from(bytes))));
         let take = |n: u8| stash.take(&id(n)).map(|base| base.as_slice().to_vec());
         put(3, b"nobody wants this");
         assert_eq!(take(3), None);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::fs::target::TargetFile;
 use crate::format::segment::PackRecord;
+use crate::fs::target::TargetFile;
 use crate::id::ChunkId;
 use crate::limits::{FRAME_PREFIX_MAX_BYTES, RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
 use crate::repo::index::{Index, Location, PackNo};

@@ -106,7 +106,8 @@ pub(super) fn plan(
         }
     }
     needs.extend(wanted.values().map(|base| (base.pack, base.slot, None)));
-    needs.sort_unstable_by_key(|(pack, slot, part)| (*pack, *slot, part.map(|part| (part.file, part.offset))));
+    needs
+        .sort_unstable_by_key(|(pack, slot, part)| (*pack, *slot, part.map(|part| (part.file, part.offset))));
     plan.pieces.reserve(parts.len());
     let mut planner = Planner { plan, deltas: Vec::new(), raw_bytes: 0, givers: HashMap::new() };
     for of_pack in needs.chunk_by(|a, b| a.0 == b.0) {
@@ -258,7 +259,8 @@ fn add_pieces(plan: &mut Plan, frame: &FrameEntry, first_slot: u32, needs: &[Nee
             }
             continue;
         };
-        if let Some((number, _, chunk)) = at.filter(|(number, ..)| number == slot && counted != Some(*number)) {
+        if let Some((number, _, chunk)) = at.filter(|(number, ..)| number == slot && counted != Some(*number))
+        {
             used += u64::from(chunk.len);
             counted = Some(number);
         }

@@ -25,9 +25,8 @@ use crate::format::entry::Content;
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
-    DATA_PACK_TARGET_BYTES, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES,
-    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL,
-    ZSTD_METADATA_LEVEL,
+    DATA_PACK_TARGET_BYTES, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS,
+    SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;

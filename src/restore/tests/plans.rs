@@ -2,8 +2,8 @@
 
 use super::super::bases::Source;
 use super::super::plan::{Plan, plan, runs};
-use crate::error::Result;
 use super::super::window::FilePart;
+use crate::error::Result;
 use crate::extent::Extent;
 use crate::format::directory::{ChunkEntry, Codec, Directory, FrameEntry};
 use crate::format::pack::PackKind;
