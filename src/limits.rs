@@ -103,14 +103,14 @@ pub const ZSTD_METADATA_DELTA_LEVEL: i32 = 9;
 /// Largest plaintext of a delta frame of several chunks: whoever reads one of them decodes them all.
 pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;
 /// Largest prefix of a delta frame that is written.
-pub const DELTA_PREFIX_MAX_BYTES: usize = 512 * KIB;
+pub const DELTA_PREFIX_MAX_BYTES: usize = 1024 * KIB;
 /// Largest chunk that shares a delta frame with chunks it has nothing to do with.
 pub const DELTA_GATHER_MAX_BYTES: usize = 64 * KIB;
 /// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
 /// `docs/decisions/0012`.
 pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
 /// Chunks that are looked at on the way to what a chunk at that depth goes back to.
-pub const DELTA_ROOT_STEPS: usize = 64;
+pub const DELTA_ROOT_STEPS: usize = 128;
 /// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does
 /// not lose the place.
 pub const DELTA_AHEAD_BYTES: u64 = 1024 * MIB as u64;

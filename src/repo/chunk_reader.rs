@@ -1,6 +1,5 @@
 //! Reading chunks by id, with what was decoded lately kept for neighbours.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -144,18 +143,20 @@ impl ChunkReader {
     /// The chunks that stand alone which a deep one goes back to, in order; none if they are too many.
     pub fn roots(&self, id: &ChunkId) -> Result<Vec<ChunkId>> {
         let mut roots = Vec::new();
-        let mut below = VecDeque::from([*id]);
-        for _ in 0..DELTA_ROOT_STEPS {
-            let Some(id) = below.pop_front() else { return Ok(roots) };
+        let mut chunks = vec![*id];
+        for step in 0..DELTA_ROOT_STEPS {
+            let Some(&id) = chunks.get(step) else { return Ok(roots) };
             let location = self.repo.index().lookup(&id)?.ok_or_else(|| missing(&id))?;
             let pack = self.open_pack(location.pack)?;
             let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(&id))?;
             let bases = &pack_reader::frame_entry(&pack.record, slot.frame)?.bases;
-            if bases.is_empty() && !roots.contains(&id) {
+            if bases.is_empty() {
                 roots.push(id);
             }
-            for base in bases.iter().filter(|base| !below.contains(base)).copied().collect::<Vec<_>>() {
-                below.push_back(base);
+            for base in bases {
+                if !chunks.contains(base) {
+                    chunks.push(*base);
+                }
             }
         }
         Ok(Vec::new())
