@@ -146,7 +146,7 @@ pub struct OpenedFrame {
 
 impl OpenedFrame {
     /// Plaintext bytes.
-    pub fn len(&self) -> usize {
+    pub fn raw_len(&self) -> usize {
         self.bytes.len()
     }
 

@@ -26,13 +26,13 @@ struct FrameCache {
 
 impl FrameCache {
     fn keep(&mut self, place: (PackNo, u32), frame: &Arc<OpenedFrame>) {
-        self.bytes += frame.len();
+        self.bytes += frame.raw_len();
         if let Some(old) = self.frames.put(place, Arc::clone(frame)) {
-            self.bytes -= old.len();
+            self.bytes -= old.raw_len();
         }
         while self.bytes > self.max_bytes && self.frames.len() > 1 {
             match self.frames.pop_lru() {
-                Some((_, old)) => self.bytes -= old.len(),
+                Some((_, old)) => self.bytes -= old.raw_len(),
                 None => break,
             }
         }

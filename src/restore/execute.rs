@@ -279,7 +279,7 @@ impl Session<'_> {
         for gift in gifts {
             let range = gift.start as usize..gift.start as usize + gift.len as usize;
             planned.plan.stash.put(&gift.id, gift.len as usize, || {
-                if bytes * 2 >= frame.len() {
+                if bytes * 2 >= frame.raw_len() {
                     return Some(Base::Inside(Arc::clone(&frame), range));
                 }
                 Some(Base::Alone(Arc::from(frame.base(range)?)))
