@@ -6,7 +6,7 @@
 //! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
-//! - operations: [`backup`], [`restore`], [`check`], [`rebuild_index`], [`stats`]
+//! - operations: [`backup`], [`restore`], [`check`], [`prune`], [`forget`], [`edit`], [`rebuild_index`], [`stats`]
 //! - the shell: [`cli`]
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
@@ -17,15 +17,18 @@ pub mod chunk;
 pub mod cli;
 pub mod compress;
 pub mod crypto;
+pub mod edit;
 pub mod entry_name;
 pub mod env;
 pub mod error;
 pub mod extent;
+pub mod forget;
 pub mod format;
 pub mod fs;
 pub mod id;
 pub mod limits;
 pub mod observe;
+pub mod prune;
 pub mod rebuild_index;
 pub mod repo;
 pub mod restore;

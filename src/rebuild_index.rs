@@ -3,17 +3,22 @@
 //! ```text
 //! old segments   are read, as far as they can be
 //! packs          that an old segment lists rightly keep their record; the others' directories are read
-//! new segments   list every pack; the last one also says that they replace the old ones
+//! new segments   list every pack
+//! last segment   replaces the old ones, and drops every pack that they know and the new ones do not list
 //! old segments   are deleted
 //! local index    is cleared and loaded
 //! ```
 //!
-//! A crash leaves old and new segments side by side, which say the same: the old ones count until the
-//! last of the new ones, which replaces them, is there. Nothing but segments is deleted.
+//! A crash leaves old and new segments side by side: the old ones count until the last of the new ones is
+//! there, and what that one drops stays dropped while they are. Nothing but segments is deleted.
+//!
+//! A pack that an old segment dropped counts again only where a segment lists it that replaces the old one:
+//! such packs go into the last segment, or the last ones if they are many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -22,8 +27,12 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{PackId, SegmentId};
 use crate::limits::{REBUILD_BATCH_PACKS, SEGMENT_TARGET_CHUNKS};
 use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::coord::{Coordination, Fence};
 use crate::repo::{Index, Repository, index_folder, layout, pack_reader, segments};
 use crate::store::ListItem;
+
+#[cfg(test)]
+mod tests;
 
 /// How an index is rebuilt.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +44,8 @@ pub struct RebuildOptions {
     pub leave_out: BTreeSet<PackId>,
     /// Store and delete nothing; only say what would be done.
     pub dry_run: bool,
+    /// How long to try again where other maintenance is going on.
+    pub retry_lock: Duration,
 }
 
 /// What was done.
@@ -67,9 +78,33 @@ pub struct RebuildReport {
 /// # Errors
 /// When the store fails, something is of a newer version, or `stop` is set. The repository stays readable.
 pub fn run(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    options: &RebuildOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RebuildReport> {
+    let coordination = Coordination::new(repo);
+    let rebuild = |fence: Option<&Fence>| {
+        let condemned = coordination.condemned()?;
+        rebuild(repo, cache, options, fence, condemned.as_ref(), observer, stop)
+    };
+    if options.dry_run {
+        return rebuild(None);
+    }
+    let mut lease = coordination.maintain("rebuild-index", options.retry_lock, stop)?;
+    let fence = lease.fence();
+    let result = lease.keep().and_then(|()| rebuild(Some(&fence)));
+    lease.close(&result);
+    result
+}
+
+fn rebuild(
     repo: &Repository,
     cache: &Path,
     options: &RebuildOptions,
+    fence: Option<&Fence>,
+    condemned: Option<&BTreeSet<PackId>>,
     observer: &dyn Observer,
     stop: &StopFlag,
 ) -> Result<RebuildReport> {
@@ -87,15 +122,26 @@ pub fn run(
         options,
         observer,
         stop,
+        fence,
         segment: Segment::default(),
         chunks: 0,
+        listed: BTreeSet::new(),
+        listed_before: BTreeSet::new(),
+        dropped_before: BTreeSet::new(),
+        pending: BTreeSet::new(),
+        replaces: &[],
         report: RebuildReport { packs_left_out: left_out as u64, ..RebuildReport::default() },
     };
-    rebuild.take_old(&old, &mut rest)?;
+    let mut revived = rebuild.take_old(&old, &mut rest)?;
+    // What a prune is about to delete stays dropped: the bases of its deltas may be gone already.
+    revived.retain(|id, _| condemned.is_some_and(|condemned| !condemned.contains(id)));
     rebuild.read(rest)?;
-    let mut report = rebuild.finish(&old)?;
+    rebuild.replaces = &old;
+    rebuild.revive(revived)?;
+    let mut report = rebuild.finish()?;
     if !options.dry_run {
         for id in &old {
+            fence.map_or(Ok(()), Fence::check)?;
             repo.store().delete(&layout::segment(id)?)?;
             report.segments_deleted += 1;
         }
@@ -125,18 +171,32 @@ struct Rebuild<'a> {
     options: &'a RebuildOptions,
     observer: &'a dyn Observer,
     stop: &'a StopFlag,
+    /// The right to publish; nothing for a dry run.
+    fence: Option<&'a Fence>,
     /// The next segment.
     segment: Segment,
     /// Chunks in it.
     chunks: usize,
+    /// Packs in it and in the new segments before it.
+    listed: BTreeSet<PackId>,
+    /// Packs that the old segments list.
+    listed_before: BTreeSet<PackId>,
+    /// Packs that the old segments drop.
+    dropped_before: BTreeSet<PackId>,
+    /// Those of them that are there, and not read yet.
+    pending: BTreeSet<PackId>,
+    /// What the next segment replaces: nothing, until all that the old segments say is listed.
+    replaces: &'a [SegmentId],
     report: RebuildReport,
 }
 
+type Sizes = BTreeMap<PackId, u64>;
+
 impl Rebuild<'_> {
     /// Takes over what the old segments say, one at a time, and leaves in `rest` what they do not list.
-    fn take_old(&mut self, old: &[SegmentId], rest: &mut BTreeMap<PackId, u64>) -> Result<()> {
-        let mut missing = BTreeSet::new();
-        let stored: BTreeSet<PackId> = rest.keys().copied().collect();
+    /// Gives the packs that they dropped though they are there.
+    fn take_old(&mut self, old: &[SegmentId], rest: &mut Sizes) -> Result<Sizes> {
+        let stored = rest.clone();
         for id in old {
             self.go_on()?;
             let segment = match segments::load(self.repo, id) {
@@ -148,42 +208,54 @@ impl Rebuild<'_> {
                 Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
+            self.dropped_before.extend(segment.dropped);
             for pack in segment.packs {
-                if self.options.leave_out.contains(&pack.id) {
-                    continue;
-                }
-                if !stored.contains(&pack.id) {
-                    missing.insert(pack.id);
-                } else if !self.options.read_all && rest.get(&pack.id) == Some(&pack.size) {
+                self.listed_before.insert(pack.id);
+                if !self.options.read_all && rest.get(&pack.id) == Some(&pack.size) {
                     rest.remove(&pack.id);
                     self.add(pack)?;
                 }
             }
         }
-        self.report.packs_missing = missing.len() as u64;
+        let is_missing = |id: &&PackId| !stored.contains_key(*id) && !self.options.leave_out.contains(*id);
+        self.report.packs_missing = self.listed_before.iter().filter(is_missing).count() as u64;
+        let revived = stored.into_iter().filter(|(id, _)| self.dropped_before.contains(id)).collect();
+        rest.retain(|id, _| !self.dropped_before.contains(id));
+        Ok(revived)
+    }
+
+    /// Reads the directories of `packs`, and lists them.
+    fn read(&mut self, packs: Sizes) -> Result<()> {
+        let packs: Vec<(PackId, u64)> = packs.into_iter().collect();
+        for batch in packs.chunks(REBUILD_BATCH_PACKS) {
+            self.read_batch(batch)?;
+        }
         Ok(())
     }
 
-    /// Reads the directories of `packs`.
-    fn read(&mut self, packs: BTreeMap<PackId, u64>) -> Result<()> {
-        let packs: Vec<(PackId, u64)> = packs.into_iter().collect();
-        for batch in packs.chunks(REBUILD_BATCH_PACKS) {
-            self.go_on()?;
-            let repo = self.repo;
-            let read: Vec<Result<PackRecord>> =
-                batch.par_iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size)).collect();
-            for ((id, _), record) in batch.iter().zip(read) {
-                self.report.packs_read += 1;
-                match record {
-                    Ok(record) => self.add(record)?,
-                    Err(Error::Damaged { what, .. }) => self.report.damaged_packs.push((*id, what)),
-                    Err(Error::Store(error)) if error.kind == StoreErrorKind::OutOfRange => {
-                        self.report.damaged_packs.push((*id, error.reason));
-                    }
-                    // It was deleted since it was listed.
-                    Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
+    /// As [`read`](Self::read), for packs that the old segments dropped.
+    fn revive(&mut self, packs: Sizes) -> Result<()> {
+        self.pending = packs.keys().copied().collect();
+        self.read(packs)
+    }
+
+    fn read_batch(&mut self, batch: &[(PackId, u64)]) -> Result<()> {
+        self.go_on()?;
+        let repo = self.repo;
+        let read: Vec<Result<PackRecord>> =
+            batch.par_iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size)).collect();
+        for ((id, _), record) in batch.iter().zip(read) {
+            self.report.packs_read += 1;
+            self.pending.remove(id);
+            match record {
+                Ok(record) => self.add(record)?,
+                Err(Error::Damaged { what, .. }) => self.report.damaged_packs.push((*id, what)),
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::OutOfRange => {
+                    self.report.damaged_packs.push((*id, error.reason));
                 }
+                // It was deleted since it was listed.
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -191,9 +263,12 @@ impl Rebuild<'_> {
 
     fn add(&mut self, pack: PackRecord) -> Result<()> {
         let chunks = pack.directory.chunk_count();
-        self.report.packs += 1;
-        self.report.chunks += chunks as u64;
-        self.observer.advance(1, 0);
+        // One that was dropped after it was listed comes twice.
+        if self.listed.insert(pack.id) {
+            self.report.packs += 1;
+            self.report.chunks += chunks as u64;
+            self.observer.advance(1, 0);
+        }
         if self.chunks > 0 && self.chunks + chunks > SEGMENT_TARGET_CHUNKS {
             self.publish()?;
         }
@@ -204,18 +279,30 @@ impl Rebuild<'_> {
 
     fn publish(&mut self) -> Result<()> {
         self.chunks = 0;
-        let segment = std::mem::take(&mut self.segment);
+        let mut segment = std::mem::take(&mut self.segment);
+        if !self.replaces.is_empty() {
+            segment.supersedes = self.replaces.to_vec();
+            segment.dropped = self.dropped();
+        }
         self.report.segments_published += 1;
-        if !self.options.dry_run {
-            segments::publish(self.repo, &segment)?;
+        if let Some(fence) = self.fence {
+            fence.publish(|| segments::publish(self.repo, &segment))?;
         }
         Ok(())
     }
 
+    /// Packs that must not count even where an old segment that lists them survives.
+    fn dropped(&self) -> Vec<PackId> {
+        let damaged = self.report.damaged_packs.iter().map(|(id, _)| id);
+        let known = self.listed_before.iter().chain(&self.dropped_before).chain(&self.options.leave_out);
+        let dropped: BTreeSet<PackId> =
+            known.chain(damaged).filter(|id| !self.listed.contains(id)).copied().collect();
+        dropped.difference(&self.pending).copied().collect()
+    }
+
     /// Publishes the last segment, with which the old ones count no more.
-    fn finish(mut self, old: &[SegmentId]) -> Result<RebuildReport> {
-        if !self.segment.packs.is_empty() || !old.is_empty() {
-            self.segment.supersedes = old.to_vec();
+    fn finish(mut self) -> Result<RebuildReport> {
+        if !self.segment.packs.is_empty() || !self.replaces.is_empty() {
             self.publish()?;
         }
         Ok(self.report)
@@ -223,81 +310,5 @@ impl Rebuild<'_> {
 
     fn go_on(&self) -> Result<()> {
         if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::Silent;
-    use crate::repo::test_fixture::Fixture;
-    use crate::store::Store;
-
-    fn rebuild(f: &Fixture, options: RebuildOptions) -> RebuildReport {
-        run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new()).unwrap()
-    }
-
-    #[test]
-    fn an_index_comes_back_after_its_segments_were_lost_or_damaged() {
-        let f = Fixture::small();
-        let before = f.indexed().index().counts();
-        for damage in 0..3 {
-            for name in f.names("index/") {
-                match damage {
-                    0 => f.store.delete(&name).unwrap(),
-                    1 => f.change(&name, |bytes| bytes[100] ^= 1),
-                    _ => f.change(&name, |bytes| bytes.truncate(10)),
-                }
-            }
-            let report = rebuild(&f, RebuildOptions::default());
-            assert_eq!(report.packs, before.packs);
-            assert_eq!(report.packs_read, before.packs);
-            assert_eq!(report.segments_published, 1);
-            assert_eq!(f.names("index/").len(), 1);
-            assert_eq!(f.indexed().index().counts(), before);
-        }
-        let report = rebuild(&f, RebuildOptions::default());
-        assert_eq!((report.packs, report.packs_read), (before.packs, 0));
-        let report =
-            rebuild(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
-        assert_eq!((report.packs, report.packs_read), (before.packs, before.packs));
-        assert_eq!((report.segments_published, report.segments_deleted), (1, 0));
-    }
-
-    #[test]
-    fn missing_and_damaged_packs_are_left_out() {
-        let f = Fixture::small();
-        let before = f.indexed().index().counts();
-        let packs = f.names("packs/");
-        f.store.delete(&packs[0]).unwrap();
-        let report = rebuild(&f, RebuildOptions::default());
-        assert_eq!((report.packs, report.packs_missing), (before.packs - 1, 1));
-        f.change(&packs[1], |bytes| *bytes.last_mut().unwrap() ^= 1);
-        let report = rebuild(&f, RebuildOptions { read_all: true, ..RebuildOptions::default() });
-        assert_eq!((report.packs, report.damaged_packs.len()), (before.packs - 2, 1));
-        assert_eq!(f.names("packs/").len(), packs.len() - 1);
-    }
-
-    #[test]
-    fn a_crash_at_any_request_leaves_all_packs_listed() {
-        use crate::store::faulty::{Fault, FaultPlan};
-
-        let f = Fixture::small();
-        let before = f.indexed().index().counts();
-        for nth in 1..30 {
-            f.store.set_plan(FaultPlan::none().cut_off_after(nth).nth(None, nth, Fault::LoseAnswer));
-            let result = run(
-                &f.repo,
-                f.cache.path(),
-                &RebuildOptions { read_all: true, ..RebuildOptions::default() },
-                &Silent,
-                &StopFlag::new(),
-            );
-            f.store.set_plan(FaultPlan::none());
-            assert_eq!(f.indexed().index().counts(), before, "after request {nth}");
-            if result.is_ok() {
-                return;
-            }
-        }
     }
 }

@@ -8,8 +8,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
-    backup, cache, cat, check, completions, docs, dump, init, key, ls, man, rebuild_index, restore,
-    snapshots, stats, version,
+    backup, cache, cat, check, completions, docs, dump, forget, init, key, ls, man, prune, rebuild_index,
+    restore, rewrite, snapshots, stats, tag, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -100,10 +100,14 @@ pub enum Command {
     Ls(ls::LsArgs),
     Restore(Box<restore::RestoreArgs>),
     Dump(dump::DumpArgs),
+    Forget(Box<forget::ForgetArgs>),
+    Tag(tag::TagArgs),
+    Rewrite(rewrite::RewriteArgs),
     Check(check::CheckArgs),
     Stats(stats::StatsArgs),
     Key(key::KeyArgs),
     Cat(cat::CatArgs),
+    Prune(prune::PruneArgs),
     RebuildIndex(rebuild_index::RebuildIndexArgs),
     Cache(cache::CacheArgs),
     Completions(completions::CompletionsArgs),

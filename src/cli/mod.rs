@@ -3,7 +3,7 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
-//! - `output`, `progress`, `table`, `units`, `times`, `names`: how things are shown
+//! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`: how things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
 
 mod args;
@@ -18,6 +18,7 @@ mod selection;
 mod session;
 mod settings;
 mod signals;
+mod spans;
 mod table;
 mod times;
 mod units;
@@ -54,7 +55,7 @@ fn forbid_core_dumps() {
 fn run(cli: Cli) -> ExitCode {
     let settings = Settings::new(cli.global);
     signals::install();
-    crate::fs::source::raise_open_files_limit();
+    crate::fs::raise_open_files_limit();
     match dispatch(&settings, cli.command) {
         Ok(outcome) => outcome.exit_code(),
         Err(failure) => explain::print_failure(&settings, &failure),
@@ -71,10 +72,14 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Ls(args) => ls::run(settings, &args),
         Command::Restore(args) => restore::run(settings, &args),
         Command::Dump(args) => dump::run(settings, &args),
+        Command::Forget(args) => forget::run(settings, &args),
+        Command::Tag(args) => tag::run(settings, &args),
+        Command::Rewrite(args) => rewrite::run(settings, &args),
         Command::Check(args) => check::run(settings, &args),
         Command::Stats(args) => stats::run(settings, &args),
         Command::Key(args) => key::run(settings, &args),
         Command::Cat(args) => cat::run(settings, &args),
+        Command::Prune(args) => prune::run(settings, &args),
         Command::RebuildIndex(args) => rebuild_index::run(settings, &args),
         Command::Cache(args) => cache::run(settings, &args),
         Command::Completions(args) => completions::run(&args),

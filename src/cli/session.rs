@@ -10,14 +10,28 @@ use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
 use crate::observe::Observer;
 use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
+use crate::store::reserve::ReserveStore;
 use crate::store::{Store, open_store};
 
 /// What an interrupted `init`, or a repository, has at the top of its folder.
-pub const REPOSITORY_NAMES: [&str; 5] = ["config", "keys", "packs", "index", "snapshots"];
+pub const REPOSITORY_NAMES: [&str; 7] = ["config", "keys", "packs", "index", "snapshots", "leases", "gc"];
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {
     let store = store(settings)?;
+    let locked = LockedRepository::find(store)?;
+    let password = settings.password.read()?;
+    let mut repo = locked.unlock(&password)?;
+    // Without a cache, or where it cannot be made, manifests are read from the store each time.
+    if let Ok(cache) = cache(settings) {
+        repo.cache_manifests(&cache);
+    }
+    Ok(repo)
+}
+
+/// As [`open`], for a command that has to free space on a full disk.
+pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
+    let store = Arc::new(ReserveStore::new(store(settings)?));
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
     locked.unlock(&password)

@@ -5,10 +5,10 @@
 //!
 //! - A listing of one chunk was walked before if that chunk is marked as a listing.
 //! - A longer content was walked before if its fingerprint is remembered.
-//! - A changed list of parts is walked again, but parts that lie in chunks of the list that were
-//!   walked before are not looked up again.
+//! - A changed list of parts is walked again, but not the chunks of it that were walked before.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -21,11 +21,12 @@ use crate::format::entry::{Content, Entry, Node, Part};
 use crate::id::ChunkId;
 use crate::limits::{REACH_BATCH_CHUNKS, REACH_FINGERPRINTS_MAX, REACH_WAITING_DIRS_MAX, TREE_DEPTH_MAX};
 use crate::observe::StopFlag;
+use crate::repo::bases::{Bases, Rule};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::ListingReader;
-use crate::repo::index::PackNo;
+use crate::repo::index::{Location, PackInfo, PackNo};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
-use crate::repo::part_list::{self, PartVisitor};
+use crate::repo::part_list::{self, Memo, PartVisitor};
 
 /// Directories that are walked inside one another on one stack, when too many wait.
 const NESTED_DIRS_MAX: u32 = 32;
@@ -57,6 +58,7 @@ pub struct Reach {
     referenced: OrdinalSet,
     listings: OrdinalSet,
     part_lists: OrdinalSet,
+    memo: Memo,
     fingerprints: Mutex<HashSet<[u8; 16]>>,
     /// References that were not looked up yet: a few directories fill a batch.
     batches: Mutex<Vec<Batch>>,
@@ -84,6 +86,7 @@ impl Reach {
             part_lists: table.empty_set(),
             reader,
             table,
+            memo: Memo::default(),
             fingerprints: Mutex::default(),
             batches: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -140,62 +143,48 @@ impl Reach {
 
     /// Adds what deltas are based on to what is referenced, until nothing new comes. `each` sees every
     /// base of a referenced frame that no pack holds, or that does not lie below the frame.
-    pub fn mark_bases(&self, each: &mut dyn FnMut(PackNo, u32, &ChunkId) -> Result<()>) -> Result<()> {
-        let index = self.reader.repo().index();
-        let mut with_deltas = Vec::new();
-        for info in index.packs() {
-            let no = info?.no;
-            if index.pack(no)?.directory.frames.iter().any(|frame| !frame.bases.is_empty()) {
-                with_deltas.push(no);
-            }
+    pub fn mark_bases(
+        &self,
+        each: &(dyn Fn(PackNo, u32, &ChunkId) -> Result<()> + Sync),
+        stop: &StopFlag,
+    ) -> Result<()> {
+        let bases = Bases::new(self.reader.repo().index())?;
+        bases.close(&MarkBases { reach: self, each }, &self.table.empty_set(), stop)
+    }
+
+    /// Takes in the places that the index has learnt since. Those that it had must still mean the same.
+    pub fn refresh(&mut self) -> Result<()> {
+        self.table = OrdinalTable::new(self.reader.repo().index())?;
+        let limit = self.table.limit();
+        for set in [&mut self.referenced, &mut self.listings, &mut self.part_lists] {
+            *set = set.copy(limit);
         }
-        let mut seen_frames = HashSet::new();
-        loop {
-            let mut grown = false;
-            for &no in &with_deltas {
-                grown |= self.mark_bases_of(no, &mut seen_frames, each)?;
-            }
-            if !grown {
-                return Ok(());
-            }
+        Ok(())
+    }
+}
+
+/// Bases of referenced frames are referenced.
+struct MarkBases<'a> {
+    reach: &'a Reach,
+    each: &'a (dyn Fn(PackNo, u32, &ChunkId) -> Result<()> + Sync),
+}
+
+impl Rule for MarkBases<'_> {
+    fn wants(&self, _: &PackInfo, mut frame: Range<u64>) -> bool {
+        frame.any(|ordinal| self.reach.referenced.contains(ordinal))
+    }
+
+    fn take(&self, places: &[Location]) {
+        let mut ordinals = places.iter().map(|place| self.reach.table.ordinal(place));
+        if !ordinals.clone().any(|ordinal| self.reach.referenced.contains(ordinal))
+            && let Some(first) = ordinals.next()
+        {
+            self.reach.referenced.insert(first);
         }
     }
 
-    fn mark_bases_of(
-        &self,
-        no: PackNo,
-        seen: &mut HashSet<(PackNo, u32)>,
-        each: &mut dyn FnMut(PackNo, u32, &ChunkId) -> Result<()>,
-    ) -> Result<bool> {
-        let index = self.reader.repo().index();
-        let (pack, mut ordinal) = (index.pack(no)?, index.pack_info(no)?.first_ordinal);
-        let mut grown = false;
-        for (number, frame) in (0u32..).zip(&pack.directory.frames) {
-            let first = ordinal;
-            ordinal += frame.chunks.len() as u64;
-            let is_referenced = || (first..ordinal).any(|ordinal| self.referenced.contains(ordinal));
-            if frame.bases.is_empty() || seen.contains(&(no, number)) || !is_referenced() {
-                continue;
-            }
-            seen.insert((no, number));
-            grown = true;
-            for (base, location) in frame.bases.iter().zip(index.lookup_many(&frame.bases)?) {
-                let Some(location) = location else {
-                    each(no, number, base)?;
-                    continue;
-                };
-                self.referenced.insert(self.table.ordinal(&location));
-                let below = index.pack(location.pack)?;
-                let slot = below.directory.slot(location.slot);
-                let base_frame =
-                    slot.and_then(|slot| below.directory.frames.get(usize::try_from(slot.frame).ok()?));
-                // A reader follows the recorded depth down, so a circle of bases cannot be read.
-                if base_frame.is_none_or(|base_frame| base_frame.depth >= frame.depth) {
-                    each(no, number, base)?;
-                }
-            }
-        }
-        Ok(grown)
+    fn broken(&self, pack: &PackInfo, number: u32, _: Range<u64>, base: &ChunkId) -> Result<()> {
+        (self.each)(pack.no, number, base)
     }
 }
 
@@ -295,10 +284,7 @@ impl<'a> Walk<'a> {
 
     /// False for a content that is remembered.
     fn is_new(&self, content: &Content) -> bool {
-        let mut bytes = Vec::new();
-        encode_content(&mut bytes, content);
-        let mut fingerprint = [0; 16];
-        blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut fingerprint);
+        let fingerprint = fingerprint(content);
         let mut known = self.reach.fingerprints.lock();
         if known.len() >= REACH_FINGERPRINTS_MAX {
             return !known.contains(&fingerprint);
@@ -307,7 +293,12 @@ impl<'a> Walk<'a> {
     }
 
     fn parts(&self, content: &Content, batch: &mut Batch) -> Result<()> {
-        match part_list::walk(&self.reach.reader, content, &mut Parts { walk: self, batch }) {
+        match part_list::walk(
+            &self.reach.reader,
+            content,
+            Some(&self.reach.memo),
+            &mut Parts { walk: self, batch },
+        ) {
             Err(error) => self.unreadable(error),
             Ok(()) => Ok(()),
         }
@@ -334,6 +325,15 @@ impl<'a> Walk<'a> {
             error => Err(error),
         }
     }
+}
+
+/// Tells contents apart.
+pub fn fingerprint(content: &Content) -> [u8; 16] {
+    let mut bytes = Vec::new();
+    encode_content(&mut bytes, content);
+    let mut fingerprint = [0; 16];
+    blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut fingerprint);
+    fingerprint
 }
 
 /// The parts of one content.

@@ -11,14 +11,15 @@ use crate::format::segment::PackRecord;
 use crate::fs::target::TargetFile;
 use crate::id::ChunkId;
 use crate::limits::{FRAME_PREFIX_MAX_BYTES, RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
-use crate::repo::index::{Index, Location, PackNo};
+use crate::repo::IndexedRepository;
+use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent, unseal_frame};
 use crate::seal::{OpenedFrame, VerifiedFrame};
 
 use super::bases::{Base, Source};
 use super::file::FileState;
 use super::plan::{self, FrameUse, Group, Piece, Plan, Read};
-use super::session::{Session, add, is_damage};
+use super::session::{Session, add};
 use super::window::{FilePart, Gap, Window};
 
 /// Files that a task keeps open between the frames of its group.
@@ -42,15 +43,15 @@ impl Planned {
     }
 }
 
-struct FromIndex<'a>(&'a Index);
+struct FromIndex<'a>(&'a IndexedRepository);
 
 impl Source for FromIndex<'_> {
     fn pack(&mut self, no: PackNo) -> Result<Arc<PackRecord>> {
-        self.0.pack(no)
+        self.0.index().pack(no)
     }
 
     fn lookup(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
-        self.0.lookup_many(ids)
+        self.0.places_to_read(ids)
     }
 }
 
@@ -80,12 +81,11 @@ impl Session<'_> {
         if !self.options.dry_run {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
-            let index = self.reader.repo().index();
-            let mut locations = index.lookup_many(&ids)?;
+            let mut locations = self.reader.repo().places_to_read(&ids)?;
             if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
-                locations = index.lookup_many(&ids)?;
+                locations = self.reader.repo().places_to_read(&ids)?;
             }
-            planned.plan = plan::plan(&window.parts, &locations, &mut FromIndex(index))?;
+            planned.plan = plan::plan(&window.parts, &locations, &mut FromIndex(self.reader.repo()))?;
             for (file, id) in &planned.plan.missing {
                 if let Some(file) = planned.file(*file) {
                     file.fail(self, &crate::repo::chunk_reader::missing(id));
@@ -182,7 +182,14 @@ impl Session<'_> {
     }
 
     fn read(&self, planned: &Planned, read: &Read) -> Result<()> {
-        let pack = self.reader.open_pack(read.pack)?;
+        let pack = match self.reader.open_pack(read.pack) {
+            // A prune has dropped it since: its chunks lie elsewhere.
+            Err(Error::NotFound { .. }) => {
+                let frames = read.frames.iter().take_while(|_| !self.is_stopped());
+                return frames.map(|frame| self.rescue(planned, planned.pieces(&frame.pieces))).collect();
+            }
+            pack => pack?,
+        };
         let cached = match read.frames.as_slice() {
             [frame] if !frame.is_used_up => self.reader.cached_frame(read.pack, frame.number),
             _ => None,
@@ -191,7 +198,7 @@ impl Session<'_> {
             Some(_) => None,
             None => match read_extent(self.reader.repo(), &pack.record, read.extent) {
                 // Perhaps only one of the frames is affected: each is tried by itself.
-                Err(error) if is_damage(&error) => None,
+                Err(error) if error.is_damage() => None,
                 read => Some(read?),
             },
         };
@@ -209,7 +216,7 @@ impl Session<'_> {
             match frame {
                 Ok(Some(frame)) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
                 Ok(None) => {}
-                Err(error) if is_damage(&error) => self.rescue(planned, pieces)?,
+                Err(error) if error.is_damage() => self.rescue(planned, pieces)?,
                 Err(error) => return Err(error),
             }
         }
@@ -345,7 +352,7 @@ impl Session<'_> {
             let mut opened = None;
             for piece in visit.iter().take_while(|_| !file.has_failed()) {
                 let chunk = match self.reader.read(&piece.id) {
-                    Err(error) if is_damage(&error) => {
+                    Err(error) if error.is_damage() => {
                         file.fail(self, &error);
                         break;
                     }

@@ -48,6 +48,7 @@ pub mod local;
 pub mod location;
 pub mod memory;
 mod name;
+pub mod reserve;
 pub mod retry;
 
 /// What a listing says about an object.
@@ -90,6 +91,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes the object.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// True if nothing that a process has asked for is done after it has ended. A request to a store that is
+    /// elsewhere may arrive later.
+    fn ends_with_process(&self) -> bool {
+        false
+    }
 }
 
 /// One row of a listing.
@@ -132,6 +139,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         (**self).delete(name)
+    }
+
+    fn ends_with_process(&self) -> bool {
+        (**self).ends_with_process()
     }
 }
 

@@ -98,21 +98,24 @@ impl Listing<'_> {
     /// Prints what is in a folder, each folder before what is in it. Without recursion: a hostile
     /// snapshot may nest deeper than a stack goes.
     fn folder(&mut self, path: &[u8], content: &Content) -> Result<(), Failure> {
-        let mut open = vec![(path.to_vec(), self.open(content)?)];
-        while let Some((path, entries)) = open.last_mut() {
+        let mut path = if path == b"/" { Vec::new() } else { path.to_vec() };
+        // With the length of each folder's path: only one is held, however deep they are.
+        let mut open = vec![(path.len(), self.open(content)?)];
+        while let Some((len, entries)) = open.last_mut() {
+            path.truncate(*len);
             let Some(entry) = entries.next() else {
                 open.pop();
                 continue;
             };
             let entry = entry?;
-            let separator: &[u8] = if path == b"/" { b"" } else { b"/" };
-            let path = [path, separator, entry.name.as_bytes()].concat();
+            path.push(b'/');
+            path.extend_from_slice(entry.name.as_bytes());
             self.entry(&path, &entry)?;
             if let Node::Directory(content) = &entry.node
                 && open.len() < self.depth_max
             {
                 let entries = self.open(content)?;
-                open.push((path, entries));
+                open.push((path.len(), entries));
             }
         }
         Ok(())

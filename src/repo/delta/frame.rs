@@ -36,6 +36,11 @@ const BACKOFF_MAX_CHUNKS: u32 = 64;
 pub struct ReadBases(Vec<(ChunkId, ShallowChunk)>);
 
 impl DeltaFrame {
+    /// Chunks whose bases, and their plaintexts, are known.
+    pub fn of(chunks: PlainFrame, bases: Vec<ChunkId>, prefix: Vec<u8>, depth: u8) -> Self {
+        Self { chunks, bases, prefix, depth, backoff: Backoff::default() }
+    }
+
     /// Reads the bases of the chunk `id`. Nothing if there are none, or one of them is missing or damaged. In
     /// place of one that lies so deep that the chunk would lie deeper than `depth_max`, those that it goes back
     /// to are taken: a delta against them costs what has changed since, and starts a new chain.

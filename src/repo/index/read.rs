@@ -8,11 +8,11 @@ use rocksdb::{Direction, IteratorMode};
 
 use super::Index;
 use super::database::{Attempt, Database};
-use super::records::{Location, PackInfo, PackNo, SegmentMark, decode_info, decode_segment};
+use super::records::{LOCATION_BYTES, Location, PackInfo, PackNo, SegmentMark, decode_info, decode_segment};
 use super::write::{directory, key, pack_info};
 use crate::error::Result;
 use crate::format::segment::PackRecord;
-use crate::id::{ChunkId, SegmentId};
+use crate::id::{ChunkId, PackId, SegmentId};
 use crate::limits::{INDEX_DIRECTORY_CACHE_CHUNKS, INDEX_INFO_CACHE_PACKS};
 
 /// The first location in a value of the chunk table. Dropped packs leave no locations behind.
@@ -34,6 +34,39 @@ pub(super) fn lookup_many(db: &Database, ids: &[ChunkId]) -> Attempt<Vec<Option<
     Ok(found)
 }
 
+/// Calls `each` with the number of every id of `ids` that lies somewhere, and all its places.
+pub(super) fn places_many(
+    db: &Database,
+    ids: &[ChunkId],
+    each: &mut dyn FnMut(usize, &[Location]),
+) -> Attempt<()> {
+    let mut order: Vec<(&[u8; 32], usize)> = ids.iter().map(ChunkId::as_bytes).zip(0..).collect();
+    order.sort_unstable();
+    let keys: Vec<&[u8; 32]> = order.iter().map(|(id, _)| *id).collect();
+    let mut places = Vec::new();
+    db.get_sorted(db.chunks()?, &keys, |number, value| {
+        if let (Some((_, place)), Some(value)) = (order.get(number), value) {
+            places.clear();
+            places.extend(Location::decode_all(value));
+            each(*place, &places);
+        }
+    })
+}
+
+/// Calls `each` with all places of every chunk that has several.
+pub(super) fn repeated(db: &Database, each: &mut dyn FnMut(&[Location])) -> Attempt<()> {
+    let mut places = Vec::new();
+    for item in db.db.iterator_cf(db.chunks()?, IteratorMode::Start) {
+        let (_, value) = item?;
+        if value.len() > LOCATION_BYTES {
+            places.clear();
+            places.extend(Location::decode_all(&value));
+            each(&places);
+        }
+    }
+    Ok(())
+}
+
 /// The packs of one page, in the order of their numbers, from `first` on.
 fn page(db: &Database, first: PackNo, limit: usize) -> Attempt<Vec<PackInfo>> {
     let start = key(b'i', &first.0.to_be_bytes());
@@ -49,15 +82,24 @@ fn page(db: &Database, first: PackNo, limit: usize) -> Attempt<Vec<PackInfo>> {
 }
 
 pub(super) fn segments(db: &Database) -> Attempt<Vec<(SegmentId, SegmentMark)>> {
-    let mode = IteratorMode::From(b"s", Direction::Forward);
     let mut segments = Vec::new();
-    for item in db.db.iterator_cf(db.tables()?, mode) {
+    for_each_segment(db, &mut |id, mark, _| segments.push((id, mark)))?;
+    Ok(segments)
+}
+
+/// Calls `each` with every segment, its mark, and the packs that it drops.
+pub(super) fn for_each_segment(
+    db: &Database,
+    each: &mut dyn FnMut(SegmentId, SegmentMark, &[PackId]),
+) -> Attempt<()> {
+    for item in db.db.iterator_cf(db.tables()?, IteratorMode::From(b"s", Direction::Forward)) {
         let (key, value) = item?;
         let Some((b's', id)) = key.split_first() else { break };
         let Ok(id) = <[u8; 32]>::try_from(id) else { break };
-        segments.push((SegmentId::from_bytes(id), decode_segment(&value)?.0));
+        let (mark, dropped) = decode_segment(&value)?;
+        each(SegmentId::from_bytes(id), mark, &dropped);
     }
-    Ok(segments)
+    Ok(())
 }
 
 /// All packs, in the order of their numbers; see [`Index::packs`].

@@ -25,19 +25,20 @@ use crate::format::entry::Content;
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
-    DATA_PACK_TARGET_BYTES, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS,
-    SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
+    DATA_PACK_TARGET_BYTES, DRY_RUN_CLAIMS_MAX, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES,
+    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
-use crate::repo::delta::OldStream;
+use crate::repo::coord::Fence;
+use crate::repo::delta::{DeltaFrame, OldStream};
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
 pub use stream::{MetadataWriter, PartList};
 
 use claims::Claims;
 use lane::{Lane, Lanes};
-use open_pack::OpenPack;
+use open_pack::{OpenPack, Verify};
 use uploader::Uploader;
 
 /// Shows that all packs of a run, and the segments that list them, are durable.
@@ -96,11 +97,24 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Begins a run.
+    /// Begins a run that holds no lease: nobody else may be deleting anything.
     pub fn new(repo: Arc<IndexedRepository>, options: IngestOptions) -> Result<Self> {
-        let claims = Arc::new(Claims::default());
+        Self::begin(repo, options, None)
+    }
+
+    /// Begins a run that publishes segments only while its lease is in force.
+    pub fn under(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Fence) -> Result<Self> {
+        Self::begin(repo, options, Some(fence))
+    }
+
+    fn begin(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Option<Fence>) -> Result<Self> {
+        let claims = match options.dry_run {
+            true => Claims::forgetful(DRY_RUN_CLAIMS_MAX),
+            false => Claims::default(),
+        };
+        let claims = Arc::new(claims);
         let counters = Arc::new(Counters::default());
-        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters))?;
+        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters), fence)?;
         Ok(Self {
             reader: Arc::new(ChunkReader::new(Arc::clone(&repo), FRAME_CACHE_BYTES)),
             repo,
@@ -123,7 +137,7 @@ impl Ingest {
             return Ok(());
         }
         let asked: Vec<ChunkId> = ids.iter().zip(&*new).filter(|(_, new)| **new).map(|(id, _)| *id).collect();
-        let mut known = self.repo.index().lookup_many(&asked)?.into_iter();
+        let mut known = self.repo.refer_many(&asked)?.into_iter();
         for (id, new) in ids.iter().zip(new.iter_mut()).filter(|(_, new)| **new) {
             if known.next().flatten().is_some() {
                 *new = false;
@@ -142,6 +156,24 @@ impl Ingest {
     /// them where that is possible and much smaller.
     pub fn add_delta(&self, kind: PackKind, id: ChunkId, plaintext: &[u8], bases: &[ChunkId]) -> Result<()> {
         self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, bases))
+    }
+
+    /// Stores the chunks of a delta frame whose bases stay the same.
+    pub fn store_delta(&self, kind: PackKind, mut delta: DeltaFrame) -> Result<()> {
+        self.with_lane(kind, |lane| lane.store_one_delta(self, kind, &mut delta).map(drop))
+    }
+
+    /// Stores a frame as it was encoded before, whose seal was intact. Bases stay what they were: a delta is
+    /// not decoded again for this.
+    pub fn store_encoded(
+        &self,
+        kind: PackKind,
+        chunks: Vec<ChunkEntry>,
+        raw_len: u32,
+        encoded: EncodedFrame,
+    ) -> Result<()> {
+        let verify = if encoded.bases.is_empty() { Verify::Chunks { prefix: &[] } } else { Verify::Same };
+        self.pack_chunks(kind, chunks, raw_len, encoded, verify)
     }
 
     fn with_lane(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<()>) -> Result<()> {
@@ -189,10 +221,21 @@ impl Ingest {
         encoded: EncodedFrame,
         prefix: &[u8],
     ) -> Result<()> {
-        self.counters.chunks.fetch_add(frame.chunks().len() as u64, Ordering::Relaxed);
-        self.counters.raw_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         let raw_len = u32::try_from(frame.len()).map_err(|_| too_large())?;
-        let chunks = frame.take_chunks();
+        let verify = if self.options.verify { Verify::Chunks { prefix } } else { Verify::Not };
+        self.pack_chunks(kind, frame.take_chunks(), raw_len, encoded, verify)
+    }
+
+    fn pack_chunks(
+        &self,
+        kind: PackKind,
+        chunks: Vec<ChunkEntry>,
+        raw_len: u32,
+        encoded: EncodedFrame,
+        verify: Verify<'_>,
+    ) -> Result<()> {
+        self.counters.chunks.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        self.counters.raw_bytes.fetch_add(u64::from(raw_len), Ordering::Relaxed);
         if self.options.dry_run {
             self.counters.stored_bytes.fetch_add(encoded.bytes.len() as u64, Ordering::Relaxed);
             return Ok(());
@@ -210,7 +253,7 @@ impl Ingest {
             }
             reservation
         };
-        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, prefix, self.options.verify)? {
+        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, verify)? {
             self.uploader.send(closed)?;
         }
         Ok(())
@@ -242,7 +285,8 @@ impl Ingest {
     }
 
     /// Ends the run: stores what is not yet, writes the packs that are still open and the last segment.
-    pub fn finish(self) -> Result<(IndexDurable, Added)> {
+    /// A dry run has stored nothing, and gives no receipt.
+    pub fn finish(self) -> Result<(Option<IndexDurable>, Added)> {
         use rayon::prelude::*;
         let flushed: Result<()> = self.lanes.par_iter().try_for_each(|lanes| {
             let mut lanes = lanes.lock();
@@ -263,7 +307,8 @@ impl Ingest {
             raw_bytes: counters.raw_bytes.load(Ordering::Relaxed),
             stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
         };
-        Ok((IndexDurable { _private: () }, added))
+        let receipt = (!self.options.dry_run).then_some(IndexDurable { _private: () });
+        Ok((receipt, added))
     }
 
     fn close_packs(&self) -> Result<()> {
@@ -280,6 +325,12 @@ impl Ingest {
     /// their chunks, and gives up the rest.
     pub fn abandon(self) -> Result<()> {
         self.uploader.finish()
+    }
+
+    /// Ends a run of which nothing is wanted: deletes the packs that were written and that no segment lists.
+    /// Gives what had failed in the threads that write packs.
+    pub fn discard(self) -> Result<Option<Error>> {
+        self.uploader.discard()
     }
 }
 
