@@ -100,24 +100,21 @@ pub const SEALED_LEVEL: i32 = 3;
 /// zstd level of metadata frames: there is little of it, and it is read often.
 pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
-/// zstd level of a run's first data deltas: where little changed, the smaller result costs hardly any time.
-pub const ZSTD_DELTA_FIRST_LEVEL: i32 = 6;
-/// Plaintext bytes of a run that are encoded at that level.
-pub const DELTA_FIRST_BYTES: u64 = 256 * MIB as u64;
-/// zstd level of the data deltas after them: lower levels find too little in a prefix.
-pub const ZSTD_DELTA_LEVEL: i32 = 3;
+/// zstd level of what a patch of data does not find in its bases: there is little of it.
+pub const ZSTD_PATCH_LEVEL: i32 = 6;
 /// zstd level of metadata deltas: they are few, and mostly what an incremental of a large tree adds.
 pub const ZSTD_METADATA_DELTA_LEVEL: i32 = 9;
-/// Largest plaintext of a delta frame of several chunks: beyond it, and beyond the prefix below, the match
-/// tables of that level no longer reach.
+/// Largest plaintext of a delta frame of several chunks: whoever reads one of them decodes them all.
 pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;
 /// Largest prefix of a delta frame that is written.
-pub const DELTA_PREFIX_MAX_BYTES: usize = 512 * KIB;
+pub const DELTA_PREFIX_MAX_BYTES: usize = 1024 * KIB;
 /// Largest chunk that shares a delta frame with chunks it has nothing to do with.
 pub const DELTA_GATHER_MAX_BYTES: usize = 64 * KIB;
 /// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
 /// `docs/decisions/0012`.
 pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
+/// Chunks that are looked at on the way to what a chunk at that depth goes back to.
+pub const DELTA_ROOT_STEPS: usize = 128;
 /// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does
 /// not lose the place.
 pub const DELTA_AHEAD_BYTES: u64 = 1024 * MIB as u64;
@@ -253,6 +250,11 @@ pub const RESTORE_WINDOW_DIRS: usize = 512;
 pub const RESTORE_FIRST_WINDOW_PARTS: usize = 512;
 /// Plaintext bytes of the frames that one read fetches: what a thread takes on at a time.
 pub const RESTORE_GROUP_RAW_BYTES: u64 = 8 * MIB as u64;
+/// Bases that a window plans for, some 100 bytes each; deltas beyond that look for theirs themselves.
+pub const RESTORE_WINDOW_BASES: usize = 128 * 1024;
+/// Plaintexts of bases that wait for their deltas: neighbours in a file lie in packs that were filled at the
+/// same time, and come some 20 MB apart.
+pub const RESTORE_BASES_BYTES: usize = 40 * MIB;
 /// Symlinks, empty files and the like that a thread takes on at a time.
 pub const RESTORE_LOOSE_BATCH: usize = 64;
 /// Allocated zeros that are written before the run looks whether it was stopped.
