@@ -256,6 +256,28 @@ pub const CHECK_MISSING_KEPT: usize = 100_000;
 /// Packs whose directories are read together when an index is rebuilt.
 pub const REBUILD_BATCH_PACKS: usize = 64;
 
+// --- finding, comparing, dumping ---------------------------------------------------------------
+
+/// Directories and long files that a search remembers to hold nothing it looks for, some 30 bytes each;
+/// others are searched again in the next snapshot.
+pub const FIND_BARREN_MAX: usize = 2_000_000;
+/// Changes that a comparison holds back to recognise renames, some 300 bytes each.
+pub const DIFF_HELD_MAX_CHANGES: usize = 200_000;
+/// References to chunks that a comparison looks up together.
+pub const DIFF_BATCH_CHUNKS: usize = 4096;
+/// Bytes of file contents that a dump decodes at a time; three such batches are in memory.
+pub const DUMP_BATCH_BYTES: u64 = 8 * MIB as u64;
+/// Entries and chunks of such a batch, where they are small.
+pub const DUMP_BATCH_STEPS: usize = 4096;
+/// Inodes with several names of which an archive remembers the first one; names beyond that become files
+/// of their own.
+pub const ARCHIVE_LINKS_MAX: usize = 500_000;
+/// Data runs of a sparse file that an archive describes, 16 bytes each; a file with more is written with zeros.
+pub const ARCHIVE_SPARSE_MAX_RUNS: usize = 100_000;
+/// Level of compression in zip archives: half the size of the text that level 1 leaves is not worth
+/// three times its time.
+pub const ZIP_LEVEL: u32 = 4;
+
 // --- stores ------------------------------------------------------------------------------------
 
 /// How often a store request that failed for a passing reason is sent in all.

@@ -31,6 +31,7 @@ pub mod reach;
 pub mod sealed;
 pub mod segments;
 pub mod snapshots;
+pub mod tree;
 #[cfg(test)]
 pub mod test_fixture;
 
