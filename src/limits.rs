@@ -265,6 +265,8 @@ pub const FIND_BARREN_MAX: usize = 2_000_000;
 pub const DIFF_HELD_MAX_CHANGES: usize = 200_000;
 /// References to chunks that a comparison looks up together.
 pub const DIFF_BATCH_CHUNKS: usize = 4096;
+/// Memory for a list that is sorted before it is shown: some two million entries.
+pub const LS_SORT_MAX_BYTES: usize = 512 * MIB;
 /// Bytes of file contents that a dump decodes at a time; three such batches are in memory.
 pub const DUMP_BATCH_BYTES: u64 = 8 * MIB as u64;
 /// Entries and chunks of such a batch, where they are small.

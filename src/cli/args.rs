@@ -8,8 +8,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
-    backup, cache, cat, check, completions, docs, dump, init, key, ls, man, rebuild_index, restore,
-    snapshots, stats, version,
+    backup, cache, cat, check, completions, diff, docs, dump, find, history, init, key, ls, man,
+    rebuild_index, restore, snapshots, stats, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -98,6 +98,9 @@ pub enum Command {
     Backup(Box<backup::BackupArgs>),
     Snapshots(snapshots::SnapshotsArgs),
     Ls(ls::LsArgs),
+    Find(Box<find::FindArgs>),
+    Diff(diff::DiffArgs),
+    History(history::HistoryArgs),
     Restore(Box<restore::RestoreArgs>),
     Dump(dump::DumpArgs),
     Check(check::CheckArgs),

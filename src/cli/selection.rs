@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::cli::explain::one_line;
+use crate::cli::output;
+use crate::cli::settings::Settings;
 use crate::error::Result;
 use crate::format::manifest::escape_bytes;
 use crate::repo::Repository;
@@ -35,6 +38,34 @@ impl SelectionArgs {
             tags: self.tags.iter().map(|list| split_tags(list)).collect(),
             paths: self.paths.iter().map(|path| escape_bytes(path.as_bytes())).collect(),
         }
+    }
+
+    /// The snapshots that `specs` name, or all that fit if they name none; oldest first. Those that cannot
+    /// be read are named; true if there are any.
+    pub fn choose(
+        &self,
+        settings: &Settings,
+        repo: &Arc<Repository>,
+        specs: &[String],
+    ) -> Result<(Vec<Snapshot>, bool)> {
+        if !specs.is_empty() {
+            let mut chosen: Vec<Snapshot> = Vec::new();
+            for spec in specs {
+                let snapshot = self.find(repo, spec)?;
+                if chosen.iter().all(|known| known.id != snapshot.id) {
+                    chosen.push(snapshot);
+                }
+            }
+            chosen.sort_by_cached_key(|s| (crate::repo::parse_time(&s.manifest.time), s.id));
+            return Ok((chosen, false));
+        }
+        let filter = self.filter();
+        let list = snapshots::list(repo)?;
+        for (name, error) in &list.errors {
+            output::warn_beside(settings, &format!("{name} is left out: {}", one_line(error)));
+        }
+        let fitting = list.snapshots.into_iter().filter(|s| filter.matches(&s.manifest)).collect();
+        Ok((fitting, !list.errors.is_empty()))
     }
 
     /// Finds the snapshot that `spec` names.

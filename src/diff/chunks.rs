@@ -165,11 +165,7 @@ impl Versions {
     }
 
     /// Lengths of all parts, and the ordinals of those that are chunks.
-    fn for_each_place(
-        &self,
-        content: &Content,
-        each: &mut dyn FnMut(&Self, u64, Option<u64>),
-    ) -> Result<()> {
+    fn for_each_place(&self, content: &Content, each: &mut dyn FnMut(&Self, u64, Option<u64>)) -> Result<()> {
         let mut batch: Vec<Part> = Vec::new();
         let mut look_up = |batch: &mut Vec<Part>| -> Result<()> {
             let ids: Vec<ChunkId> = batch.iter().filter_map(id_of).collect();

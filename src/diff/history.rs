@@ -122,9 +122,7 @@ impl<'a> History<'a> {
             Some(_) => VersionKind::Same,
         };
         let folder = match (before.map(|before| &before.node), &entry.node) {
-            (Some(Node::Directory(old)), Node::Directory(new)) if old != new => {
-                Some(self.folder(old, new)?)
-            }
+            (Some(Node::Directory(old)), Node::Directory(new)) if old != new => Some(self.folder(old, new)?),
             _ => None,
         };
         let kind = match &folder {
@@ -150,8 +148,7 @@ impl<'a> History<'a> {
         let options = Options { metadata: false, renames: true, chunks: true };
         let (before, after) = (tree(before), tree(after));
         let nobody = &mut |_: &_| Ok::<_, Error>(());
-        let summary =
-            super::run(&self.reader, &before, &after, options, self.observer, self.stop, nobody)?;
+        let summary = super::run(&self.reader, &before, &after, options, self.observer, self.stop, nobody)?;
         Ok(FolderChange { summary })
     }
 

@@ -88,10 +88,10 @@ mod tests {
 
     #[test]
     fn the_same_name_is_the_best_partner() {
-        let (added, removed) =
-            (|p: &str, s| Change::added(p.as_bytes(), &entry("x", file(s))), |p: &str, s| {
-                Change::removed(p.as_bytes(), &entry("x", file(s)))
-            });
+        let (added, removed) = (
+            |p: &str, s| Change::added(p.as_bytes(), &entry("x", file(s))),
+            |p: &str, s| Change::removed(p.as_bytes(), &entry("x", file(s))),
+        );
         let found = find(vec![
             removed("/a/one", 1),
             removed("/a/two", 1),

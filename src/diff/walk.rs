@@ -68,7 +68,9 @@ impl<'a> Walk<'a> {
             (before, after) => {
                 let (before, after) = (listing(before), listing(after));
                 let (Some(before), Some(after)) = (before, after) else {
-                    return Err(Error::Usage("the root of a snapshot and a file cannot be compared".to_owned()));
+                    return Err(Error::Usage(
+                        "the root of a snapshot and a file cannot be compared".to_owned(),
+                    ));
                 };
                 walk.enter(Some(before), Some(after))?;
             }

@@ -102,7 +102,9 @@ pub fn file(
             match step {
                 pipeline::Ready::Member(_) => Ok(()),
                 pipeline::Ready::Bytes(bytes) => Ok(self.0.write_all(bytes.as_slice())?),
-                pipeline::Ready::Zeros { len, .. } => Ok(write_zeros(len, &mut |zeros| self.0.write_all(zeros))?),
+                pipeline::Ready::Zeros { len, .. } => {
+                    Ok(write_zeros(len, &mut |zeros| self.0.write_all(zeros))?)
+                }
                 pipeline::Ready::Lost { error, .. } => Err(error.into()),
             }
         }
@@ -130,8 +132,13 @@ pub fn archive(
         Format::Tar => Box::new(tar::Tar::new(&mut out)),
         Format::Zip => Box::new(zip::Zip::new(&mut out)),
     };
-    let mut sink =
-        ArchiveSink { archive: &mut *archive, observer, report: Report::default(), path: Vec::new(), told: false };
+    let mut sink = ArchiveSink {
+        archive: &mut *archive,
+        observer,
+        report: Report::default(),
+        path: Vec::new(),
+        told: false,
+    };
     let members = Members::new(reader, observer, stop, format);
     pipeline::run(reader, stop, &mut sink, &|feeder: &mut Feeder<'_>| members.feed(found, base, feeder))?;
     let mut report = sink.report;

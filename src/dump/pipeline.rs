@@ -68,14 +68,8 @@ pub(super) fn run(
     let (sender, batches) = bounded(1);
     std::thread::scope(|scope| {
         let producer = scope.spawn(move || {
-            let mut feeder = Feeder {
-                reader,
-                stop,
-                batches: &sender,
-                steps: Vec::new(),
-                bytes: 0,
-                is_unwanted: false,
-            };
+            let mut feeder =
+                Feeder { reader, stop, batches: &sender, steps: Vec::new(), bytes: 0, is_unwanted: false };
             match feed(&mut feeder).and_then(|()| feeder.send()) {
                 Err(Error::Interrupted) if feeder.is_unwanted => Ok(()),
                 result => result,
@@ -117,7 +111,11 @@ impl Feeder<'_> {
     fn push(&mut self, step: Step, bytes: u64) -> Result<()> {
         self.steps.push(step);
         self.bytes += bytes;
-        if self.bytes >= DUMP_BATCH_BYTES || self.steps.len() >= DUMP_BATCH_STEPS { self.send() } else { Ok(()) }
+        if self.bytes >= DUMP_BATCH_BYTES || self.steps.len() >= DUMP_BATCH_STEPS {
+            self.send()
+        } else {
+            Ok(())
+        }
     }
 
     /// Decodes what was gathered and hands it on.
@@ -143,7 +141,10 @@ impl Feeder<'_> {
                     Some(Err(error)) => return Err(error),
                     Some(Ok(_)) | None => {
                         let what = "it has another length than the snapshot says";
-                        Ready::Lost { len: u64::from(len), error: Error::damaged(format!("chunk {id}"), what) }
+                        Ready::Lost {
+                            len: u64::from(len),
+                            error: Error::damaged(format!("chunk {id}"), what),
+                        }
                     }
                 },
             });

@@ -158,7 +158,9 @@ fn headers(member: &Member, size: u64) -> (Header, Vec<u8>) {
     if !header.number(124, 12, size) {
         records.add(b"size", size.to_string().as_bytes());
     }
-    if let (Node::CharDevice { major, minor } | Node::BlockDevice { major, minor }, None) = (node, &member.link) {
+    if let (Node::CharDevice { major, minor } | Node::BlockDevice { major, minor }, None) =
+        (node, &member.link)
+    {
         for (at, key, number) in [(329, &b"SCHILY.devmajor"[..], major), (337, b"SCHILY.devminor", minor)] {
             if !header.number(at, 8, u64::from(*number)) {
                 records.add(key, number.to_string().as_bytes());
@@ -326,7 +328,8 @@ mod tests {
             records.add(key, value);
             String::from_utf8(records.0).unwrap()
         };
-        assert_eq!(one(b"path", b"x"), "10 path=x\n");
+        assert_eq!(one(b"path", b"x"), "9 path=x\n");
+        assert_eq!(one(b"path", b"xy"), "11 path=xy\n");
         assert_eq!(one(b"a", b""), "5 a=\n");
         for len in 80..1100 {
             let record = one(b"path", &vec![b'x'; len]);

@@ -109,7 +109,11 @@ impl<'a> Zip<'a> {
                 descriptor.extend(central.crc.to_le_bytes());
                 for len in [central.stored, size] {
                     let bytes = len.to_le_bytes();
-                    descriptor.extend_from_slice(if is_long { &bytes } else { bytes.get(..4).unwrap_or(&bytes) });
+                    descriptor.extend_from_slice(if is_long {
+                        &bytes
+                    } else {
+                        bytes.get(..4).unwrap_or(&bytes)
+                    });
                 }
                 out.write_all(&descriptor)?;
                 self.add(central);

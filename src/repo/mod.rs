@@ -31,9 +31,9 @@ pub mod reach;
 pub mod sealed;
 pub mod segments;
 pub mod snapshots;
-pub mod tree;
 #[cfg(test)]
 pub mod test_fixture;
+pub mod tree;
 
 pub use index::Index;
 pub use open::{InitOptions, LockedRepository, Repository};

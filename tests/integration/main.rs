@@ -17,6 +17,7 @@
 
 mod support;
 
+mod archives;
 mod backup_cli;
 mod commands;
 mod crash;
@@ -25,6 +26,7 @@ mod deltas;
 mod docs;
 mod environment;
 mod excludes;
+mod finding;
 mod fuzz_smoke;
 mod generated;
 mod moving_source;

@@ -49,9 +49,8 @@ impl PathFinder {
             if bytes.ends_with(b"/**") {
                 bytes.extend_from_slice(b"/*");
             }
-            list.push(&bytes, ignore_case, Everything::Allowed).map_err(|why| {
-                Error::Usage(format!("pattern {:?}: {why}", pattern.display().to_string()))
-            })?;
+            list.push(&bytes, ignore_case, Everything::Allowed)
+                .map_err(|why| Error::Usage(format!("pattern {:?}: {why}", pattern.display().to_string())))?;
         }
         Ok(Self { list })
     }
