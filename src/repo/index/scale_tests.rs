@@ -1,5 +1,6 @@
-//! Figures at a million chunks. Run by hand:
-//! `cargo test --release --lib repo::index::scale -- --ignored --nocapture --test-threads=1`.
+//! Figures of large indexes. Run by hand:
+//! `cargo test --release --lib repo::index::scale -- --ignored --nocapture --test-threads=1`;
+//! `BACKSTAY_SCALE_MILLIONS=10,100,1000` says how large.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use super::tests::{REPO, adds, chunk_id, pack};
 use super::*;
 
-const CHUNKS: u64 = 1_000_000;
+const MILLION: u64 = 1_000_000;
 const PACK_CHUNKS: u64 = 400;
 const SEGMENT_PACKS: u64 = 250;
 
@@ -40,11 +41,11 @@ fn per_second(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-fn fill(folder: &Path, load: bool) {
+fn fill(folder: &Path, chunks: u64, load: bool) {
     let index = &Index::open(folder, REPO).unwrap();
     let mut loader = load.then(|| index.loader().unwrap());
     let mut spent = Duration::ZERO;
-    for n in 0..CHUNKS / PACK_CHUNKS / SEGMENT_PACKS {
+    for n in 0..chunks / PACK_CHUNKS / SEGMENT_PACKS {
         let packs = segment(n);
         let delta = adds(n, &packs);
         let start = Instant::now();
@@ -59,13 +60,13 @@ fn fill(folder: &Path, load: bool) {
         loader.finish().unwrap();
     }
     spent += start.elapsed();
-    println!("{} of {CHUNKS} chunks: {spent:.3?}", if load { "load" } else { "apply" });
+    println!("{} of {chunks} chunks: {spent:.3?}", if load { "load" } else { "apply" });
 }
 
-fn lookups(index: &Index) {
+fn lookups(index: &Index, chunks: u64) {
     const COUNT: u64 = 200_000;
     for (name, offset) in [("hit", 0), ("miss", 1 << 40)] {
-        let step = CHUNKS / COUNT;
+        let step = chunks / COUNT;
         let ids: Vec<_> = (0..COUNT).map(|n| chunk_id(n * step + offset)).collect();
         let start = Instant::now();
         let found = ids.iter().filter(|id| index.lookup(id).unwrap().is_some()).count() as u64;
@@ -113,20 +114,41 @@ fn opening(folder: &Path, what: &str) {
     );
 }
 
+fn figures(chunks: u64, load: bool) {
+    let folder = TempDir::new().unwrap();
+    let before = resident_kib("VmHWM");
+    fill(folder.path(), chunks, load);
+    let bytes = disk_bytes(folder.path());
+    println!("  {:.1} bytes a chunk on disk", bytes as f64 / chunks as f64);
+    opening(folder.path(), "it");
+    let index = Index::open(folder.path(), REPO).unwrap();
+    lookups(&index, chunks);
+    println!(
+        "  resident {} KiB, peak {} KiB (before: {before})",
+        resident_kib("VmRSS"),
+        resident_kib("VmHWM")
+    );
+}
+
 #[test]
 #[ignore = "prints figures; takes seconds"]
 fn a_million_chunks() {
     for load in [true, false] {
-        let folder = TempDir::new().unwrap();
-        let before = resident_kib("VmHWM");
-        fill(folder.path(), load);
-        let bytes = disk_bytes(folder.path());
-        println!("  {:.1} bytes a chunk on disk", bytes as f64 / CHUNKS as f64);
-        opening(folder.path(), "a million");
-        let index = Index::open(folder.path(), REPO).unwrap();
-        lookups(&index);
-        println!("  peak RSS {} KiB (before: {before})", resident_kib("VmHWM"));
+        figures(MILLION, load);
     }
+}
+
+/// Memory does not follow the number of chunks.
+#[test]
+#[ignore = "takes a minute for ten million chunks"]
+fn as_many_chunks_as_wanted() {
+    const PEAK_MAX_KIB: u64 = 256 * 1024;
+
+    let wanted = std::env::var("BACKSTAY_SCALE_MILLIONS").unwrap_or_else(|_| "10".to_owned());
+    for millions in wanted.split(',') {
+        figures(millions.trim().parse::<u64>().unwrap() * MILLION, true);
+    }
+    assert!(resident_kib("VmHWM") <= PEAK_MAX_KIB);
 }
 
 #[test]
