@@ -94,7 +94,7 @@ pub struct Summary {
     pub bytes_added: u64,
     /// Bytes of the files that only the first has.
     pub bytes_removed: u64,
-    /// Bytes that modified files have become longer by, and shorter by.
+    /// Bytes that modified files have become longer by.
     pub bytes_grown: u64,
     /// Bytes that modified files have become shorter by.
     pub bytes_shrunk: u64,

@@ -176,6 +176,7 @@ fn table(versions: &[(&Snapshot, Version)]) -> Table {
             files(version),
         ]);
     }
+    ["Size", "Files", "Gone"].iter().for_each(|title| table.hide_if_empty(title));
     table
 }
 
