@@ -55,7 +55,7 @@ impl Write for Counted<'_> {
 /// Where bytes go: straight to the archive, or into the member that is being deflated.
 enum State<'a> {
     Between(Counted<'a>),
-    Inside(DeflateEncoder<Counted<'a>>, Open),
+    Inside(Box<(DeflateEncoder<Counted<'a>>, Open)>),
     /// After an error.
     Broken,
 }
@@ -100,7 +100,8 @@ impl<'a> Zip<'a> {
     fn between(&mut self) -> io::Result<Counted<'a>> {
         match std::mem::replace(&mut self.state, State::Broken) {
             State::Between(out) => Ok(out),
-            State::Inside(encoder, open) => {
+            State::Inside(inside) => {
+                let (encoder, open) = *inside;
                 let mut out = encoder.finish()?;
                 let Open { mut central, crc, size, data_start, is_long } = open;
                 (central.crc, central.size) = (crc.sum(), size);
@@ -170,7 +171,8 @@ impl Archive for Zip<'_> {
             out.write_all(&central.local(is_long))?;
             let data_start = out.written;
             let open = Open { central, crc: Crc::new(), size: 0, data_start, is_long };
-            self.state = State::Inside(DeflateEncoder::new(out, Compression::new(ZIP_LEVEL)), open);
+            let encoder = DeflateEncoder::new(out, Compression::new(ZIP_LEVEL));
+            self.state = State::Inside(Box::new((encoder, open)));
             return Ok(true);
         };
         let mut crc = Crc::new();
@@ -184,7 +186,8 @@ impl Archive for Zip<'_> {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let State::Inside(encoder, open) = &mut self.state else { return Ok(()) };
+        let State::Inside(inside) = &mut self.state else { return Ok(()) };
+        let (encoder, open) = &mut **inside;
         open.crc.update(bytes);
         open.size += bytes.len() as u64;
         encoder.write_all(bytes)
@@ -321,7 +324,7 @@ fn dos_time(time: Timestamp) -> (u16, u16) {
         Ok(128..) => LAST,
         Ok(year) => (
             year << 9 | part(civil.month()) << 5 | part(civil.day()),
-            part(civil.hour()) << 11 | part(civil.minute()) << 5 | part(civil.second()) / 2,
+            part(civil.hour()) << 11 | part(civil.minute()) << 5 | (part(civil.second()) / 2),
         ),
     }
 }

@@ -89,6 +89,40 @@ fn a_tar_archive_brings_a_folder_back_as_it_was() {
 }
 
 #[test]
+fn another_reader_of_tar_archives_understands_them() {
+    if !has("python3") {
+        return;
+    }
+    let (sandbox, id, _) = Sandbox::backed_up(&[
+        noise("a", 1, 200_000).mtime(-2, 500_000_000),
+        hardlink("b", "a"),
+        pieces("c", vec![Piece::Hole(1 << 20), Piece::Bytes(b"island".to_vec()), Piece::Hole(1 << 20)]),
+        symlink("d", "x/".repeat(100)),
+        file("Grüße".repeat(30), "long"),
+    ]);
+    let archive = sandbox.root().join("x.tar");
+    let archive = archive.to_str().unwrap();
+    sandbox.ok(["dump", &format!("{id}:{}", sandbox.source.display()), "--target", archive]);
+    let script = "import sys, tarfile\nfor m in tarfile.open(sys.argv[1]):\n f = tarfile.open(sys.argv[1])\n \
+                  b = f.extractfile(m).read() if m.isfile() else b''\n \
+                  print(len(m.name), m.name[:5], m.type.decode(), m.size, m.mtime, m.linkname[:3], b.count(0), len(b))";
+    let listed = run("python3", &["-c", script, archive], None).exits(0).text();
+    let fields = |name: &str| {
+        let words = listed.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        words.into_iter().find(|words| words[1] == name).unwrap_or_else(|| panic!("{name}:\n{listed}"))
+    };
+    assert_eq!(fields("a")[2..5], ["0", "200000", "-1.5"], "{listed}");
+    assert_eq!((fields("b")[2], fields("b")[5]), ("1", "a"), "{listed}");
+    assert_eq!(
+        (fields("c")[3], fields("c")[6], fields("c")[7]),
+        ("2097158", "2097152", "2097158"),
+        "{listed}"
+    );
+    assert_eq!(fields("d")[2..6], ["2", "0", fields("d")[4], "x/x"], "{listed}");
+    assert_eq!(fields("Grüße")[0], "150", "{listed}");
+}
+
+#[test]
 fn extended_attributes_and_acls_are_in_a_tar_archive() {
     let sandbox = Sandbox::new();
     let probe = sandbox.root().join("probe");
