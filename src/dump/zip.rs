@@ -332,6 +332,55 @@ fn dos_time(time: Timestamp) -> (u16, u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::entry::Content;
+    use crate::repo::test_fixture::entry;
+
+    fn member(path: String, size: u64) -> Member {
+        let content = Content { size, ..Content::default() };
+        Member { path: path.into(), entry: entry("x", Node::File(content)), link: None, data_runs: None }
+    }
+
+    fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
+        let field: [u8; N] = bytes[at..at + N].try_into().unwrap();
+        field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
+    /// Programs read this too: `dump` of 70,000 files was tested with them.
+    #[test]
+    fn there_is_room_for_more_members_than_the_first_form_has() {
+        let mut out = Vec::new();
+        let mut zip = Zip::new(&mut out);
+        for number in 0..70_000 {
+            assert!(zip.begin(&member(number.to_string(), 0)).unwrap());
+        }
+        zip.finish().unwrap();
+        let end = out.len() - 22;
+        assert_eq!((&out[end..end + 4], number::<2>(&out, end + 10)), (&b"PK\x05\x06"[..], 0xffff));
+        let locator = end - 20;
+        assert_eq!(&out[locator..locator + 4], b"PK\x06\x07");
+        let record = usize::try_from(number::<8>(&out, locator + 8)).unwrap();
+        assert_eq!((&out[record..record + 4], record + 56), (&b"PK\x06\x06"[..], locator));
+        assert_eq!((number::<8>(&out, record + 24), number::<8>(&out, record + 32)), (70_000, 70_000));
+        let directory = usize::try_from(number::<8>(&out, record + 48)).unwrap();
+        assert_eq!(&out[directory..directory + 4], b"PK\x01\x02");
+        assert_eq!(number::<8>(&out, record + 40), (record - directory) as u64);
+    }
+
+    #[test]
+    fn a_file_that_may_be_long_gets_long_lengths() {
+        for (size, is_long) in [(1u64, false), (LONG_FROM, true)] {
+            let mut out = Vec::new();
+            let mut zip = Zip::new(&mut out);
+            zip.begin(&member("x".to_owned(), size)).unwrap();
+            zip.bytes(b"some bytes").unwrap();
+            zip.finish().unwrap();
+            let descriptor = out.windows(4).position(|four| four == b"PK\x07\x08").unwrap();
+            let central = out.windows(4).position(|four| four == b"PK\x01\x02").unwrap();
+            assert_eq!(central - descriptor, if is_long { 24 } else { 16 });
+            assert_eq!(number::<4>(&out, central + 24), 10);
+            assert_eq!(number::<4>(&out, 18), if is_long { U32_FULL } else { 0 });
+        }
+    }
 
     #[test]
     fn times_are_kept_within_what_fits() {

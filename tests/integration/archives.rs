@@ -217,27 +217,6 @@ fn a_zip_archive_holds_files_links_times_and_permissions() {
 }
 
 #[test]
-fn a_zip_archive_has_room_for_more_members_than_its_first_form() {
-    if !has("unzip") {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    for folder in 0..70 {
-        let folder = sandbox.source.join(folder.to_string());
-        fs::create_dir(&folder).unwrap();
-        for name in 0..1000 {
-            fs::write(folder.join(name.to_string()), "").unwrap();
-        }
-    }
-    let id = sandbox.backup();
-    let archive = sandbox.root().join("x.zip");
-    let archive = archive.to_str().unwrap();
-    sandbox.ok(["dump", &format!("{id}:{}", sandbox.source.display()), "-a", "zip", "-t", archive]);
-    run("unzip", &["-tqq", archive], None).exits(0);
-    run("unzip", &["-Z", "-h", archive], None).exits(0).says("70070");
-}
-
-#[test]
 fn a_target_gets_its_name_when_it_is_complete() {
     let (sandbox, id, _) = Sandbox::backed_up(&[noise("big", 1, 1_000_000)]);
     let target = sandbox.root().join("out");
