@@ -12,8 +12,10 @@ use backstay::entry_name::EntryName;
 use backstay::format::config::RepoConfig;
 use backstay::format::content::{decode_content, encode_content};
 use backstay::format::directory::Directory;
+use backstay::format::generation::Generation;
 use backstay::format::header::{HEADER_LEN, Header, ObjectKind};
 use backstay::format::key_slot::KeySlot;
+use backstay::format::lease::LeaseRecord;
 use backstay::format::listing::{decode_entry, encode_entry, entry_extent};
 use backstay::format::manifest::{Manifest, escape_bytes, unescape_bytes};
 use backstay::format::pack::{FOOTER_LEN, Footer};
@@ -43,6 +45,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "listing", body: listing },
     Target { name: "content", body: content },
     Target { name: "manifest", body: manifest },
+    Target { name: "lease", body: lease },
+    Target { name: "generation", body: generation },
     Target { name: "config", body: config },
     Target { name: "key_slot", body: key_slot },
     Target { name: "pack", body: pack },
@@ -141,6 +145,21 @@ pub fn manifest(data: &[u8]) {
     if let Ok(manifest) = Manifest::decode(data) {
         let encoded = manifest.encode().unwrap();
         assert_eq!(Manifest::decode(&encoded), Ok(manifest));
+    }
+}
+
+/// The JSON of a lease.
+pub fn lease(data: &[u8]) {
+    if let Ok(lease) = LeaseRecord::decode(data) {
+        let encoded = lease.encode().unwrap();
+        assert_eq!(LeaseRecord::decode(&encoded), Ok(lease));
+    }
+}
+
+/// A generation of condemned packs.
+pub fn generation(data: &[u8]) {
+    if let Ok(generation) = Generation::decode(data) {
+        assert_eq!(generation.encode(), data);
     }
 }
 

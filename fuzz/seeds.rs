@@ -7,13 +7,15 @@ use backstay::format::config::{ChunkerProfile, RepoConfig};
 use backstay::format::content::encode_content;
 use backstay::format::directory::{ChunkEntry, Codec, Directory, FrameEntry};
 use backstay::format::entry::{Content, Entry, Metadata, Node, Part, Xattr};
+use backstay::format::generation::Generation;
 use backstay::format::header::{HEADER_LEN, ObjectKind};
 use backstay::format::key_slot::{KdfParams, KeySlot};
+use backstay::format::lease::{Acknowledged, LeaseRecord, LeaseRole, ProcessMark};
 use backstay::format::listing::encode_entry;
 use backstay::format::manifest::{Manifest, RunCounts, SnapshotKind};
 use backstay::format::pack::{Footer, PackKind};
 use backstay::format::segment::{PackRecord, Segment};
-use backstay::id::{ChunkId, PackId, SegmentId};
+use backstay::id::{ChunkId, GenerationId, PackId, SegmentId};
 use zstd::zstd_safe::CCtx;
 
 use super::bodies::{REPO, header_of, keys};
@@ -27,6 +29,8 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "listing" => vec![listing(&nodes()), listing(&nodes()[..1])],
         "content" => contents().iter().map(encoded_content).collect(),
         "manifest" => vec![manifest().encode().unwrap(), br"\xff \\ \xzz".to_vec()],
+        "lease" => vec![lease().encode().unwrap()],
+        "generation" => vec![generation().encode(), Generation::default().encode()],
         "config" => vec![config().encode().unwrap()],
         "key_slot" => vec![key_slot().encode()],
         "pack" => vec![pack()],
@@ -38,8 +42,8 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
 }
 
 fn headers() -> Vec<Vec<u8>> {
-    use ObjectKind::{Config, DataPack, Key, MetadataPack, Segment, Snapshot};
-    let kinds = [Config, Key, DataPack, MetadataPack, Segment, Snapshot];
+    use ObjectKind::{Config, DataPack, Generation, Key, Lease, MetadataPack, Segment, Snapshot};
+    let kinds = [Config, Key, DataPack, MetadataPack, Segment, Snapshot, Lease, Generation];
     kinds.iter().map(|kind| header_of(*kind).encode().to_vec()).collect()
 }
 
@@ -148,6 +152,9 @@ fn manifest() -> Manifest {
         series: "host:/srv".into(),
         parent: Some("ab".repeat(32)),
         base: None,
+        since_full: None,
+        replaces: None,
+        original: None,
         root: contents().remove(1),
         time: "2026-11-24T03:00:00.5Z".into(),
         started: "2026-11-24T03:00:00+01:00".into(),
@@ -163,6 +170,29 @@ fn manifest() -> Manifest {
         program: "backstay 0.1.0".into(),
         summary: RunCounts { files_new: 3, ..RunCounts::default() },
         errors: vec!["/srv/x: denied".into()],
+    }
+}
+
+fn lease() -> LeaseRecord {
+    let generation = GenerationId::from_bytes([3; 16]);
+    LeaseRecord {
+        required_features: vec![],
+        role: LeaseRole::Writer,
+        operation: "backup".into(),
+        host: "host".into(),
+        user: "user".into(),
+        pid: 7,
+        process: Some(ProcessMark { boot: "b".into(), namespace: "pid:[1]".into(), started: 9, now_ms: 10 }),
+        started: Some(Timestamp { secs: 5, nanos: 6 }),
+        pins: vec![contents().remove(1)],
+        seen: vec![Acknowledged { generation, needs: vec![PackId::from_bytes([4; 32])] }],
+    }
+}
+
+fn generation() -> Generation {
+    Generation {
+        note: br#"{"host":"h"}"#.to_vec(),
+        packs: (1..5).map(|n| PackId::from_bytes([n; 32])).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! environment variables.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 /// A point in time: seconds and nanoseconds since the Unix epoch (before it: negative seconds).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,50 @@ impl Clock for SystemClock {
     }
 }
 
+/// Where the time since the system was started comes from. It goes on while the system sleeps.
+pub trait BootClock: Send + Sync + Debug {
+    /// How long ago the system was started.
+    fn since_boot(&self) -> Duration;
+}
+
+impl BootClock for SystemClock {
+    fn since_boot(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    }
+}
+
+/// What tells a process from all others on its system, now and later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessIdentity {
+    /// Which start of which system.
+    pub boot: String,
+    /// Where process numbers count: another container may give the same ones.
+    pub namespace: String,
+    /// When the process was started, in the system's ticks.
+    pub started: u64,
+}
+
+impl ProcessIdentity {
+    /// The process with this number, in this process's namespace. Nothing where the system does not tell,
+    /// or where there is no such process; an ended one that nobody waited for is none.
+    pub fn of(pid: u32) -> Option<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+        let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self { boot, namespace, started: start_of(&stat)? })
+    }
+}
+
+/// The start of a process by its line in the process file system, unless it has ended.
+fn start_of(stat: &str) -> Option<u64> {
+    // The name before may hold anything, blanks and brackets too.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X" | "x")).then_some(started)
+}
+
 /// Environment variables that hold passwords or lead to them: no other program inherits them from us.
 pub const SECRET_VARIABLES: [&str; 5] = [
     "BACKSTAY_PASSWORD",
@@ -41,4 +86,28 @@ pub const SECRET_VARIABLES: [&str; 5] = [
 /// Fills `buf` with random bytes from the operating system.
 pub fn fill_random(buf: &mut [u8]) -> std::io::Result<()> {
     getrandom::fill(buf).map_err(std::io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_others() {
+        let own = ProcessIdentity::of(std::process::id()).unwrap();
+        assert_eq!(ProcessIdentity::of(std::process::id()), Some(own));
+        assert_eq!(ProcessIdentity::of(u32::MAX), None);
+        let line =
+            |state: &str| format!("7 (a) b) {state} 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4321 20");
+        assert_eq!(start_of(&line("S")), Some(4321));
+        assert_eq!(start_of(&line("Z")), None);
+        assert_eq!(start_of("nonsense"), None);
+    }
+
+    #[test]
+    fn the_boot_clock_goes_on() {
+        let before = SystemClock.since_boot();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(SystemClock.since_boot() > before);
+    }
 }

@@ -1,7 +1,10 @@
 //! The library's errors: what happened, in types; the words for people are made in `cli`.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, io};
+
+use crate::env::Timestamp;
 
 /// Result of everything that can fail in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,10 +30,35 @@ pub enum ErrorKind {
     Io,
     /// A command whose output was to be stored failed.
     Command,
+    /// Somebody else is at it: try again later.
+    Busy,
     /// The user asked to stop.
     Interrupted,
     /// A bug in backstay.
     Internal,
+}
+
+/// Who is at work on a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// What it does, such as "backup".
+    pub operation: String,
+    /// On which host.
+    pub host: String,
+    /// As which user.
+    pub user: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since when, by the store's clock.
+    pub since: Timestamp,
+    /// How long it did not give a sign of life, by the store's clock.
+    pub silent: Duration,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}@{} (process {})", self.operation, self.user, self.host, self.pid)
+    }
 }
 
 /// Why an operation failed.
@@ -101,6 +129,17 @@ pub enum Error {
         /// "exited with status 1", "was killed by signal 9", ...
         outcome: String,
     },
+    /// Other maintenance is going on in the repository.
+    #[error("the repository is busy: {holder}")]
+    Busy {
+        /// Who is at it.
+        holder: Holder,
+        /// How long after its last sign of life it is passed over.
+        expires: Duration,
+    },
+    /// The lease could not be renewed in time: what was done may not count.
+    #[error("the lease was lost: {0}")]
+    LeaseLost(String),
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -122,8 +161,19 @@ impl Error {
             Self::Store(_) => ErrorKind::Store,
             Self::Io { .. } | Self::Index(_) => ErrorKind::Io,
             Self::Command { .. } => ErrorKind::Command,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::LeaseLost(_) => ErrorKind::Store,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// True for an error that is about some stored bytes only: what needs them is lost, the rest is not.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Store(error) => error.kind.is_damage(),
+            _ => false,
         }
     }
 
@@ -160,6 +210,13 @@ pub enum StoreErrorKind {
     Other,
 }
 
+impl StoreErrorKind {
+    /// True if it says something about the object, and not about the store.
+    pub const fn is_damage(self) -> bool {
+        matches!(self, Self::NotFound | Self::OutOfRange)
+    }
+}
+
 /// A store's failure: what was tried on which object, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {reason}", in_the_store(.object))]
@@ -176,4 +233,34 @@ pub struct StoreError {
 
 fn in_the_store(object: &str) -> String {
     if object.is_empty() { "the store".to_owned() } else { format!("{object} in the store") }
+}
+
+/// A text as it is shown and kept: what the system says in it begins small and goes without its number.
+pub fn without_numbers(text: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(NUMBER) {
+        let start = before.rfind(": ").map_or(0, |at| at + 2);
+        let (ours, system) = before.split_at(start);
+        out.push_str(ours);
+        let mut letters = system.chars();
+        out.extend(letters.next().map(|first| first.to_ascii_lowercase()));
+        out.push_str(letters.as_str());
+        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_speaks_without_numbers() {
+        let text = "cannot read a: Permission denied (os error 13); b: No such file (os error 2)!";
+        assert_eq!(without_numbers(text), "cannot read a: permission denied; b: no such file!");
+        assert_eq!(without_numbers("Own Text"), "Own Text");
+    }
 }

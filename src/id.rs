@@ -1,46 +1,50 @@
 //! Identifiers of everything a repository stores.
 //!
 //! Each kind of object has its own type, so that a pack cannot be asked for by a chunk's name. None
-//! has a `Default` or converts into another; all are 32 bytes and print as 64 lower-case hex digits.
+//! has a `Default` or converts into another. Those that are hashes have 32 bytes, those that are random 16;
+//! they print as lower-case hex digits.
 
 use std::fmt;
 
-/// Length in bytes of every identifier.
+/// Length in bytes of every identifier that is a hash.
 pub const ID_LEN: usize = 32;
+
+/// Length in bytes of every identifier that is random.
+pub const RANDOM_ID_LEN: usize = 16;
 
 /// How many hex digits of an identifier are shown to people (32 bits).
 pub const SHORT_HEX: usize = 8;
 
-/// A text that is not 64 hex digits.
+/// A text that is not as many hex digits as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not an identifier of 64 hex digits")]
+#[error("not an identifier of the right number of hex digits")]
 pub struct ParseIdError;
 
 macro_rules! id_type {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $len:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; ID_LEN]);
+        pub struct $name([u8; $len]);
 
         impl $name {
-            /// Wraps 32 bytes that were computed or decoded as this kind of identifier.
-            pub const fn from_bytes(bytes: [u8; ID_LEN]) -> Self {
+            /// Wraps bytes that were computed, drawn or decoded as this kind of identifier.
+            pub const fn from_bytes(bytes: [u8; $len]) -> Self {
                 Self(bytes)
             }
 
-            /// The 32 bytes.
-            pub const fn as_bytes(&self) -> &[u8; ID_LEN] {
+            /// The bytes.
+            pub const fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
             }
 
-            /// Parses 64 hex digits.
+            /// Parses all hex digits.
             pub fn from_hex(text: &str) -> Result<Self, ParseIdError> {
-                let mut bytes = [0; ID_LEN];
+                let mut bytes = [0; $len];
                 hex::decode_to_slice(text, &mut bytes).map_err(|_| ParseIdError)?;
                 Ok(Self(bytes))
             }
 
-            /// All 64 hex digits.
+            /// All hex digits.
             pub fn to_hex(&self) -> String {
                 hex::encode(self.0)
             }
@@ -69,23 +73,39 @@ macro_rules! id_type {
 
 id_type!(
     /// Names a chunk: keyed BLAKE3 of its plaintext.
-    ChunkId
+    ChunkId,
+    ID_LEN
 );
 id_type!(
     /// Names a pack: unkeyed BLAKE3 of all its bytes.
-    PackId
+    PackId,
+    ID_LEN
 );
 id_type!(
     /// Names an index segment: unkeyed BLAKE3 of all its bytes.
-    SegmentId
+    SegmentId,
+    ID_LEN
 );
 id_type!(
     /// Names a snapshot manifest: unkeyed BLAKE3 of all its bytes.
-    SnapshotId
+    SnapshotId,
+    ID_LEN
 );
 id_type!(
     /// Names a password slot: unkeyed BLAKE3 of all its bytes.
-    KeyId
+    KeyId,
+    ID_LEN
+);
+
+id_type!(
+    /// Names a lease: random.
+    LeaseId,
+    RANDOM_ID_LEN
+);
+id_type!(
+    /// Names a generation of condemned packs: random.
+    GenerationId,
+    RANDOM_ID_LEN
 );
 
 /// Names a repository: 16 random bytes chosen by `init`, bound into every object.

@@ -6,8 +6,8 @@
 //! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
-//! - operations: [`backup`], [`restore`], [`check`], [`rebuild_index`], [`stats`], [`find`], [`diff`],
-//!   [`dump`]
+//! - operations: [`backup`], [`restore`], [`check`], [`forget`], [`edit`], [`rebuild_index`], [`stats`],
+//!   [`find`], [`diff`], [`dump`]
 //! - the shell: [`cli`]
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
@@ -20,11 +20,13 @@ pub mod compress;
 pub mod crypto;
 pub mod diff;
 pub mod dump;
+pub mod edit;
 pub mod entry_name;
 pub mod env;
 pub mod error;
 pub mod extent;
 pub mod find;
+pub mod forget;
 pub mod format;
 pub mod fs;
 pub mod id;

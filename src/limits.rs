@@ -4,6 +4,7 @@
 //! codec in `format/`; what stands here may change without a new format version.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 /// One kibibyte.
 pub const KIB: usize = 1 << 10;
@@ -83,6 +84,9 @@ pub const METADATA_PACK_TARGET_BYTES: usize = 4 * MIB;
 /// Chunks after which a pack is closed, however few bytes it has: bounds its directory, and what a segment
 /// and the claims of a run hold.
 pub const PACK_MAX_CHUNKS: usize = 100_000;
+/// New chunks that a dry run remembers, some 60 bytes each. With more, one that comes again much later counts
+/// as new again.
+pub const DRY_RUN_CLAIMS_MAX: usize = 1 << 20;
 /// No pack is larger than this.
 pub const PACK_MAX_BYTES: u64 = 512 * MIB as u64;
 /// What is read of a pack's end at first, to find its directory: most directories fit.
@@ -130,6 +134,15 @@ pub const CONTENT_INLINE_MAX_PARTS: usize = 64;
 pub const CONTENT_MAX_BYTES: u64 = 1 << 61;
 /// Deepest nesting of such lists: 64 KiB lists of 33-byte parts reach any size long before.
 pub const CONTENT_MAX_DEPTH: u8 = 8;
+/// Chunks of lists that a walk which only looks remembers, some 150 bytes each.
+pub const LIST_MEMO_ENTRIES: usize = 100_000;
+/// Chunks of the lists of one content that are told apart, 40 bytes each: 100 TB of it have as many.
+pub const LIST_CHUNKS_TOLD_APART: usize = 1_000_000;
+/// How often, on average, a chunk of a list may come after another one than before. Repeated data give the
+/// same chunks in the same order; more than this is made to keep a reader busy.
+pub const LIST_REPEATS_MAX: u64 = 4;
+/// Bytes of such repetitions that are never too many.
+pub const LIST_REPEATS_FREE_BYTES: u64 = 4 * MIB as u64;
 /// Directory entries that are read, compared and stored at a time.
 pub const LISTING_WINDOW_ENTRIES: usize = 4096;
 /// One encoded directory entry is never longer: extended attributes are its largest part.
@@ -143,6 +156,11 @@ pub const KEY_LABEL_MAX_BYTES: usize = 64 * KIB;
 pub const SEGMENT_MAX_BYTES: usize = 256 * MIB;
 /// New chunks after which a running backup publishes an index segment and forgets them in memory.
 pub const SEGMENT_TARGET_CHUNKS: usize = 100_000;
+
+/// Largest sealed manifest that is kept on this machine: most take a kilobyte.
+pub const MANIFEST_CACHED_MAX_BYTES: u64 = MIB as u64;
+/// All of them together, for each repository: a hundred thousand snapshots or so.
+pub const MANIFEST_CACHE_MAX_BYTES: u64 = 128 * MIB as u64;
 
 // --- writing ---------------------------------------------------------------------------------------
 
@@ -162,6 +180,10 @@ pub const SMALL_FILE_MAX_BYTES: u64 = 2 * MIB as u64;
 pub const FILE_TASK_MAX_FILES: usize = 128;
 /// Bytes of small changed files of a directory that one task reads.
 pub const FILE_TASK_MAX_BYTES: u64 = MIB as u64;
+
+/// How much younger than it is to be the last full may be for the next one: a timer of every night is not
+/// exact to the second, and a full that is due must not wait for another night.
+pub const FULL_EVERY_SLACK_SECONDS: i64 = 3600;
 
 // --- passwords ---------------------------------------------------------------------------------
 
@@ -234,8 +256,9 @@ pub const RESTORE_ZEROS_BYTES: u64 = 64 * MIB as u64;
 pub const RESTORE_LINKS_MAX: usize = 1_000_000;
 /// Decoded frames of listings that a restore keeps.
 pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
-/// Handles that a restore asks the system for: the directories of its windows, and a very deep tree.
-pub const RESTORE_OPEN_FILES: u64 = 8192;
+/// How long nobody has written to what an earlier run left of a file, before another run removes it. One that
+/// is at work writes all the time.
+pub const LEFTOVER_MIN_AGE: Duration = Duration::from_secs(3600);
 
 // --- checking ----------------------------------------------------------------------------------
 
@@ -290,8 +313,31 @@ pub const STORE_RETRY_FIRST_WAIT_MS: u64 = 200;
 /// No wait is longer: an operator who watches must not take it for a hang.
 pub const STORE_RETRY_MAX_WAIT_MS: u64 = 10_000;
 
+// --- leases and prune --------------------------------------------------------------------------
+
+/// A lease that was not renewed for so long is in force no more. A run that can reach its store renews it
+/// six times in this time.
+pub const LEASE_SECONDS: u64 = 30 * 60;
+/// Leases are renewed after this part of their time.
+pub const LEASE_RENEWALS: u32 = 6;
+/// After a failed renewal the next one is tried this soon.
+pub const LEASE_RETRY_SECONDS: u64 = 10;
+/// Most leases that are read: a hostile store must not take all memory.
+pub const LEASES_MAX: usize = 10_000;
+/// Most packs of one generation: 32 bytes each.
+pub const GC_PACKS_MAX: usize = 1_000_000;
+/// Longest note about who made a generation.
+pub const GC_NOTE_MAX_BYTES: usize = 64 * KIB;
+/// Packs that are deleted between two looks at the own lease.
+pub const GC_DELETE_BATCH_PACKS: usize = 64;
+/// Pause between two looks at who has acknowledged a generation.
+pub const GC_WAIT_SECONDS: u64 = 5;
+
 // --- reporting ---------------------------------------------------------------------------------
 
+/// Files of which a backup says that it stores them again because the repository has lost a part of them; the
+/// rest are counted.
+pub const STORED_AGAIN_NOTED: u64 = 5;
 /// Errors that a snapshot manifest quotes in full; the rest are counted.
 pub const MANIFEST_ERRORS_KEPT: usize = 100;
 

@@ -14,6 +14,8 @@ pub enum Phase {
     Restoring,
     /// Reading restored files again.
     Verifying,
+    /// Waiting until what was written is on the disk.
+    Syncing,
     /// Following every snapshot's references.
     CheckingStructure,
     /// Opening and hashing stored data.

@@ -3,17 +3,22 @@
 //! ```text
 //! old segments   are read, as far as they can be
 //! packs          that an old segment lists rightly keep their record; the others' directories are read
-//! new segments   list every pack; the last one also says that they replace the old ones
+//! new segments   list every pack
+//! last segment   replaces the old ones, and drops every pack that they know and the new ones do not list
 //! old segments   are deleted
 //! local index    is cleared and loaded
 //! ```
 //!
-//! A crash leaves old and new segments side by side, which say the same: the old ones count until the
-//! last of the new ones, which replaces them, is there. Nothing but segments is deleted.
+//! A crash leaves old and new segments side by side: the old ones count until the last of the new ones is
+//! there, and what that one drops stays dropped while they are. Nothing but segments is deleted.
+//!
+//! A pack that an old segment dropped counts again only where a segment lists it that replaces the old one:
+//! such packs go into the last segment, or the last ones if they are many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -22,6 +27,7 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{PackId, SegmentId};
 use crate::limits::{REBUILD_BATCH_PACKS, SEGMENT_TARGET_CHUNKS};
 use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::coord::{Coordination, Fence};
 use crate::repo::{Index, Repository, index_folder, layout, pack_reader, segments};
 use crate::store::ListItem;
 
@@ -35,6 +41,8 @@ pub struct RebuildOptions {
     pub leave_out: BTreeSet<PackId>,
     /// Store and delete nothing; only say what would be done.
     pub dry_run: bool,
+    /// How long to try again where other maintenance is going on.
+    pub retry_lock: Duration,
 }
 
 /// What was done.
@@ -67,9 +75,27 @@ pub struct RebuildReport {
 /// # Errors
 /// When the store fails, something is of a newer version, or `stop` is set. The repository stays readable.
 pub fn run(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    options: &RebuildOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RebuildReport> {
+    if options.dry_run {
+        return rebuild(repo, cache, options, None, observer, stop);
+    }
+    let mut lease = Coordination::new(repo).maintain("rebuild-index", options.retry_lock, stop)?;
+    let fence = lease.fence();
+    let result = lease.keep().and_then(|()| rebuild(repo, cache, options, Some(&fence), observer, stop));
+    lease.close(&result);
+    result
+}
+
+fn rebuild(
     repo: &Repository,
     cache: &Path,
     options: &RebuildOptions,
+    fence: Option<&Fence>,
     observer: &dyn Observer,
     stop: &StopFlag,
 ) -> Result<RebuildReport> {
@@ -87,15 +113,24 @@ pub fn run(
         options,
         observer,
         stop,
+        fence,
         segment: Segment::default(),
         chunks: 0,
+        listed: BTreeSet::new(),
+        listed_before: BTreeSet::new(),
+        dropped_before: BTreeSet::new(),
+        pending: BTreeSet::new(),
+        replaces: &[],
         report: RebuildReport { packs_left_out: left_out as u64, ..RebuildReport::default() },
     };
-    rebuild.take_old(&old, &mut rest)?;
+    let revived = rebuild.take_old(&old, &mut rest)?;
     rebuild.read(rest)?;
-    let mut report = rebuild.finish(&old)?;
+    rebuild.replaces = &old;
+    rebuild.revive(revived)?;
+    let mut report = rebuild.finish()?;
     if !options.dry_run {
         for id in &old {
+            fence.map_or(Ok(()), Fence::check)?;
             repo.store().delete(&layout::segment(id)?)?;
             report.segments_deleted += 1;
         }
@@ -125,18 +160,32 @@ struct Rebuild<'a> {
     options: &'a RebuildOptions,
     observer: &'a dyn Observer,
     stop: &'a StopFlag,
+    /// The right to publish; nothing for a dry run.
+    fence: Option<&'a Fence>,
     /// The next segment.
     segment: Segment,
     /// Chunks in it.
     chunks: usize,
+    /// Packs in it and in the new segments before it.
+    listed: BTreeSet<PackId>,
+    /// Packs that the old segments list.
+    listed_before: BTreeSet<PackId>,
+    /// Packs that the old segments drop.
+    dropped_before: BTreeSet<PackId>,
+    /// Those of them that are there, and not read yet.
+    pending: BTreeSet<PackId>,
+    /// What the next segment replaces: nothing, until all that the old segments say is listed.
+    replaces: &'a [SegmentId],
     report: RebuildReport,
 }
 
+type Sizes = BTreeMap<PackId, u64>;
+
 impl Rebuild<'_> {
     /// Takes over what the old segments say, one at a time, and leaves in `rest` what they do not list.
-    fn take_old(&mut self, old: &[SegmentId], rest: &mut BTreeMap<PackId, u64>) -> Result<()> {
-        let mut missing = BTreeSet::new();
-        let stored: BTreeSet<PackId> = rest.keys().copied().collect();
+    /// Gives the packs that they dropped though they are there.
+    fn take_old(&mut self, old: &[SegmentId], rest: &mut Sizes) -> Result<Sizes> {
+        let stored = rest.clone();
         for id in old {
             self.go_on()?;
             let segment = match segments::load(self.repo, id) {
@@ -148,42 +197,54 @@ impl Rebuild<'_> {
                 Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
+            self.dropped_before.extend(segment.dropped);
             for pack in segment.packs {
-                if self.options.leave_out.contains(&pack.id) {
-                    continue;
-                }
-                if !stored.contains(&pack.id) {
-                    missing.insert(pack.id);
-                } else if !self.options.read_all && rest.get(&pack.id) == Some(&pack.size) {
+                self.listed_before.insert(pack.id);
+                if !self.options.read_all && rest.get(&pack.id) == Some(&pack.size) {
                     rest.remove(&pack.id);
                     self.add(pack)?;
                 }
             }
         }
-        self.report.packs_missing = missing.len() as u64;
+        let is_missing = |id: &&PackId| !stored.contains_key(*id) && !self.options.leave_out.contains(*id);
+        self.report.packs_missing = self.listed_before.iter().filter(is_missing).count() as u64;
+        let revived = stored.into_iter().filter(|(id, _)| self.dropped_before.contains(id)).collect();
+        rest.retain(|id, _| !self.dropped_before.contains(id));
+        Ok(revived)
+    }
+
+    /// Reads the directories of `packs`, and lists them.
+    fn read(&mut self, packs: Sizes) -> Result<()> {
+        let packs: Vec<(PackId, u64)> = packs.into_iter().collect();
+        for batch in packs.chunks(REBUILD_BATCH_PACKS) {
+            self.read_batch(batch)?;
+        }
         Ok(())
     }
 
-    /// Reads the directories of `packs`.
-    fn read(&mut self, packs: BTreeMap<PackId, u64>) -> Result<()> {
-        let packs: Vec<(PackId, u64)> = packs.into_iter().collect();
-        for batch in packs.chunks(REBUILD_BATCH_PACKS) {
-            self.go_on()?;
-            let repo = self.repo;
-            let read: Vec<Result<PackRecord>> =
-                batch.par_iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size)).collect();
-            for ((id, _), record) in batch.iter().zip(read) {
-                self.report.packs_read += 1;
-                match record {
-                    Ok(record) => self.add(record)?,
-                    Err(Error::Damaged { what, .. }) => self.report.damaged_packs.push((*id, what)),
-                    Err(Error::Store(error)) if error.kind == StoreErrorKind::OutOfRange => {
-                        self.report.damaged_packs.push((*id, error.reason));
-                    }
-                    // It was deleted since it was listed.
-                    Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
+    /// As [`read`](Self::read), for packs that the old segments dropped.
+    fn revive(&mut self, packs: Sizes) -> Result<()> {
+        self.pending = packs.keys().copied().collect();
+        self.read(packs)
+    }
+
+    fn read_batch(&mut self, batch: &[(PackId, u64)]) -> Result<()> {
+        self.go_on()?;
+        let repo = self.repo;
+        let read: Vec<Result<PackRecord>> =
+            batch.par_iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size)).collect();
+        for ((id, _), record) in batch.iter().zip(read) {
+            self.report.packs_read += 1;
+            self.pending.remove(id);
+            match record {
+                Ok(record) => self.add(record)?,
+                Err(Error::Damaged { what, .. }) => self.report.damaged_packs.push((*id, what)),
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::OutOfRange => {
+                    self.report.damaged_packs.push((*id, error.reason));
                 }
+                // It was deleted since it was listed.
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -191,9 +252,12 @@ impl Rebuild<'_> {
 
     fn add(&mut self, pack: PackRecord) -> Result<()> {
         let chunks = pack.directory.chunk_count();
-        self.report.packs += 1;
-        self.report.chunks += chunks as u64;
-        self.observer.advance(1, 0);
+        // One that was dropped after it was listed comes twice.
+        if self.listed.insert(pack.id) {
+            self.report.packs += 1;
+            self.report.chunks += chunks as u64;
+            self.observer.advance(1, 0);
+        }
         if self.chunks > 0 && self.chunks + chunks > SEGMENT_TARGET_CHUNKS {
             self.publish()?;
         }
@@ -204,18 +268,30 @@ impl Rebuild<'_> {
 
     fn publish(&mut self) -> Result<()> {
         self.chunks = 0;
-        let segment = std::mem::take(&mut self.segment);
+        let mut segment = std::mem::take(&mut self.segment);
+        if !self.replaces.is_empty() {
+            segment.supersedes = self.replaces.to_vec();
+            segment.dropped = self.dropped();
+        }
         self.report.segments_published += 1;
-        if !self.options.dry_run {
-            segments::publish(self.repo, &segment)?;
+        if let Some(fence) = self.fence {
+            fence.publish(|| segments::publish(self.repo, &segment))?;
         }
         Ok(())
     }
 
+    /// Packs that must not count even where an old segment that lists them survives.
+    fn dropped(&self) -> Vec<PackId> {
+        let damaged = self.report.damaged_packs.iter().map(|(id, _)| id);
+        let known = self.listed_before.iter().chain(&self.dropped_before).chain(&self.options.leave_out);
+        let dropped: BTreeSet<PackId> =
+            known.chain(damaged).filter(|id| !self.listed.contains(id)).copied().collect();
+        dropped.difference(&self.pending).copied().collect()
+    }
+
     /// Publishes the last segment, with which the old ones count no more.
-    fn finish(mut self, old: &[SegmentId]) -> Result<RebuildReport> {
-        if !self.segment.packs.is_empty() || !old.is_empty() {
-            self.segment.supersedes = old.to_vec();
+    fn finish(mut self) -> Result<RebuildReport> {
+        if !self.segment.packs.is_empty() || !self.replaces.is_empty() {
             self.publish()?;
         }
         Ok(self.report)
@@ -228,12 +304,18 @@ impl Rebuild<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
     use super::*;
     use crate::observe::Silent;
+    use crate::repo::IndexedRepository;
     use crate::repo::test_fixture::Fixture;
-    use crate::store::Store;
+    use crate::store::faulty::{Fault, FaultPlan};
+    use crate::store::{ObjectName, Store};
 
-    fn rebuild(f: &Fixture, options: RebuildOptions) -> RebuildReport {
+    fn rebuild_with(f: &Fixture, options: RebuildOptions) -> RebuildReport {
         run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new()).unwrap()
     }
 
@@ -249,17 +331,17 @@ mod tests {
                     _ => f.change(&name, |bytes| bytes.truncate(10)),
                 }
             }
-            let report = rebuild(&f, RebuildOptions::default());
+            let report = rebuild_with(&f, RebuildOptions::default());
             assert_eq!(report.packs, before.packs);
             assert_eq!(report.packs_read, before.packs);
             assert_eq!(report.segments_published, 1);
             assert_eq!(f.names("index/").len(), 1);
             assert_eq!(f.indexed().index().counts(), before);
         }
-        let report = rebuild(&f, RebuildOptions::default());
+        let report = rebuild_with(&f, RebuildOptions::default());
         assert_eq!((report.packs, report.packs_read), (before.packs, 0));
         let report =
-            rebuild(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
+            rebuild_with(&f, RebuildOptions { read_all: true, dry_run: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.packs_read), (before.packs, before.packs));
         assert_eq!((report.segments_published, report.segments_deleted), (1, 0));
     }
@@ -270,18 +352,16 @@ mod tests {
         let before = f.indexed().index().counts();
         let packs = f.names("packs/");
         f.store.delete(&packs[0]).unwrap();
-        let report = rebuild(&f, RebuildOptions::default());
+        let report = rebuild_with(&f, RebuildOptions::default());
         assert_eq!((report.packs, report.packs_missing), (before.packs - 1, 1));
         f.change(&packs[1], |bytes| *bytes.last_mut().unwrap() ^= 1);
-        let report = rebuild(&f, RebuildOptions { read_all: true, ..RebuildOptions::default() });
+        let report = rebuild_with(&f, RebuildOptions { read_all: true, ..RebuildOptions::default() });
         assert_eq!((report.packs, report.damaged_packs.len()), (before.packs - 2, 1));
         assert_eq!(f.names("packs/").len(), packs.len() - 1);
     }
 
     #[test]
     fn a_crash_at_any_request_leaves_all_packs_listed() {
-        use crate::store::faulty::{Fault, FaultPlan};
-
         let f = Fixture::small();
         let before = f.indexed().index().counts();
         for nth in 1..30 {
@@ -294,10 +374,108 @@ mod tests {
                 &StopFlag::new(),
             );
             f.store.set_plan(FaultPlan::none());
+            // As if its time had passed.
+            for name in f.names("leases/") {
+                f.store.delete(&name).unwrap();
+            }
             assert_eq!(f.indexed().index().counts(), before, "after request {nth}");
             if result.is_ok() {
                 return;
             }
+        }
+    }
+
+    /// The packs that the index has, by an old cache and by a new one.
+    fn packs(f: &Fixture) -> BTreeSet<PackId> {
+        let listed = |cache: &Path| -> BTreeSet<PackId> {
+            let repo = IndexedRepository::open(Arc::clone(&f.repo), cache, &Silent).unwrap();
+            repo.index().packs().map(|pack| pack.unwrap().id).collect()
+        };
+        let fresh = TempDir::new().unwrap();
+        let packs = listed(fresh.path());
+        assert_eq!(listed(f.cache.path()), packs, "an old cache and a new one differ");
+        packs
+    }
+
+    fn pack_ids(f: &Fixture) -> BTreeSet<PackId> {
+        let names = f.names("packs/");
+        names.iter().map(|name| PackId::from_hex(name.last_component()).unwrap()).collect()
+    }
+
+    /// A rebuild that is cut off after the `nth` request; true if it came to its end.
+    fn cut_off(f: &Fixture, nth: u64, options: &RebuildOptions) -> bool {
+        f.store.set_plan(FaultPlan::none().cut_off_after(nth));
+        let result = run(&f.repo, f.cache.path(), options, &Silent, &StopFlag::new());
+        f.store.set_plan(FaultPlan::none());
+        // As if its time had passed.
+        for name in f.names("leases/") {
+            f.store.delete(&name).unwrap();
+        }
+        result.is_ok()
+    }
+
+    fn replaced(f: &Fixture) -> bool {
+        let is_last = |id| !segments::load(&f.repo, &id).unwrap().supersedes.is_empty();
+        segments::ids(&f.repo).unwrap().0.into_iter().any(is_last)
+    }
+
+    #[test]
+    fn what_is_left_out_stays_out_wherever_the_run_is_cut_off() {
+        let mut outcomes = BTreeSet::new();
+        for nth in 1.. {
+            let f = Fixture::small();
+            let all = pack_ids(&f);
+            let [bad, damaged, gone, _] = <[ObjectName; 4]>::try_from(f.names("packs/")).unwrap();
+            let id = |name: &ObjectName| PackId::from_hex(name.last_component()).unwrap();
+            let bad = id(&bad);
+            f.change(&damaged, |bytes| *bytes.last_mut().unwrap() ^= 1);
+            f.store.delete(&gone).unwrap();
+            let leave_out = BTreeSet::from([bad]);
+            let options =
+                RebuildOptions { read_all: true, leave_out, dry_run: false, ..RebuildOptions::default() };
+            let is_whole = cut_off(&f, nth, &options);
+            let now = packs(&f);
+            if replaced(&f) {
+                let lost = BTreeSet::from([bad, id(&damaged), id(&gone)]);
+                assert_eq!(now, all.difference(&lost).copied().collect(), "after request {nth}");
+            } else {
+                assert_eq!(now, all, "after request {nth}");
+            }
+            outcomes.insert((replaced(&f), f.names("index/").len()));
+            // Once more, which ends it.
+            rebuild_with(&f, options);
+            assert_eq!((packs(&f).len(), f.names("index/").len()), (1, 1), "after request {nth}");
+            if is_whole {
+                break;
+            }
+        }
+        let expected = [(false, 2), (true, 1), (true, 2), (true, 3)];
+        assert_eq!(outcomes, BTreeSet::from(expected), "cut off at each step");
+    }
+
+    #[test]
+    fn what_was_left_out_comes_back_when_it_is_to() {
+        for nth in 1.. {
+            let f = Fixture::small();
+            let all = pack_ids(&f);
+            let bad = *all.first().unwrap();
+            let leave_out = RebuildOptions { leave_out: BTreeSet::from([bad]), ..RebuildOptions::default() };
+            // The old segments survive the first run.
+            let old: Vec<_> = f.names("index/").into_iter().map(|name| (f.get(&name), name)).collect();
+            rebuild_with(&f, leave_out);
+            for (bytes, name) in old {
+                f.put(&name, bytes);
+            }
+            let without = packs(&f);
+            assert_eq!(without.len(), all.len() - 1);
+            let is_whole = cut_off(&f, nth, &RebuildOptions::default());
+            let now = packs(&f);
+            assert!(now == all || (now == without && !is_whole), "after request {nth}");
+            if is_whole {
+                return;
+            }
+            rebuild_with(&f, RebuildOptions::default());
+            assert_eq!(packs(&f), all, "after request {nth}");
         }
     }
 }

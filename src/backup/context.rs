@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 
 use crate::backup::lineage::Lineage;
 use crate::backup::{BackupOptions, reads_everything};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, without_numbers};
 use crate::format::manifest::{RunCounts, SnapshotKind, escape_bytes};
 use crate::fs::owners::Owners;
 use crate::fs::source::Stat;
-use crate::limits::{MANIFEST_ERRORS_KEPT, READ_BATCHES_PER_THREAD};
+use crate::limits::{MANIFEST_ERRORS_KEPT, READ_BATCHES_PER_THREAD, STORED_AGAIN_NOTED};
 use crate::observe::{Observer, StopFlag};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::ingest::Ingest;
@@ -86,6 +86,7 @@ pub struct Context<'a> {
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
     errors: Mutex<Vec<String>>,
+    stored_again: AtomicU64,
 }
 
 impl<'a> Context<'a> {
@@ -117,6 +118,7 @@ impl<'a> Context<'a> {
             failed: AtomicBool::new(false),
             failure: Mutex::default(),
             errors: Mutex::default(),
+            stored_again: AtomicU64::new(0),
         }
     }
 
@@ -153,7 +155,7 @@ impl<'a> Context<'a> {
     /// Something of the source could not be read: the snapshot will be incomplete, and says so.
     pub fn report(&self, path: &Path, error: impl ToString) {
         use std::os::unix::ffi::OsStrExt;
-        let error = error.to_string();
+        let error = without_numbers(&error.to_string());
         self.observer.file_error(path, &error);
         count(&self.counters.errors, 1);
         self.mark_different();
@@ -179,6 +181,13 @@ impl<'a> Context<'a> {
         self.observer.warning(&format!("{}: {what}", path.display()));
     }
 
+    /// An unchanged file is read, because the repository has lost a part of it. That may be so for very many.
+    pub fn stored_again(&self, path: impl FnOnce() -> std::path::PathBuf) {
+        if self.stored_again.fetch_add(1, Ordering::Relaxed) < STORED_AGAIN_NOTED {
+            self.note(&path(), "stored again: the repository has lost a part of it");
+        }
+    }
+
     /// The first failure, or an interruption.
     pub fn check(&self) -> Result<()> {
         if let Some(error) = self.failure.lock().take() {
@@ -196,6 +205,13 @@ impl<'a> Context<'a> {
     pub fn finish(self) -> Outcome {
         let c = &self.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let unnoted = get(&self.stored_again).saturating_sub(STORED_AGAIN_NOTED);
+        if unnoted > 0 {
+            let s = if unnoted == 1 { "" } else { "s" };
+            self.observer.warning(&format!(
+                "{unnoted} more file{s} stored again: the repository has lost a part of each"
+            ));
+        }
         let counts = RunCounts {
             files_new: get(&c.files_new),
             files_changed: get(&c.files_changed),

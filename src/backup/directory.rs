@@ -139,6 +139,17 @@ pub fn file_is_same(before: &Entry, stat: &Stat) -> bool {
         && inode_is_same(&before.meta, stat)
 }
 
+/// True if attributes that were read again are what the parent has. That the device has another number, as
+/// after a reboot, is no change.
+pub fn meta_is_same(before: &Metadata, now: &Metadata) -> bool {
+    *before == Metadata { device: before.device, ..now.clone() }
+}
+
+/// True if what was read again is what the parent has.
+pub fn reread_is_same(before: &Entry, now: &Entry) -> bool {
+    before.node == now.node && meta_is_same(&before.meta, &now.meta)
+}
+
 /// True if what is no file and no directory is what the parent has.
 pub fn special_is_same(before: &Entry, stat: &Stat) -> bool {
     let kind = match before.node {

@@ -17,6 +17,10 @@ const REPORT_EVERY: u64 = 1000;
 pub fn count_paths<'p>(context: &Context<'_>, paths: impl Iterator<Item = &'p Path>, ended: &AtomicBool) {
     let mut counter = Counter { context, ended, items: 0, bytes: 0 };
     for path in paths {
+        if path.parent().is_none() {
+            counter.count_root(path);
+            continue;
+        }
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
         let Ok(above) = SourceDir::open_root(above) else { continue };
         let Ok(name) = crate::entry_name::EntryName::new(name.as_bytes()) else { continue };
@@ -52,6 +56,15 @@ impl Counter<'_, '_> {
         }
     }
 
+    /// `/`, which has no name in anything.
+    fn count_root(&mut self, path: &Path) {
+        if let Ok(dir) = SourceDir::open_root(path)
+            && let Ok(stat) = dir.stat()
+        {
+            self.count(dir, &stat, self.context.options.rules.at_target(path));
+        }
+    }
+
     fn count(&mut self, root: SourceDir, target: &Stat, excludes: ExcludeState) {
         let rules = &self.context.options.rules;
         let mut unvisited = vec![(Arc::new(root), excludes)];
@@ -75,6 +88,49 @@ impl Counter<'_, '_> {
                     unvisited.push((Arc::new(child), rules.enter(&excludes, name.as_bytes())));
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::backup::BackupOptions;
+    use crate::backup::lineage::Lineage;
+    use crate::format::manifest::SnapshotKind;
+    use crate::observe::{Observer, StopFlag};
+    use crate::repo::ingest::{Ingest, IngestOptions};
+    use crate::repo::test_fixture::Fixture;
+
+    /// Ends the counting once something was counted.
+    #[derive(Default)]
+    struct Counted {
+        items: AtomicU64,
+        ended: AtomicBool,
+    }
+
+    impl Observer for Counted {
+        fn grow(&self, items: u64, _: u64) {
+            self.items.fetch_add(items, Ordering::Relaxed);
+            self.ended.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_whole_machine_and_a_folder_are_counted() {
+        let f = Fixture::empty();
+        let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+        let lineage = Lineage::find(ingest.repo(), "series", None).unwrap();
+        let (options, stop) = (BackupOptions::default(), StopFlag::new());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "x").unwrap();
+        for path in [Path::new("/"), folder.path()] {
+            let counted = Counted::default();
+            let context = Context::new(&ingest, &options, &lineage, SnapshotKind::Full, &counted, &stop);
+            count_paths(&context, [path].into_iter(), &counted.ended);
+            assert!(counted.items.load(Ordering::Relaxed) > 0, "{}", path.display());
         }
     }
 }

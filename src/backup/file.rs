@@ -9,7 +9,7 @@ use rayon::Scope;
 use crate::backup::batches::{Batches, Job, read_batches, submit};
 use crate::backup::chunks::Batch;
 use crate::backup::context::{Context, count};
-use crate::backup::directory::Directory;
+use crate::backup::directory::{Directory, reread_is_same};
 use crate::backup::tasks::Done;
 use crate::entry_name::EntryName;
 use crate::error::Result;
@@ -23,7 +23,7 @@ use crate::limits::SMALL_FILE_MAX_BYTES;
 use crate::repo::delta::Piece;
 use crate::repo::ingest::PartList;
 
-/// A file that the parent does not have, or has otherwise.
+/// A file that is to be read: the parent does not have it, or has it otherwise, or is not to be trusted.
 pub struct ChangedFile {
     /// Its place in the window.
     pub place: usize,
@@ -31,19 +31,51 @@ pub struct ChangedFile {
     pub name: EntryName,
     /// What it looked like when the directory was walked.
     pub stat: Stat,
-    /// What the parent has in its place.
-    pub before: Option<Content>,
+    /// What the parent has in its place, if that is a file.
+    pub before: Option<Entry>,
+}
+
+impl ChangedFile {
+    fn old(&self) -> Option<&Content> {
+        match &self.before {
+            Some(Entry { node: Node::File(content), .. }) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Puts what was read into its place, and counts it.
+    fn put(&self, context: &Context<'_>, directory: &Directory<'_>, meta: Metadata, content: Content) {
+        let entry = Entry { name: self.name.clone(), meta, node: Node::File(content) };
+        let counters = &context.counters;
+        let (files, bytes) = match &self.before {
+            Some(before) if reread_is_same(before, &entry) => {
+                count(&counters.files_unmodified, 1);
+                return directory.put(self.place, before.clone(), false);
+            }
+            Some(_) => (&counters.files_changed, &counters.bytes_changed),
+            None => (&counters.files_new, &counters.bytes_new),
+        };
+        count(files, 1);
+        count(bytes, self.stat.size);
+        context.mark_different();
+        directory.put(self.place, entry, true);
+    }
 }
 
 /// A small file whose bytes are in the buffer of its task.
 struct ReadFile {
-    place: usize,
-    name: EntryName,
+    file: ChangedFile,
     meta: Metadata,
     size: u64,
     /// Pieces of the batch, and holes, in order.
     parts: Vec<Planned>,
-    before: Option<Content>,
+}
+
+/// What reading a small file gave.
+struct Pieces {
+    meta: Metadata,
+    size: u64,
+    parts: Vec<Planned>,
 }
 
 enum Planned {
@@ -102,7 +134,7 @@ fn take_small(
         let mark = (buffer.len(), batch.mark());
         let path = || directory.path_of(&file.name);
         match read_small(context, directory, &file, buffer, batch, metadata) {
-            Ok(Some(file)) => read.push(file),
+            Ok(Some(Pieces { meta, size, parts })) => read.push(ReadFile { file, meta, size, parts }),
             Ok(None) => grown.push(file),
             Err(error) => {
                 // What was read of it must not become part of the next file.
@@ -120,9 +152,9 @@ fn take_small(
         Ok(())
     })?;
     let mut parts = parts.into_iter();
-    for file in read {
-        let mut list = PartList::replacing(context.ingest, file.before.as_ref());
-        for planned in file.parts {
+    for ReadFile { file, meta, size, parts: planned } in read {
+        let mut list = PartList::replacing(context.ingest, file.old());
+        for planned in planned {
             match planned {
                 Planned::Hole(len) => list.push(context.ingest, Part::Hole { len })?,
                 Planned::Pieces(count) => {
@@ -132,9 +164,8 @@ fn take_small(
                 }
             }
         }
-        let content = list.finish(context.ingest, file.size)?;
-        let entry = Entry { name: file.name, meta: file.meta, node: Node::File(content) };
-        directory.put(file.place, entry, true);
+        let content = list.finish(context.ingest, size)?;
+        file.put(context, directory, meta, content);
     }
     Ok(grown)
 }
@@ -146,17 +177,17 @@ fn small_bases(context: &Context<'_>, batch: &Batch, files: &[ReadFile]) -> Vec<
     }
     let mut bases = Vec::with_capacity(batch.len());
     let mut pieces = batch.pieces().into_iter();
-    for file in files {
+    for ReadFile { file, parts, .. } in files {
         let mut stream = Vec::new();
-        for planned in &file.parts {
+        for planned in parts {
             match *planned {
                 Planned::Pieces(count) => stream.extend(pieces.by_ref().take(count)),
                 Planned::Hole(len) => stream.push(Piece { id: None, len }),
             }
         }
-        let old = file.before.as_ref().and_then(|before| context.ingest.old_stream(before));
+        let old = file.old().and_then(|old| context.ingest.old_stream(old));
         let mut found = old.map(|old| old.bases(0, &stream, true)).unwrap_or_default().into_iter();
-        for planned in &file.parts {
+        for planned in parts {
             match *planned {
                 Planned::Pieces(count) => {
                     bases.extend((0..count).map(|_| found.next().unwrap_or_default()));
@@ -175,7 +206,7 @@ fn read_small(
     buffer: &mut Vec<u8>,
     batch: &mut Batch,
     metadata: &mut MetadataReader,
-) -> std::io::Result<Option<ReadFile>> {
+) -> std::io::Result<Option<Pieces>> {
     let file = SourceFile::open(&directory.source, &changed.name)?;
     if file.stat().size > SMALL_FILE_MAX_BYTES {
         return Ok(None);
@@ -206,8 +237,7 @@ fn read_small(
     for problem in problems {
         context.note(&directory.path_of(&changed.name), problem);
     }
-    let (name, before) = (changed.name.clone(), changed.before.clone());
-    Ok(Some(ReadFile { place: changed.place, name, meta, size, parts, before }))
+    Ok(Some(Pieces { meta, size, parts }))
 }
 
 /// Appends the bytes of `extent` to `buffer`, fewer if the file has become shorter.
@@ -271,7 +301,7 @@ fn take_large<'s, 'a: 's>(
     }
     let large = Arc::new(LargeFile {
         directory: Arc::clone(directory),
-        batches: Batches::replacing(context.ingest, changed.before.as_ref()),
+        batches: Batches::replacing(context.ingest, changed.old()),
         changed,
         meta,
         pending: AtomicUsize::new(1),
@@ -349,12 +379,7 @@ fn batch_done<'s, 'a: 's>(
     }
     match large.batches.finish(context) {
         Ok(content) => {
-            let entry = Entry {
-                name: large.changed.name.clone(),
-                meta: large.meta.clone(),
-                node: Node::File(content),
-            };
-            large.directory.put(large.changed.place, entry, true);
+            large.changed.put(context, &large.directory, large.meta.clone(), content);
             done.done(scope);
         }
         Err(error) => context.fail(error),

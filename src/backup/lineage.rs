@@ -13,6 +13,7 @@ use crate::id::{ChunkId, SnapshotId};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::for_each_chunk;
+use crate::repo::snapshots::Snapshot;
 
 /// Chunks that are looked up at once.
 const LOOKUP_BATCH: usize = 1024;
@@ -27,11 +28,11 @@ pub struct Lineage {
 
 impl Lineage {
     /// Looks at the mark of `series`.
-    pub fn find(repo: &IndexedRepository, series: &str, parent: Option<&SnapshotId>) -> Result<Self> {
+    pub fn find(repo: &IndexedRepository, series: &str, parent: Option<&Snapshot>) -> Result<Self> {
         let key = [b"whole:", blake3::hash(series.as_bytes()).as_bytes().as_slice()].concat();
         let epoch = repo.index().removal_epoch();
         let is_whole = match parent {
-            Some(parent) => repo.index().mark(&key)?.is_some_and(|mark| mark == value(parent, epoch)),
+            Some(parent) => repo.index().mark(&key)?.is_some_and(|mark| marks(&mark, parent, epoch)),
             None => false,
         };
         Ok(Self { key, epoch, is_whole })
@@ -45,13 +46,13 @@ impl Lineage {
         if self.is_whole {
             return Ok(true);
         }
-        let index = reader.repo().index();
+        let repo = reader.repo();
         let mut ids: Vec<ChunkId> = Vec::new();
         let mut all_there = true;
         let walked = for_each_chunk(reader, content, &mut |id, _| {
             ids.push(*id);
             if ids.len() >= LOOKUP_BATCH {
-                all_there &= !index.lookup_many(&ids)?.contains(&None);
+                all_there &= !repo.refer_many(&ids)?.contains(&None);
                 ids.clear();
             }
             Ok(())
@@ -60,7 +61,7 @@ impl Lineage {
             Err(Error::Damaged { .. }) => return Ok(false),
             walked => walked?,
         }
-        Ok(all_there && !index.lookup_many(&ids)?.contains(&None))
+        Ok(all_there && !repo.refer_many(&ids)?.contains(&None))
     }
 
     /// Marks `snapshot`, which was just made, as whole. Only losses while it was made are not seen, and
@@ -68,6 +69,13 @@ impl Lineage {
     pub fn mark(&self, repo: &IndexedRepository, snapshot: &SnapshotId) -> Result<()> {
         repo.index().set_mark(&self.key, &value(snapshot, self.epoch))
     }
+}
+
+/// True if `mark` names the parent, as it is called now or was when it was made: an edit of its labels
+/// leaves its data alone.
+fn marks(mark: &[u8], parent: &Snapshot, epoch: u64) -> bool {
+    let former = parent.manifest.former_ids().filter_map(|id| SnapshotId::from_hex(id).ok());
+    std::iter::once(parent.id).chain(former).any(|id| mark == value(&id, epoch))
 }
 
 fn value(snapshot: &SnapshotId, epoch: u64) -> Vec<u8> {

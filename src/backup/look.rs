@@ -110,8 +110,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         match self.context.lineage.is_stored(&self.context.reader, content) {
             Ok(true) => true,
             Ok(false) => {
-                let path = directory.path_of(&before.name);
-                self.context.note(&path, "stored again: the repository has lost a part of it");
+                self.context.stored_again(|| directory.path_of(&before.name));
                 false
             }
             Err(error) => {

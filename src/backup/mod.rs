@@ -32,21 +32,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::env::{Clock, SystemClock, Timestamp};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::manifest::{Manifest, RunCounts, SnapshotKind};
 use crate::fs::exclude::ExcludeRules;
 use crate::id::SnapshotId;
 use crate::limits::DELTA_WRITE_DEPTH_MAX;
 use crate::observe::{Observer, Phase, StopFlag};
+use crate::repo::coord::{Begun, Coordination, Fence, Start, Witness};
+use crate::repo::grouping::GroupBy;
 use crate::repo::ingest::{Ingest, IngestOptions};
 use crate::repo::snapshots::{self, Snapshot};
-use crate::repo::{self, IndexedRepository};
+use crate::repo::{self, IndexedRepository, layout};
 
 use context::Context;
 use lineage::Lineage;
 use series::Ancestry;
-pub use series::KindRequest;
+pub use series::{FullEvery, KindRequest};
 pub use stream::StreamSource;
 
 /// What a backup may choose.
@@ -54,6 +56,10 @@ pub use stream::StreamSource;
 pub struct BackupOptions {
     /// Which kind of snapshot to make.
     pub kind: KindRequest,
+    /// When [`KindRequest::Auto`] makes a full snapshot again; never, if not given.
+    pub full_every: Option<FullEvery>,
+    /// What makes a series.
+    pub group_by: GroupBy,
     /// What to leave out.
     pub rules: ExcludeRules,
     /// Labels of the snapshot.
@@ -76,8 +82,33 @@ pub struct BackupOptions {
     pub no_delta: bool,
     /// Compare with this snapshot, in place of the latest of the series.
     pub parent: Option<Snapshot>,
+    /// How the run keeps out of the way of others; as usual where nothing is given.
+    pub coordination: Option<Arc<Coordination>>,
     /// Folders that are left out wherever they are met: the repository and the cache.
     pub protect: Vec<PathBuf>,
+}
+
+impl BackupOptions {
+    /// Refuses a parent that the kind does not have.
+    ///
+    /// # Errors
+    /// `Usage`, with what is wrong.
+    pub fn check(&self) -> Result<()> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        match (self.kind, parent.manifest.kind) {
+            (KindRequest::Full, _) => {
+                let text = "a full snapshot is compared with none: leave --parent or --kind out";
+                Err(Error::Usage(text.to_owned()))
+            }
+            (KindRequest::Differential, SnapshotKind::Differential | SnapshotKind::Incremental) => {
+                let short = parent.id.short();
+                let text =
+                    format!("a differential snapshot is compared with a full one, which {short} is not");
+                Err(Error::Usage(text))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a backup did.
@@ -157,79 +188,179 @@ fn run(
     stop: &StopFlag,
     take: impl FnOnce(&Context<'_>, &Ancestry) -> Result<Taken>,
 ) -> Result<BackupReport> {
-    let begun = Instant::now();
-    let started = SystemClock.now();
-    let ancestry = Ancestry::find(&repo, names, options)?;
-    let expected = ancestry.expected().unwrap_or_default();
-    observer.phase(Phase::BackingUp, expected.files(), expected.bytes_total);
+    let (begun, started) = (Instant::now(), SystemClock.now());
+    if options.dry_run {
+        let ancestry = Ancestry::find(&repo, names, options, options.time.unwrap_or(started))?;
+        let run =
+            Run { repo, names, stream, options, observer, stop, begun, started, ancestry, writer: None };
+        return run.take(take);
+    }
+    let usual = || Coordination::new(repo.repository());
+    let coordination = options.coordination.clone().unwrap_or_else(usual);
+    let mut start = Beginning { repo: &repo, names, options, observer, started, ancestry: None };
+    let witness = Arc::clone(&repo) as Arc<dyn Witness>;
+    let Begun { mut lease, is_cautious } = coordination.begin("backup", witness, &mut start)?;
+    let ancestry = start.ancestry.take();
+    let result = lease.keep().and_then(|()| {
+        let ancestry = ancestry.ok_or_else(|| Error::Internal("no parent was looked for".to_owned()))?;
+        let writer = Some(Writer { fence: lease.fence(), is_cautious });
+        let repo = Arc::clone(&repo);
+        Run { repo, names, stream, options, observer, stop, begun, started, ancestry, writer }.take(take)
+    });
+    lease.close(&result);
+    result
+}
 
-    let ingest_options = IngestOptions {
-        verify: !options.no_verify,
-        dry_run: options.dry_run,
-        delta_depth: if options.no_delta { 0 } else { delta_depth(ancestry.kind()) },
-    };
-    let ingest = Ingest::new(Arc::clone(&repo), ingest_options)?;
-    let lineage = Lineage::find(&repo, ancestry.series(), ancestry.parent().map(|parent| &parent.id))?;
-    let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);
-    let taken = match take(&context, &ancestry) {
-        Ok(taken) => taken,
-        Err(error) => {
-            drop(context);
-            // What is stored already is listed, so that the next run need not store it again.
-            let listed = ingest.abandon();
-            return Err(if matches!(error, Error::Interrupted) {
-                listed.err().unwrap_or(error)
-            } else {
-                error
-            });
+/// What a run that stores something goes by.
+struct Writer {
+    fence: Fence,
+    /// Packs are condemned that unchanged content may lie in.
+    is_cautious: bool,
+}
+
+struct Run<'a> {
+    repo: Arc<IndexedRepository>,
+    names: &'a [String],
+    stream: Option<Vec<String>>,
+    options: &'a BackupOptions,
+    observer: &'a dyn Observer,
+    stop: &'a StopFlag,
+    begun: Instant,
+    started: Timestamp,
+    ancestry: Ancestry,
+    /// Nothing for a dry run.
+    writer: Option<Writer>,
+}
+
+impl Run<'_> {
+    fn take(self, take: impl FnOnce(&Context<'_>, &Ancestry) -> Result<Taken>) -> Result<BackupReport> {
+        let Self { repo, names, stream, options, observer, stop, begun, started, ancestry, writer } = self;
+        let expected = ancestry.expected().unwrap_or_default();
+        observer.phase(Phase::BackingUp, expected.files(), expected.bytes_total);
+
+        let ingest_options = IngestOptions {
+            verify: !options.no_verify,
+            dry_run: options.dry_run,
+            delta_depth: if options.no_delta { 0 } else { delta_depth(ancestry.kind()) },
+        };
+        let ingest = match &writer {
+            Some(writer) => Ingest::under(Arc::clone(&repo), ingest_options, writer.fence.clone())?,
+            None => Ingest::new(Arc::clone(&repo), ingest_options)?,
+        };
+        let trusted = ancestry.parent().filter(|_| writer.as_ref().is_none_or(|writer| !writer.is_cautious));
+        let lineage = Lineage::find(&repo, ancestry.series(), trusted)?;
+        let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);
+        let taken = match take(&context, &ancestry) {
+            Ok(taken) => taken,
+            Err(error) => {
+                drop(context);
+                // What is stored already is listed, so that the next run need not store it again.
+                let listed = ingest.abandon();
+                return Err(if matches!(error, Error::Interrupted) {
+                    listed.err().unwrap_or(error)
+                } else {
+                    error
+                });
+            }
+        };
+        let outcome = context.finish();
+        let (receipt, added) = ingest.finish()?;
+        let counts = RunCounts {
+            added_raw: added.raw_bytes,
+            added_stored: added.stored_bytes,
+            chunks_new: added.chunks,
+            ..outcome.counts
+        };
+        let manifest = Manifest {
+            required_features: Vec::new(),
+            kind: ancestry.kind(),
+            series: ancestry.series().to_owned(),
+            parent: ancestry.parent().map(|s| s.id.to_hex()),
+            base: ancestry.base(),
+            since_full: Some(ancestry.since_full()),
+            replaces: None,
+            original: None,
+            root: taken.root,
+            time: repo::format_time(options.time.unwrap_or(started)),
+            started: repo::format_time(started),
+            finished: repo::format_time(SystemClock.now()),
+            host: options.host.clone(),
+            user: options.user.clone(),
+            paths: names.to_vec(),
+            stream: stream.is_some(),
+            stream_blake3: taken.stream_blake3,
+            command: stream.unwrap_or_default(),
+            tags: options.tags.clone(),
+            excludes: options.rules.description().to_vec(),
+            program: repo::program(),
+            summary: counts,
+            errors: outcome.errors,
+        };
+        let unchanged = taken.unchanged && ancestry.parent().is_some();
+        let skipped = unchanged && options.skip_if_unchanged;
+        if stop.is_stopped() {
+            return Err(Error::Interrupted);
         }
-    };
-    let outcome = context.finish();
-    let (receipt, added) = ingest.finish()?;
-    let counts = RunCounts {
-        added_raw: added.raw_bytes,
-        added_stored: added.stored_bytes,
-        chunks_new: added.chunks,
-        ..outcome.counts
-    };
-    let manifest = Manifest {
-        required_features: Vec::new(),
-        kind: ancestry.kind(),
-        series: ancestry.series().to_owned(),
-        parent: ancestry.parent().map(|s| s.id.to_hex()),
-        base: ancestry.base(),
-        root: taken.root,
-        time: repo::format_time(options.time.unwrap_or(started)),
-        started: repo::format_time(started),
-        finished: repo::format_time(SystemClock.now()),
-        host: options.host.clone(),
-        user: options.user.clone(),
-        paths: names.to_vec(),
-        stream: stream.is_some(),
-        stream_blake3: taken.stream_blake3,
-        command: stream.unwrap_or_default(),
-        tags: options.tags.clone(),
-        excludes: options.rules.description().to_vec(),
-        program: repo::program(),
-        summary: counts,
-        errors: outcome.errors,
-    };
-    let unchanged = taken.unchanged && ancestry.parent().is_some();
-    let skipped = options.dry_run || (unchanged && options.skip_if_unchanged);
-    if stop.is_stopped() {
-        return Err(Error::Interrupted);
+        // Without a receipt it was a dry run.
+        let snapshot = match (receipt.filter(|_| !skipped), writer) {
+            (Some(receipt), Some(writer)) => {
+                let save = || snapshots::save(&repo, &receipt, &manifest);
+                Some(writer.fence.commit(save, |id| Ok(repo.store().delete(&layout::snapshot(id)?)?))?)
+            }
+            _ => None,
+        };
+        if let Some(id) = &snapshot {
+            lineage.mark(&repo, id)?;
+        }
+        Ok(BackupReport {
+            snapshot,
+            manifest,
+            unchanged,
+            incomplete: counts.errors > 0,
+            seconds: begun.elapsed().as_secs_f64(),
+        })
     }
-    let snapshot = if skipped { None } else { Some(snapshots::save(&repo, &receipt, &manifest)?) };
-    if let Some(id) = &snapshot {
-        lineage.mark(&repo, id)?;
+}
+
+/// What a run does while it begins.
+struct Beginning<'a> {
+    repo: &'a IndexedRepository,
+    names: &'a [String],
+    options: &'a BackupOptions,
+    observer: &'a dyn Observer,
+    started: Timestamp,
+    ancestry: Option<Ancestry>,
+}
+
+impl Start for Beginning<'_> {
+    fn choose(&mut self, alone: bool) -> Result<Option<Content>> {
+        let ancestry = match alone {
+            true => Ancestry::none(self.names, self.options),
+            false => {
+                let time = self.options.time.unwrap_or(self.started);
+                Ancestry::find(self.repo, self.names, self.options, time)?
+            }
+        };
+        let root = ancestry.parent_root().cloned();
+        self.ancestry = Some(ancestry);
+        Ok(root)
     }
-    Ok(BackupReport {
-        snapshot,
-        manifest,
-        unchanged,
-        incomplete: counts.errors > 0,
-        seconds: begun.elapsed().as_secs_f64(),
-    })
+
+    fn is_there(&mut self) -> Result<bool> {
+        let Some(parent) = self.ancestry.as_ref().and_then(Ancestry::parent) else { return Ok(true) };
+        match self.repo.store().info(&layout::snapshot(&parent.id)?) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == StoreErrorKind::NotFound && self.options.parent.is_some() => {
+                Err(Error::NotFound { what: format!("snapshot {}", parent.id) })
+            }
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        self.repo.sync(self.observer)
+    }
 }
 
 /// How deep the delta frames of a snapshot may be. A full stands alone; a differential needs its full and

@@ -1,16 +1,21 @@
 //! Which snapshots a new one stands on: its series, parent and base.
 
+use jiff::Span;
+use jiff::tz::TimeZone;
+
 use crate::backup::BackupOptions;
+use crate::env::Timestamp;
 use crate::error::Result;
 use crate::format::entry::Content;
-use crate::format::manifest::{RunCounts, SnapshotKind};
-use crate::repo::IndexedRepository;
-use crate::repo::snapshots::{self, Snapshot};
+use crate::format::manifest::{RunCounts, SinceFull, SnapshotKind};
+use crate::limits::FULL_EVERY_SLACK_SECONDS;
+use crate::repo::snapshots::{self, Snapshot, SnapshotList};
+use crate::repo::{self, IndexedRepository};
 
 /// Which kind of snapshot is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KindRequest {
-    /// Full if the series has no snapshot yet, else incremental.
+    /// Full if the series has no snapshot yet, or if one is due; else incremental.
     #[default]
     Auto,
     /// Read everything again.
@@ -21,44 +26,120 @@ pub enum KindRequest {
     Incremental,
 }
 
+/// When a series is due for a full snapshot again.
+#[derive(Debug, Clone, Copy)]
+pub enum FullEvery {
+    /// When the last full is this old. One that is younger by up to [`FULL_EVERY_SLACK_SECONDS`] counts too if
+    /// the span is a day or more: timers are not exact.
+    Age(Span),
+    /// When this many snapshots were made since.
+    Snapshots(u64),
+}
+
 /// What a new snapshot stands on.
 pub struct Ancestry {
     series: String,
     kind: SnapshotKind,
     parent: Option<Snapshot>,
     base: Option<String>,
+    since_full: SinceFull,
     expected: Option<RunCounts>,
 }
 
+/// The snapshots of one series.
+struct Series<'a> {
+    list: &'a SnapshotList,
+    name: String,
+}
+
+impl Series<'_> {
+    fn last(&self, wanted: impl Fn(&Snapshot) -> bool) -> Option<&Snapshot> {
+        self.list.snapshots.iter().rfind(|s| s.manifest.series == self.name && wanted(s))
+    }
+
+    fn last_full(&self) -> Option<&Snapshot> {
+        self.last(|s| s.manifest.kind == SnapshotKind::Full)
+    }
+
+    /// How many snapshots came after the last full. They stay counted when they are forgotten; where an
+    /// old program did not count, those that are there are.
+    fn since_full(&self) -> SinceFull {
+        let mut since = SinceFull::default();
+        for snapshot in self.list.snapshots.iter().filter(|s| s.manifest.series == self.name) {
+            let one_more = since.and_one(snapshot.manifest.kind);
+            since = snapshot.manifest.since_full.unwrap_or(one_more);
+        }
+        since
+    }
+
+    fn is_full_due(&self, every: &FullEvery, now: Timestamp) -> bool {
+        let Some(full) = self.last_full() else { return true };
+        match every {
+            FullEvery::Snapshots(most) => self.since_full().total() >= *most,
+            FullEvery::Age(span) => is_older(repo::parse_time(&full.manifest.time), span, now),
+        }
+    }
+}
+
+/// True if `then` is as old as `span`, or nearly.
+fn is_older(then: Timestamp, span: &Span, now: Timestamp) -> bool {
+    let zoned = |time: Timestamp| repo::instant(time).to_zoned_datetime(TimeZone::UTC);
+    let (then, now) = (zoned(then), zoned(now));
+    // What does not fit the calendar never comes.
+    let Ok(due) = then.checked_add(*span) else { return false };
+    let slack = match then.checked_add(Span::new().days(1)) {
+        Ok(next_day) if due >= next_day => FULL_EVERY_SLACK_SECONDS,
+        _ => 0,
+    };
+    now.timestamp().as_second().saturating_add(slack) >= due.timestamp().as_second()
+}
+
 impl Ancestry {
-    /// Looks for the parent among the snapshots of the series. Snapshots that cannot be read are passed
-    /// over: a damaged one must not stop tonight's backup, and `check` reports it.
-    pub fn find(repo: &IndexedRepository, names: &[String], options: &BackupOptions) -> Result<Self> {
-        // A comma in a name is written `\,`, so that no two lists of names look the same.
-        let names: Vec<String> = names.iter().map(|name| name.replace(',', "\\,")).collect();
-        let series = format!("{}:{}", options.host, names.join(","));
-        let latest = |wanted: &dyn Fn(&Snapshot) -> bool, all: &[Snapshot]| {
-            all.iter().rfind(|s| s.manifest.series == series && wanted(s)).cloned()
-        };
-        let all = snapshots::list(repo)?.snapshots;
-        let last_full = latest(&|s| s.manifest.kind == SnapshotKind::Full, &all);
-        let last = latest(&|_| true, &all);
-        let expected = last.as_ref().map(|last| last.manifest.summary);
+    /// Looks for the parent among the snapshots of the series; `now` is the time of the new one. Snapshots
+    /// that cannot be read are passed over: a damaged one must not stop tonight's backup, and `check`
+    /// reports it.
+    pub fn find(
+        repo: &IndexedRepository,
+        names: &[String],
+        options: &BackupOptions,
+        now: Timestamp,
+    ) -> Result<Self> {
+        Self::among(&snapshots::list(repo)?, names, options, now)
+    }
+
+    fn among(list: &SnapshotList, names: &[String], options: &BackupOptions, now: Timestamp) -> Result<Self> {
+        let name = options.group_by.series(&options.host, names, &options.tags);
+        let series = Series { list, name };
+        let given = options.parent.as_ref();
+        options.check()?;
+        let last = series.last(|_| true);
+        let is_due = || options.full_every.as_ref().is_some_and(|every| series.is_full_due(every, now));
         let parent = match options.kind {
             KindRequest::Full => None,
-            KindRequest::Differential => options.parent.clone().or_else(|| last_full.clone()),
-            KindRequest::Auto | KindRequest::Incremental => options.parent.clone().or(last),
+            KindRequest::Differential => given.or(series.last_full()),
+            KindRequest::Auto if given.is_none() && is_due() => None,
+            KindRequest::Auto | KindRequest::Incremental => given.or(last),
         };
-        let kind = match (&parent, options.kind) {
+        let kind = match (parent, options.kind) {
             (None, _) => SnapshotKind::Full,
             (Some(_), KindRequest::Differential) => SnapshotKind::Differential,
             (Some(_), _) => SnapshotKind::Incremental,
         };
-        let base = parent.as_ref().and_then(|parent| match parent.manifest.kind {
-            SnapshotKind::Full => Some(parent.id.to_hex()),
-            _ => last_full.as_ref().map(|full| full.id.to_hex()).or_else(|| parent.manifest.base.clone()),
-        });
-        Ok(Self { series, kind, parent, base, expected })
+        Ok(Self {
+            kind,
+            base: parent.and_then(|parent| base_of(list, parent)),
+            parent: parent.cloned(),
+            since_full: series.since_full().and_one(kind),
+            expected: last.map(|last| last.manifest.summary),
+            series: series.name,
+        })
+    }
+
+    /// Stands on nothing.
+    pub fn none(names: &[String], options: &BackupOptions) -> Self {
+        let series = options.group_by.series(&options.host, names, &options.tags);
+        let since_full = SinceFull::default().and_one(SnapshotKind::Full);
+        Self { series, kind: SnapshotKind::Full, parent: None, base: None, since_full, expected: None }
     }
 
     /// The series' name.
@@ -76,9 +157,14 @@ impl Ancestry {
         self.parent.as_ref()
     }
 
-    /// The last full of the series, in hex.
+    /// The full that the new snapshot stands on, in hex.
     pub fn base(&self) -> Option<String> {
         self.base.clone()
+    }
+
+    /// Snapshots of the series since its last full, the new one included.
+    pub fn since_full(&self) -> SinceFull {
+        self.since_full
     }
 
     /// The root listing of the parent.
@@ -91,3 +177,15 @@ impl Ancestry {
         self.expected
     }
 }
+
+/// The full below `parent`, in hex: by its present id if it was edited, by its old one if it is gone.
+fn base_of(list: &SnapshotList, parent: &Snapshot) -> Option<String> {
+    if parent.manifest.kind == SnapshotKind::Full {
+        return Some(parent.id.to_hex());
+    }
+    let base = parent.manifest.base.as_ref()?;
+    Some(list.resolve(base).map_or_else(|| base.clone(), |full| full.id.to_hex()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::backup::context::{Context, count};
 use crate::backup::previous::Previous;
 use crate::entry_name::EntryName;
 use crate::env::{Clock, SECRET_VARIABLES, SystemClock};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, without_numbers};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::format::listing::encode_entry;
 use crate::format::manifest::escape_bytes;
@@ -201,7 +201,7 @@ fn store_command(
     }
     let mut child = command.spawn().map_err(|error| Error::Command {
         command: name.clone(),
-        outcome: format!("cannot be started: {error}"),
+        outcome: without_numbers(&format!("cannot be started: {error}")),
     })?;
     let Some(output) = child.stdout.take() else {
         return Err(Error::Internal("a command without output".to_owned()));
@@ -231,7 +231,7 @@ fn store_command(
 fn wait(context: &Context<'_>, child: &mut Child, name: &str) -> Result<ExitStatus> {
     let failed = |error: io::Error| Error::Command {
         command: name.to_owned(),
-        outcome: format!("cannot be waited for: {error}"),
+        outcome: without_numbers(&format!("cannot be waited for: {error}")),
     };
     loop {
         if let Some(status) = child.try_wait().map_err(failed)? {

@@ -16,7 +16,8 @@ use rayon::Scope;
 use crate::backup::Taken;
 use crate::backup::context::{Context, count};
 use crate::backup::directory::{
-    Directory, Names, Walk, Wanted, file_is_same, inode_is_same, special_is_same,
+    Directory, Names, Walk, Wanted, file_is_same, inode_is_same, meta_is_same, reread_is_same,
+    special_is_same,
 };
 use crate::backup::file::ChangedFile;
 use crate::backup::previous::Previous;
@@ -242,15 +243,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
                 directory.put(found.place, before, false);
             }
             before => {
-                let before = before.and_then(|before| match before.node {
-                    Node::File(content) => Some(content),
-                    _ => None,
-                });
-                let is_new = before.is_none();
-                let counters = &context.counters;
-                context.mark_different();
-                count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
-                count(if is_new { &counters.bytes_new } else { &counters.bytes_changed }, size);
+                let before = before.filter(|before| matches!(before.node, Node::File(_)));
                 let Found { place, name, stat, .. } = found;
                 files.push(ChangedFile { place, name, stat, before }, scope);
             }
@@ -269,15 +262,12 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             }
             before => before,
         };
-        let is_new = before.is_none_or(|before| matches!(before.node, Node::Directory(_)));
-        let counters = &context.counters;
-        context.mark_different();
-        count(if is_new { &counters.files_new } else { &counters.files_changed }, 1);
         let node = match stat.kind {
             FileKind::Symlink => match directory.source.read_symlink(&name) {
                 Ok(target) => Node::Symlink(target),
                 Err(error) => {
                     directory.mark_changed();
+                    context.mark_different();
                     return context.report_unread(&directory.path_of(&name), error);
                 }
             },
@@ -291,7 +281,19 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         for problem in problems {
             context.note(&directory.path_of(&name), problem);
         }
-        directory.put(place, Entry { name, meta, node }, true);
+        let entry = Entry { name, meta, node };
+        let counters = &context.counters;
+        let counter = match before {
+            Some(before) if reread_is_same(&before, &entry) => {
+                count(&counters.files_unmodified, 1);
+                return directory.put(place, before, false);
+            }
+            Some(Entry { node: Node::Directory(_), .. }) | None => &counters.files_new,
+            Some(_) => &counters.files_changed,
+        };
+        count(counter, 1);
+        context.mark_different();
+        directory.put(place, entry, true);
     }
 
     fn directory_job(
@@ -307,15 +309,21 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             Some(Entry { node: Node::Directory(listing), meta, .. }) => (Some(listing), Some(meta)),
             _ => (None, None),
         };
-        let same = before_meta.filter(|meta| !self.context.read_all && inode_is_same(meta, &stat));
-        let same_attributes = same.is_some();
-        let meta = same.unwrap_or_else(|| {
+        let mut read = || {
             let (meta, problems) = metadata.of_child(&directory.source, &name, &stat);
             for problem in problems {
                 self.context.note(&path, problem);
             }
             meta
-        });
+        };
+        let (meta, same_attributes) = match before_meta {
+            Some(before) if !self.context.read_all && inode_is_same(&before, &stat) => (before, true),
+            Some(before) => {
+                let now = read();
+                if meta_is_same(&before, &now) { (before, true) } else { (now, false) }
+            }
+            None => (read(), false),
+        };
         Job {
             above: Some((Arc::clone(directory), place)),
             name: Some(name),
@@ -386,7 +394,13 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let changed = directory.changed.load(Ordering::Relaxed);
         let listing = match &directory.previous {
             // Nothing in it differs: its listing is the parent's, byte for byte.
-            Some(previous) if is_only && !changed => previous.clone(),
+            Some(previous)
+                if is_only
+                    && !changed
+                    && self.context.lineage.is_stored(&self.context.reader, previous)? =>
+            {
+                previous.clone()
+            }
             _ => {
                 let (mut encoded, mut scratch) = (Vec::new(), Vec::new());
                 for entry in window.into_iter().flatten() {

@@ -1,17 +1,20 @@
 //! What damage means: the trees are walked once more, with paths, past everything that is whole.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Node, Part};
 use crate::id::ChunkId;
-use crate::limits::{CHECK_PATHS_KEPT, TREE_DEPTH_MAX};
+use crate::limits::{CHECK_PATHS_KEPT, REACH_FINGERPRINTS_MAX, TREE_DEPTH_MAX};
 use crate::repo::chunk_reader::ChunkReader;
-use crate::repo::content::{ListingReader, for_each_part};
+use crate::repo::content::{ListingReader, for_each_part_once};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
+use crate::repo::reach::fingerprint;
 use crate::repo::snapshots::Snapshot;
 
 use super::references::Snapshots;
@@ -28,7 +31,8 @@ impl Check<'_> {
     ) -> Result<Vec<AffectedSnapshot>> {
         damage.spread(self.repo.index())?;
         let table = OrdinalTable::new(self.repo.index())?;
-        let search = Search { check: self, reader, damage, whole: table.empty_set(), table };
+        let search =
+            Search { check: self, reader, damage, whole: table.empty_set(), table, known: Mutex::default() };
         let found: Result<Vec<_>> =
             snapshots.readable.par_iter().map(|snapshot| search.snapshot(snapshot)).collect();
         Ok(found?.into_iter().flatten().collect())
@@ -42,14 +46,25 @@ struct Search<'a> {
     /// Listings of one chunk below which nothing is lost.
     whole: OrdinalSet,
     table: OrdinalTable,
+    /// What is lost below other listings: a hostile tree leads to the same one again and again.
+    known: Mutex<HashMap<[u8; 16], Losses>>,
+}
+
+/// What is lost.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Losses {
+    files: u64,
+    dirs: u64,
+    bytes: u64,
 }
 
 /// A directory on the way down.
 struct Level {
     entries: ListingReader,
     ordinal: Option<u64>,
-    /// Nothing was lost in it so far.
-    whole: bool,
+    fingerprint: [u8; 16],
+    /// What was lost when it was entered.
+    before: Losses,
 }
 
 impl Search<'_> {
@@ -64,16 +79,16 @@ impl Search<'_> {
             paths: Vec::new(),
         };
         self.tree(&snapshot.manifest.root, &mut found)?;
-        Ok((found.files + found.dirs > 0).then_some(found))
+        Ok((found.files.saturating_add(found.dirs) > 0).then_some(found))
     }
 
     /// Walks one tree with a stack of its own: trees may be deeper than a thread's stack.
     fn tree(&self, root: &Content, found: &mut AffectedSnapshot) -> Result<()> {
         let mut path: Vec<EntryName> = Vec::new();
         let mut stack: Vec<Level> = Vec::new();
-        match self.level(root)? {
-            Step::Down(level) => stack.push(level),
-            Step::Whole => {}
+        match self.level(root, found)? {
+            Step::Down(level) => stack.push(*level),
+            Step::Known => {}
             Step::Lost => found.add_dir(&path, None),
         }
         while let Some(level) = stack.last_mut() {
@@ -82,13 +97,12 @@ impl Search<'_> {
                 Some(Ok(entry)) => entry,
                 Some(Err(Error::Damaged { .. })) => {
                     found.add_dir(&path, None);
-                    level.whole = false;
-                    self.leave(&mut stack, &mut path);
+                    self.leave(&mut stack, &mut path, found);
                     continue;
                 }
                 Some(Err(error)) => return Err(error),
                 None => {
-                    self.leave(&mut stack, &mut path);
+                    self.leave(&mut stack, &mut path, found);
                     continue;
                 }
             };
@@ -96,19 +110,15 @@ impl Search<'_> {
                 Node::File(content) => {
                     if let Some(bytes) = self.lost_bytes(content)? {
                         found.add_file(&path, &entry, bytes);
-                        level.whole = false;
                     }
                 }
-                Node::Directory(content) => match self.level(content)? {
+                Node::Directory(content) => match self.level(content, found)? {
                     Step::Down(below) if path.len() < TREE_DEPTH_MAX => {
                         path.push(entry.name);
-                        stack.push(below);
+                        stack.push(*below);
                     }
-                    Step::Whole => {}
-                    Step::Down(_) | Step::Lost => {
-                        found.add_dir(&path, Some(&entry.name));
-                        level.whole = false;
-                    }
+                    Step::Known => {}
+                    Step::Down(_) | Step::Lost => found.add_dir(&path, Some(&entry.name)),
                 },
                 _ => {}
             }
@@ -116,21 +126,22 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Goes back up.
-    fn leave(&self, stack: &mut Vec<Level>, path: &mut Vec<EntryName>) {
+    /// Goes back up, and remembers what was lost below.
+    fn leave(&self, stack: &mut Vec<Level>, path: &mut Vec<EntryName>, found: &AffectedSnapshot) {
         let Some(level) = stack.pop() else { return };
         path.pop();
-        match (level.whole, level.ordinal, stack.last_mut()) {
-            (true, Some(ordinal), _) => {
-                self.whole.insert(ordinal);
-            }
-            (true, None, _) => {}
-            (false, _, Some(above)) => above.whole = false,
-            (false, _, None) => {}
+        let lost = found.losses().since(level.before);
+        if let (Some(ordinal), true) = (level.ordinal, lost == Losses::default()) {
+            self.whole.insert(ordinal);
+            return;
+        }
+        let mut known = self.known.lock();
+        if known.len() < REACH_FINGERPRINTS_MAX {
+            known.insert(level.fingerprint, lost);
         }
     }
 
-    fn level(&self, listing: &Content) -> Result<Step> {
+    fn level(&self, listing: &Content, found: &mut AffectedSnapshot) -> Result<Step> {
         let ordinal = match (listing.depth, listing.parts.as_slice()) {
             (0, [Part::Chunk { id, .. }]) => match self.reader.repo().index().lookup(id)? {
                 None => return Ok(Step::Lost),
@@ -139,16 +150,26 @@ impl Search<'_> {
             _ => None,
         };
         if ordinal.is_some_and(|ordinal| self.whole.contains(ordinal)) {
-            return Ok(Step::Whole);
+            return Ok(Step::Known);
+        }
+        let fingerprint = fingerprint(listing);
+        let known = self.known.lock().get(&fingerprint).copied();
+        // As long as paths are quoted, what is lost is looked at wherever it is.
+        if let Some(lost) = known.filter(|lost| *lost == Losses::default() || found.quotes_enough()) {
+            found.add(lost);
+            return Ok(Step::Known);
         }
         match ListingReader::new(Arc::clone(self.reader), listing) {
-            Ok(entries) => Ok(Step::Down(Level { entries, ordinal, whole: true })),
+            Ok(entries) => {
+                Ok(Step::Down(Box::new(Level { entries, ordinal, fingerprint, before: found.losses() })))
+            }
             Err(Error::Damaged { .. }) => Ok(Step::Lost),
             Err(error) => Err(error),
         }
     }
 
-    /// How many bytes of a file are lost; nothing where none are.
+    /// How many bytes of a file are lost; nothing where none are. Parts of a list that is repeated in it
+    /// count once.
     fn lost_bytes(&self, content: &Content) -> Result<Option<u64>> {
         let mut lost = 0u64;
         let mut batch = Vec::new();
@@ -163,7 +184,7 @@ impl Search<'_> {
             }
             Ok(())
         };
-        let walked = for_each_part(self.reader, content, &mut |part| {
+        let walked = for_each_part_once(self.reader, content, &mut |part| {
             if let Part::Chunk { id, len } = part {
                 batch.push((*id, *len));
                 if batch.len() >= 1024 {
@@ -184,25 +205,50 @@ impl Search<'_> {
 }
 
 enum Step {
-    Down(Level),
-    Whole,
+    Down(Box<Level>),
+    /// What is lost below it was counted.
+    Known,
     Lost,
 }
 
+impl Losses {
+    fn since(self, before: Self) -> Self {
+        Self {
+            files: self.files.saturating_sub(before.files),
+            dirs: self.dirs.saturating_sub(before.dirs),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+}
+
 impl AffectedSnapshot {
+    fn losses(&self) -> Losses {
+        Losses { files: self.files, dirs: self.dirs, bytes: self.bytes_lost }
+    }
+
+    fn add(&mut self, lost: Losses) {
+        self.files = self.files.saturating_add(lost.files);
+        self.dirs = self.dirs.saturating_add(lost.dirs);
+        self.bytes_lost = self.bytes_lost.saturating_add(lost.bytes);
+    }
+
+    fn quotes_enough(&self) -> bool {
+        self.paths.len() >= CHECK_PATHS_KEPT
+    }
+
     fn add_file(&mut self, path: &[EntryName], entry: &Entry, bytes: u64) {
-        self.files += 1;
+        self.files = self.files.saturating_add(1);
         self.bytes_lost = self.bytes_lost.saturating_add(bytes);
         self.quote(path, Some(&entry.name));
     }
 
     fn add_dir(&mut self, path: &[EntryName], name: Option<&EntryName>) {
-        self.dirs += 1;
+        self.dirs = self.dirs.saturating_add(1);
         self.quote(path, name);
     }
 
     fn quote(&mut self, path: &[EntryName], name: Option<&EntryName>) {
-        if self.paths.len() < CHECK_PATHS_KEPT {
+        if !self.quotes_enough() {
             let names: Vec<&[u8]> = path.iter().chain(name).map(EntryName::as_bytes).collect();
             self.paths.push(names.join(&b'/'));
         }

@@ -20,7 +20,6 @@ use crate::repo::index::PackNo;
 use crate::repo::layout;
 use crate::repo::pack_reader::{self, OpenPack};
 
-use super::objects::is_damage;
 use super::read_data::Selected;
 use super::report::{Advice, CheckCounts};
 use super::{Check, Damage};
@@ -123,7 +122,7 @@ impl Work<'_> {
             }
             let bytes = match check.repo.store().get_range(&name, piece.extent) {
                 Ok(bytes) => bytes,
-                Err(error) if is_damage(error.kind) => {
+                Err(error) if error.kind.is_damage() => {
                     if std::mem::take(&mut whole) {
                         self.damage.add_wrong(no, error.reason);
                     }
@@ -203,7 +202,7 @@ impl Work<'_> {
             Err(Error::Damaged { object, what }) => {
                 check.findings.error(object, what, Advice::RestoreObject);
             }
-            Err(Error::Store(error)) if is_damage(error.kind) => {
+            Err(Error::Store(error)) if error.kind.is_damage() => {
                 check.findings.error(layout::pack(&record.id)?, error.reason, Advice::RestoreObject);
             }
             Err(error) => return Err(error),
@@ -222,7 +221,7 @@ impl Work<'_> {
                 Ok(sealed) => {
                     self.frame(&Task { pack: Arc::clone(pack), no, number, first_slot, sealed })?;
                 }
-                Err(error) if is_damage(error.kind) => self.damage.add_frame(no, first_slot, entry),
+                Err(error) if error.kind.is_damage() => self.damage.add_frame(no, first_slot, entry),
                 Err(error) => return Err(error.into()),
             }
             first_slot += slots(entry.chunks.len());

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::limits::FRAME_CACHE_BYTES;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::coord::Coordination;
 use crate::repo::{IndexedRepository, Repository};
 
 mod affected;
@@ -59,6 +60,22 @@ impl Default for CheckOptions {
 /// # Errors
 /// When the store fails, an object is of a newer version, or `stop` is set. Damage is no error.
 pub fn run(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    options: &CheckOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<CheckReport> {
+    // Without a witness: nothing is deleted while it is checked whether it is there.
+    let lease = Coordination::new(repo).read("check", Vec::new(), None);
+    let result = run_all(repo, cache, options, observer, stop);
+    if let Some(lease) = lease {
+        lease.end();
+    }
+    result
+}
+
+fn run_all(
     repo: &Arc<Repository>,
     cache: &Path,
     options: &CheckOptions,

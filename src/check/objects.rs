@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::config::RepoConfig;
+use crate::format::generation::Generation;
 use crate::format::header::{HEADER_LEN, ObjectKind};
 use crate::format::key_slot::KeySlot;
+use crate::format::lease::LeaseRecord;
 use crate::id::{KeyId, PackId, SegmentId, SnapshotId};
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{Repository, layout};
@@ -19,6 +21,7 @@ pub(super) type StoredPacks = HashMap<PackId, u64>;
 /// Lists the whole store: gives its packs, and reports what has no place there.
 pub(super) fn list(repo: &Repository, findings: &Findings) -> Result<StoredPacks> {
     let mut packs = StoredPacks::new();
+    let mut at_work_now = Vec::new();
     let strange = |name: String| {
         findings.add(Severity::Warning, name, "it is nothing that backstay stores", Advice::RemoveObject);
     };
@@ -29,14 +32,51 @@ pub(super) fn list(repo: &Repository, findings: &Findings) -> Result<StoredPacks
                 packs.insert(id, info.size);
             }
             Place::Known => {}
+            Place::AtWork => at_work_now.push(info.name),
             Place::Unknown => strange(info.name.to_string()),
         },
     })?;
+    for name in &at_work_now {
+        let read = at_work(repo, name);
+        // It was ended, renewed or swept since it was listed.
+        if !is_not_found(&read) {
+            judge_at_work(findings, read)?;
+        }
+    }
     Ok(packs)
+}
+
+/// A lease or a generation opens and decodes.
+fn at_work(repo: &Repository, name: &ObjectName) -> Result<()> {
+    let object = repo.store().get(name)?;
+    let is_lease = layout::parse_lease(name).is_some();
+    let kind = if is_lease { ObjectKind::Lease } else { ObjectKind::Generation };
+    let plaintext = sealed::open(repo.keys(), kind, repo.id(), name, &object)?;
+    let decoded = match is_lease {
+        true => LeaseRecord::decode(&plaintext).map(|_| ()),
+        false => Generation::decode(&plaintext).map(|_| ()),
+    };
+    decoded.map_err(|error| decode_error(name, error))
+}
+
+/// Nothing is lost with what says who is at work. A newer version may say more than this one can read.
+fn judge_at_work(findings: &Findings, read: Result<()>) -> Result<()> {
+    match read {
+        Err(Error::Damaged { object, what }) => {
+            findings.add(Severity::Warning, object, what, Advice::RemoveObject);
+            Ok(())
+        }
+        Err(Error::TooNew { object, needs }) => {
+            findings.add(Severity::Note, object, format!("it needs {needs}"), Advice::Nothing);
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 enum Place {
     Pack(PackId),
+    AtWork,
     Known,
     Unknown,
 }
@@ -56,6 +96,8 @@ fn place(name: &ObjectName) -> Place {
         Some(layout::SNAPSHOTS) => {
             SnapshotId::from_hex(last).map_or(Place::Unknown, |id| is(layout::snapshot(&id)))
         }
+        Some(layout::LEASES) if layout::parse_lease(name).is_some() => Place::AtWork,
+        Some(layout::GENERATIONS) if layout::parse_generation(name).is_some() => Place::AtWork,
         Some(layout::PACKS) => match PackId::from_hex(last) {
             Ok(id) if layout::pack(&id).is_ok_and(|expected| expected == *name) => Place::Pack(id),
             _ => Place::Unknown,
@@ -78,17 +120,12 @@ pub(super) fn judge<T>(
             findings.error(object, what, advice);
             Ok(None)
         }
-        Err(Error::Store(error)) if is_damage(error.kind) => {
+        Err(Error::Store(error)) if error.kind.is_damage() => {
             findings.error(name, error.reason, advice);
             Ok(None)
         }
         Err(error) => Err(error),
     }
-}
-
-/// A store's failure that says something about the object, and not about the store.
-pub(super) fn is_damage(kind: StoreErrorKind) -> bool {
-    matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::OutOfRange)
 }
 
 /// The config opens and says what it said when the repository was opened.

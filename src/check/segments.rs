@@ -134,11 +134,15 @@ impl Differences {
         Ok(())
     }
 
+    /// Packs that a segment in force drops.
+    fn dropped(&self) -> HashSet<&PackId> {
+        let in_force = |(segment, _): &(&SegmentId, _)| !self.superseded.contains(segment);
+        self.dropped.iter().filter(in_force).flat_map(|(_, packs)| packs).collect()
+    }
+
     /// Packs that no segment in force drops, and that the index does not have.
     fn missing(&self) -> impl Iterator<Item = &(SegmentId, PackId)> {
-        let in_force = |(segment, _): &(&SegmentId, _)| !self.superseded.contains(segment);
-        let dropped: HashSet<&PackId> =
-            self.dropped.iter().filter(in_force).flat_map(|(_, packs)| packs).collect();
+        let dropped = self.dropped();
         self.absent
             .iter()
             .filter(move |(segment, pack)| !self.superseded.contains(segment) && !dropped.contains(pack))
@@ -155,8 +159,10 @@ fn differs(differences: &Differences, ids: &[SegmentId], index: &Index) -> Resul
         // A segment was published since they were listed: whose the other packs are is not known here.
         return Ok(false);
     }
+    let dropped = differences.dropped();
     for info in index.packs() {
-        if !differences.listed.contains(&info?.id) {
+        let id = info?.id;
+        if !differences.listed.contains(&id) || dropped.contains(&id) {
             return Ok(true);
         }
     }

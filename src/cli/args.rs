@@ -8,8 +8,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
-    backup, cache, cat, check, completions, diff, docs, dump, find, history, init, key, ls, man,
-    rebuild_index, restore, snapshots, stats, version,
+    backup, cache, cat, check, completions, diff, docs, dump, find, forget, history, init, key, ls, man,
+    rebuild_index, restore, rewrite, snapshots, stats, tag, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -103,6 +103,9 @@ pub enum Command {
     History(history::HistoryArgs),
     Restore(Box<restore::RestoreArgs>),
     Dump(dump::DumpArgs),
+    Forget(Box<forget::ForgetArgs>),
+    Tag(tag::TagArgs),
+    Rewrite(rewrite::RewriteArgs),
     Check(check::CheckArgs),
     Stats(stats::StatsArgs),
     Key(key::KeyArgs),

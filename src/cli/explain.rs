@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::cli::names::{printable_text, quoted};
 use crate::cli::settings::Settings;
-use crate::error::{Error, StoreError, StoreErrorKind};
+use crate::cli::{times, units};
+use crate::error::{Error, Holder, StoreError, StoreErrorKind, without_numbers};
 
 /// Something failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -17,6 +18,8 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_INCOMPLETE: u8 = 3;
 /// There is no repository.
 pub const EXIT_NO_REPOSITORY: u8 = 10;
+/// Other maintenance is going on.
+pub const EXIT_BUSY: u8 = 11;
 /// The password opens nothing.
 pub const EXIT_WRONG_PASSWORD: u8 = 12;
 /// `check` found damage.
@@ -147,6 +150,12 @@ pub fn print_panic(what: &str) {
     );
 }
 
+/// Who does what, and since when.
+pub fn at_work(holder: &Holder) -> String {
+    let Holder { operation, host, user, pid, since, .. } = holder;
+    format!("{operation} of {user} on {host} (process {pid}), since {}", times::local_of(*since))
+}
+
 /// An error of one file in one line, without what to do.
 pub fn one_line(error: &Error) -> String {
     explain(error, None).what
@@ -204,6 +213,25 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
         Error::Command { command, outcome } => {
             (format!("the command {command} {outcome}"), None, EXIT_FAILED)
         }
+        Error::Busy { holder, expires } => (
+            in_repo(&format!("other maintenance is going on: {}", at_work(holder)), repo),
+            Some(format!(
+                "Try again when it has ended, or let --retry-lock wait for it. Was it cut off, it is passed over \
+                 {} after its last sign of life, which it gave {} ago.",
+                units::duration(*expires),
+                units::duration(holder.silent),
+            )),
+            EXIT_BUSY,
+        ),
+        Error::LeaseLost(what) => (
+            in_repo(&format!("the run was cut off from the repository for too long: {what}"), repo),
+            Some(
+                "The system may have slept, or the store could not be reached. Nothing was published that \
+                 others could have deleted meanwhile: run it again."
+                    .to_owned(),
+            ),
+            EXIT_FAILED,
+        ),
         Error::Interrupted => (
             "interrupted".to_owned(),
             Some("Nothing is left half done: the same command goes on from here.".to_owned()),
@@ -292,24 +320,6 @@ pub fn plain(error: &io::Error) -> String {
     without_numbers(&error.to_string())
 }
 
-/// A text as it is shown: what the system says in it begins small and goes without its number.
-pub fn without_numbers(text: &str) -> String {
-    const NUMBER: &str = " (os error ";
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(NUMBER) {
-        let start = before.rfind(": ").map_or(0, |at| at + 2);
-        let (ours, system) = before.split_at(start);
-        out.push_str(ours);
-        let mut letters = system.chars();
-        out.extend(letters.next().map(|first| first.to_ascii_lowercase()));
-        out.push_str(letters.as_str());
-        rest = after.split_once(')').map_or("", |(_, rest)| rest);
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,8 +389,6 @@ mod tests {
     fn the_system_speaks_without_numbers() {
         assert_eq!(plain(&io::Error::from_raw_os_error(13)), "permission denied");
         assert_eq!(plain(&io::Error::other("Own Text")), "Own Text");
-        let text = "cannot read a: Permission denied (os error 13); b: No such file (os error 2)!";
-        assert_eq!(without_numbers(text), "cannot read a: permission denied; b: no such file!");
     }
 
     #[test]

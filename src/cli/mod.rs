@@ -3,8 +3,8 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
-//! - `output`, `progress`, `table`, `units`, `times`, `names`, `entries`, `listing`, `ncdu`: how things are
-//!   shown
+//! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`, `entries`, `listing`, `ncdu`: how
+//!   things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
 
 mod args;
@@ -22,6 +22,7 @@ mod selection;
 mod session;
 mod settings;
 mod signals;
+mod spans;
 mod table;
 mod times;
 mod units;
@@ -58,7 +59,7 @@ fn forbid_core_dumps() {
 fn run(cli: Cli) -> ExitCode {
     let settings = Settings::new(cli.global);
     signals::install();
-    crate::fs::source::raise_open_files_limit();
+    crate::fs::raise_open_files_limit();
     match dispatch(&settings, cli.command) {
         Ok(outcome) => outcome.exit_code(),
         Err(failure) => explain::print_failure(&settings, &failure),
@@ -78,6 +79,9 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Diff(args) => diff::run(settings, &args),
         Command::History(args) => history::run(settings, &args),
         Command::Dump(args) => dump::run(settings, &args),
+        Command::Forget(args) => forget::run(settings, &args),
+        Command::Tag(args) => tag::run(settings, &args),
+        Command::Rewrite(args) => rewrite::run(settings, &args),
         Command::Check(args) => check::run(settings, &args),
         Command::Stats(args) => stats::run(settings, &args),
         Command::Key(args) => key::run(settings, &args),

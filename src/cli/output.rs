@@ -6,9 +6,10 @@ use std::io::{self, BufWriter, Write};
 use rustix::io::dup;
 use serde::Serialize;
 
-use crate::cli::explain::{Failure, without_numbers};
+use crate::cli::explain::Failure;
 use crate::cli::names::printable_text;
 use crate::cli::settings::Settings;
+use crate::error::without_numbers;
 
 /// Collected before it is written.
 const BUFFER_BYTES: usize = 64 * 1024;

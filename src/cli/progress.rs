@@ -14,11 +14,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::cli::explain::without_numbers;
 use crate::cli::names::{printable, printable_path, printable_text};
 use crate::cli::output;
 use crate::cli::settings::Settings;
 use crate::cli::units;
+use crate::error::without_numbers;
 use crate::format::manifest::escape_bytes;
 use crate::observe::{Observer, Phase};
 
@@ -179,6 +179,7 @@ impl Moment {
             Phase::BackingUp => "backing up",
             Phase::Restoring => "restoring",
             Phase::Verifying => "verifying",
+            Phase::Syncing => "writing to disk",
             Phase::CheckingStructure => "checking the structure",
             Phase::CheckingData => "checking the data",
             Phase::RebuildingIndex => "rebuilding the index",
@@ -192,7 +193,7 @@ impl Moment {
     fn items_name(&self) -> (&'static str, &'static str) {
         match self.phase {
             Phase::LoadingIndex => ("segment", "segments"),
-            Phase::BackingUp | Phase::Restoring | Phase::Verifying => ("file", "files"),
+            Phase::BackingUp | Phase::Restoring | Phase::Verifying | Phase::Syncing => ("file", "files"),
             Phase::CheckingStructure => ("object", "objects"),
             Phase::CheckingData | Phase::RebuildingIndex => ("pack", "packs"),
         }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::cli::explain::one_line;
-use crate::cli::output;
 use crate::cli::settings::Settings;
-use crate::error::Result;
+use crate::cli::{output, session};
+use crate::error::{Error, Result};
 use crate::format::manifest::escape_bytes;
 use crate::repo::Repository;
-use crate::repo::snapshots::{self, Snapshot, SnapshotFilter};
+use crate::repo::grouping::GroupBy;
+use crate::repo::snapshots::{self, Snapshot, SnapshotFilter, SnapshotList};
 
 /// Which snapshots are meant, or among which `latest` is looked for.
 #[derive(Debug, Clone, Default, Args)]
@@ -40,38 +41,74 @@ impl SelectionArgs {
         }
     }
 
+    /// True if all snapshots fit.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.tags.is_empty() && self.paths.is_empty()
+    }
+
     /// The snapshots that `specs` name, or all that fit if they name none; oldest first. Those that cannot
-    /// be read are named; true if there are any.
-    pub fn choose(
+    /// be read are named; true if one of them might have been meant.
+    pub fn load(
         &self,
         settings: &Settings,
-        repo: &Arc<Repository>,
+        repo: &Repository,
         specs: &[String],
     ) -> Result<(Vec<Snapshot>, bool)> {
-        if !specs.is_empty() {
-            let mut chosen: Vec<Snapshot> = Vec::new();
-            for spec in specs {
-                let snapshot = self.find(repo, spec)?;
-                if chosen.iter().all(|known| known.id != snapshot.id) {
-                    chosen.push(snapshot);
-                }
-            }
-            chosen.sort_by_cached_key(|s| (crate::repo::parse_time(&s.manifest.time), s.id));
-            return Ok((chosen, false));
-        }
-        let filter = self.filter();
         let list = snapshots::list(repo)?;
         for (name, error) in &list.errors {
             output::warn_beside(settings, &format!("{name} is left out: {}", one_line(error)));
         }
-        let fitting = list.snapshots.into_iter().filter(|s| filter.matches(&s.manifest)).collect();
-        Ok((fitting, !list.errors.is_empty()))
+        Ok((choose(&list, self, specs)?, specs.is_empty() && !list.errors.is_empty()))
     }
 
     /// Finds the snapshot that `spec` names.
     pub fn find(&self, repo: &Arc<Repository>, spec: &str) -> Result<Snapshot> {
         snapshots::find(repo, spec, &self.filter())
     }
+}
+
+/// The snapshots of a list that fit, in the list's order: all, or those that `specs` name (ids, their
+/// beginnings, or "latest"). An id of a snapshot that was replaced means the one that took its place.
+pub fn choose(list: &SnapshotList, selection: &SelectionArgs, specs: &[String]) -> Result<Vec<Snapshot>> {
+    let filter = selection.filter();
+    let fitting: Vec<&Snapshot> = list.snapshots.iter().filter(|s| filter.matches(&s.manifest)).collect();
+    let mut chosen = Vec::new();
+    for spec in specs {
+        let found = match (spec.as_str(), fitting.last()) {
+            ("latest", Some(last)) => last.id.to_hex(),
+            ("latest", None) => return Err(Error::NotFound { what: "a snapshot that fits".to_owned() }),
+            _ => match session::only_match("snapshot", fitting.iter().map(|s| s.id.to_hex()), spec) {
+                Err(Error::NotFound { what }) => {
+                    successor(&fitting, spec).ok_or(Error::NotFound { what })?.id.to_hex()
+                }
+                found => found?,
+            },
+        };
+        chosen.push(found);
+    }
+    let wanted = |s: &&&Snapshot| specs.is_empty() || chosen.contains(&s.id.to_hex());
+    Ok(fitting.iter().filter(wanted).map(|s| (*s).clone()).collect())
+}
+
+fn successor<'a>(fitting: &[&'a Snapshot], spec: &str) -> Option<&'a Snapshot> {
+    let spec = spec.to_ascii_lowercase();
+    let took_its_place = |s: &&&Snapshot| s.manifest.former_ids().any(|former| former.starts_with(&spec));
+    fitting.iter().rfind(took_its_place).copied()
+}
+
+/// Understands `host,paths,tags,series`, or some of them, or nothing.
+pub fn parse_group_by(text: &str) -> std::result::Result<GroupBy, String> {
+    let mut by = GroupBy::NOTHING;
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        match word {
+            "host" | "hosts" => by.host = true,
+            "path" | "paths" => by.paths = true,
+            "tag" | "tags" => by.tags = true,
+            "series" => by.series = true,
+            _ => return Err(format!("{word:?} is none of host, paths, tags and series")),
+        }
+    }
+    Ok(by)
 }
 
 /// The tags of a list with commas.
@@ -82,6 +119,15 @@ pub fn split_tags(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_chosen_by_words() {
+        let by = |text: &str| parse_group_by(text).map(|by| (by.host, by.paths, by.tags, by.series));
+        assert_eq!(parse_group_by("host,paths"), Ok(GroupBy::default()));
+        assert_eq!(parse_group_by(""), Ok(GroupBy::NOTHING));
+        assert_eq!(by(" tags, series"), Ok((false, false, true, true)));
+        assert!(by("host,nonsense").unwrap_err().contains("nonsense"));
+    }
 
     #[test]
     fn tags_are_lists() {

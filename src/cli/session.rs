@@ -13,14 +13,19 @@ use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
 use crate::store::{Store, open_store};
 
 /// What an interrupted `init`, or a repository, has at the top of its folder.
-pub const REPOSITORY_NAMES: [&str; 5] = ["config", "keys", "packs", "index", "snapshots"];
+pub const REPOSITORY_NAMES: [&str; 7] = ["config", "keys", "packs", "index", "snapshots", "leases", "gc"];
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {
     let store = store(settings)?;
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
-    locked.unlock(&password)
+    let mut repo = locked.unlock(&password)?;
+    // Without a cache, or where it cannot be made, manifests are read from the store each time.
+    if let Ok(cache) = cache(settings) {
+        repo.cache_manifests(&cache);
+    }
+    Ok(repo)
 }
 
 /// Opens the repository and its index.

@@ -25,7 +25,38 @@ impl Table {
 
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.cells(cells.into());
+    }
+
+    /// Adds a row of a table whose columns are not always the same.
+    pub fn cells(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    /// Breaks the lines of the last column so that the table is at most `width` columns wide, if the others
+    /// leave that much.
+    pub fn wrap_last(&mut self, width: usize) {
+        let last = self.widths().last().copied().unwrap_or(0);
+        let left = width.saturating_sub(self.width() - last);
+        for cell in self.rows.iter_mut().filter_map(|row| row.last_mut()) {
+            *cell = wrap(cell, left.max(LAST_COLUMN_MIN));
+        }
+    }
+
+    /// Columns that it is wide, with the titles.
+    fn width(&self) -> usize {
+        self.widths().iter().sum::<usize>() + 2 * self.columns.len().saturating_sub(1)
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let titles = self.columns.iter().map(|(title, _)| width_of(title));
+        let mut widths: Vec<usize> = titles.collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.lines().map(width_of).max().unwrap_or(0).max(*width);
+            }
+        }
+        widths
     }
 
     /// Leaves the column `title` out, if no row has anything in it.
@@ -40,14 +71,8 @@ impl Table {
     /// The text, with a line below the titles and one at the end.
     pub fn render(&self) -> String {
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
-        let mut widths = vec![0; self.columns.len()];
-        for row in std::iter::once(&titles).chain(&self.rows) {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.lines().map(width_of).max().unwrap_or(0).max(*width);
-            }
-        }
-        let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
-        let line = "-".repeat(total);
+        let widths = self.widths();
+        let line = "-".repeat(self.width());
         let mut out = String::new();
         self.write_row(&mut out, &widths, &titles);
         let _ = writeln!(out, "{line}");
@@ -75,6 +100,25 @@ impl Table {
     }
 }
 
+/// Narrowest last column that is worth reading.
+const LAST_COLUMN_MIN: usize = 20;
+
+/// Breaks lines that are wider than `width` columns, after a `/` where there is one late enough.
+pub fn wrap(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for mut rest in text.lines() {
+        while let Some((end, _)) = rest.char_indices().nth(width) {
+            let (line, _) = rest.split_at(end);
+            let end = line.rfind('/').filter(|at| at * 2 > end).map_or(end, |at| at + 1);
+            let (line, after) = rest.split_at(end);
+            lines.push(line);
+            rest = after;
+        }
+        lines.push(rest);
+    }
+    lines.join("\n")
+}
+
 fn width_of(text: &str) -> usize {
     text.chars().count()
 }
@@ -89,6 +133,16 @@ mod tests {
         table.row(["1".into(), String::new(), "2".into()]);
         ["A", "B", "D"].iter().for_each(|title| table.hide_if_empty(title));
         assert_eq!(table.render(), "A  C\n----\n1  2\n----\n");
+    }
+
+    #[test]
+    fn long_texts_are_broken() {
+        assert_eq!(wrap("short", 5), "short");
+        assert_eq!(wrap("", 5), "");
+        assert_eq!(wrap("abc\nabcdef", 5), "abc\nabcde\nf");
+        assert_eq!(wrap("/srv/data/photos", 10), "/srv/data/\nphotos");
+        assert_eq!(wrap("/abcdefghijkl", 5), "/abcd\nefghi\njkl");
+        assert_eq!(wrap("üüüü", 3), "üüü\nü");
     }
 
     #[test]

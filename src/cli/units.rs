@@ -81,6 +81,33 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{}%", percent.min(100))
 }
 
+/// Understands a duration: whole numbers with the units `d`, `h`, `m` and `s`, such as `1h30m`, or `0`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration such as 30s, 10m or 1h30m");
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut seconds = 0u64;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(end);
+        let mut letters = tail.chars();
+        let unit = match letters.next() {
+            Some('d') => 86_400,
+            Some('h') => 3_600,
+            Some('m') => 60,
+            Some('s') => 1,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let more = number.checked_mul(unit).ok_or_else(wrong)?;
+        seconds = seconds.checked_add(more).ok_or_else(wrong)?;
+        rest = letters.as_str();
+    }
+    if text.trim().is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
+}
+
 /// Understands a size: a number, which may have a fraction, and a unit (`K`, `M`, `G`, `T`, `P`, also
 /// as `KiB` or `KB`; all are binary).
 pub fn parse_size(text: &str) -> Result<u64, String> {
@@ -114,6 +141,18 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        let seconds = |text: &str| parse_duration(text).map(|d| d.as_secs());
+        assert_eq!(
+            ["0", "30s", "10m", "1h30m", "2d"].map(|t| seconds(t).unwrap()),
+            [0, 30, 600, 5400, 172_800]
+        );
+        for wrong in ["", "5", "m", "1x", "1h5", "-1s", "99999999999999999999d"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_have_three_digits() {

@@ -49,6 +49,8 @@ pub struct RoleKeys {
     snapshot: [u8; KEY_LEN],
     config: [u8; KEY_LEN],
     label: [u8; KEY_LEN],
+    lease: [u8; KEY_LEN],
+    generation: [u8; KEY_LEN],
     gear: [u8; KEY_LEN],
 }
 
@@ -63,6 +65,8 @@ impl RoleKeys {
             snapshot: master.derive("backstay 2026-11 v1 snapshot"),
             config: master.derive("backstay 2026-11 v1 config"),
             label: master.derive("backstay 2026-11 v1 key label"),
+            lease: master.derive("backstay 2026-11 v1 lease"),
+            generation: master.derive("backstay 2026-11 v1 generation"),
             gear: master.derive("backstay 2026-11 v1 gear table"),
         }
     }
@@ -81,6 +85,8 @@ impl RoleKeys {
             ObjectKind::MetadataPack => &self.metadata,
             ObjectKind::Segment => &self.segment,
             ObjectKind::Snapshot => &self.snapshot,
+            ObjectKind::Lease => &self.lease,
+            ObjectKind::Generation => &self.generation,
         };
         let bytes = header.encode();
         ObjectKey::new(&Zeroizing::new(*blake3::keyed_hash(role, &bytes).as_bytes()), bytes)

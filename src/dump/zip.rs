@@ -354,6 +354,7 @@ mod tests {
             assert!(zip.begin(&member(number.to_string(), 0)).unwrap());
         }
         zip.finish().unwrap();
+        drop(zip);
         let end = out.len() - 22;
         assert_eq!((&out[end..end + 4], number::<2>(&out, end + 10)), (&b"PK\x05\x06"[..], 0xffff));
         let locator = end - 20;
@@ -374,6 +375,7 @@ mod tests {
             zip.begin(&member("x".to_owned(), size)).unwrap();
             zip.bytes(b"some bytes").unwrap();
             zip.finish().unwrap();
+            drop(zip);
             let descriptor = out.windows(4).position(|four| four == b"PK\x07\x08").unwrap();
             let central = out.windows(4).position(|four| four == b"PK\x01\x02").unwrap();
             assert_eq!(central - descriptor, if is_long { 24 } else { 16 });

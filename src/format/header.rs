@@ -41,6 +41,10 @@ pub enum ObjectKind {
     Segment,
     /// A snapshot manifest.
     Snapshot,
+    /// A lease.
+    Lease,
+    /// A generation of condemned packs.
+    Generation,
 }
 
 impl ObjectKind {
@@ -52,13 +56,24 @@ impl ObjectKind {
             Self::MetadataPack => 4,
             Self::Segment => 5,
             Self::Snapshot => 6,
+            Self::Lease => 7,
+            Self::Generation => 8,
         }
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Config, Self::Key, Self::DataPack, Self::MetadataPack, Self::Segment, Self::Snapshot]
-            .into_iter()
-            .find(|kind| kind.code() == code)
+        [
+            Self::Config,
+            Self::Key,
+            Self::DataPack,
+            Self::MetadataPack,
+            Self::Segment,
+            Self::Snapshot,
+            Self::Lease,
+            Self::Generation,
+        ]
+        .into_iter()
+        .find(|kind| kind.code() == code)
     }
 }
 

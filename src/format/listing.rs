@@ -19,12 +19,12 @@
 
 use crate::entry_name::EntryName;
 use crate::env::Timestamp;
-use crate::format::content::{decode_content, encode_content};
+use crate::format::content::{check_content, decode_content, encode_content};
 use crate::format::entry::{Entry, Metadata, Node, Xattr};
-use crate::format::wire::{DecodeError, Reader, put_bytes, put_signed_varint, put_varint};
+use crate::format::wire::{Bound, DecodeError, EncodeError, Reader, put_signed_varint, put_varint};
 use crate::limits::{
-    CONTENT_MAX_BYTES, ENTRY_NAME_MAX_BYTES, LISTING_ENTRY_MAX_BYTES, SYMLINK_TARGET_MAX_BYTES,
-    XATTR_MAX_COUNT, XATTR_VALUE_MAX_BYTES,
+    ENTRY_NAME_MAX_BYTES, LISTING_ENTRY_MAX_BYTES, SYMLINK_TARGET_MAX_BYTES, XATTR_MAX_COUNT,
+    XATTR_VALUE_MAX_BYTES,
 };
 
 const FILE: u8 = 1;
@@ -35,31 +35,27 @@ const CHAR_DEVICE: u8 = 5;
 const FIFO: u8 = 6;
 const SOCKET: u8 = 7;
 
-const MODE_MAX: u64 = 0o7777;
-const NANOS_MAX: u64 = 999_999_999;
 /// Names of owners and of xattrs: far above what any system allows.
-const SHORT_NAME_MAX_BYTES: usize = 1024;
+const SHORT_NAME_MAX_BYTES: u64 = 1024;
 
-/// An entry that no reader would accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum EncodeError {
-    /// Its content is longer than readers accept.
-    #[error("it is larger than {CONTENT_MAX_BYTES} bytes")]
-    Content,
-    /// Its attributes take more room than readers accept.
-    #[error("its attributes take more than {LISTING_ENTRY_MAX_BYTES} bytes")]
-    Attributes,
-}
+const ENTRY: Bound = Bound::new("an entry's encoding", LISTING_ENTRY_MAX_BYTES as u64);
+const NAME: Bound = Bound::new("an entry's name", ENTRY_NAME_MAX_BYTES as u64);
+const MODE: Bound = Bound::new("a mode", 0o7777);
+const USER: Bound = Bound::new("a user's name", SHORT_NAME_MAX_BYTES);
+const GROUP: Bound = Bound::new("a group's name", SHORT_NAME_MAX_BYTES);
+const NANOS: Bound = Bound::new("a time's nanoseconds", 999_999_999);
+const XATTRS: Bound = Bound::new("a number of xattrs", XATTR_MAX_COUNT as u64);
+const XATTR_NAME: Bound = Bound::new("an xattr's name", SHORT_NAME_MAX_BYTES);
+const XATTR_VALUE: Bound = Bound::new("an xattr's value", XATTR_VALUE_MAX_BYTES as u64);
+const TARGET: Bound = Bound::new("a symlink's target", SYMLINK_TARGET_MAX_BYTES as u64);
 
 /// Appends `entry` to a listing. `scratch` is used and may hold anything.
 ///
 /// # Errors
 /// If no reader would accept the entry; nothing is appended then.
 pub fn encode_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, entry: &Entry) -> Result<(), EncodeError> {
-    if let Node::File(content) | Node::Directory(content) = &entry.node
-        && content.size > CONTENT_MAX_BYTES
-    {
-        return Err(EncodeError::Content);
+    if let Node::File(content) | Node::Directory(content) = &entry.node {
+        check_content(content)?;
     }
     scratch.clear();
     scratch.push(match entry.node {
@@ -71,42 +67,39 @@ pub fn encode_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, entry: &Entry) -> 
         Node::Fifo => FIFO,
         Node::Socket => SOCKET,
     });
-    put_bytes(scratch, entry.name.as_bytes());
-    encode_metadata(scratch, &entry.meta);
+    NAME.put_bytes(scratch, entry.name.as_bytes())?;
+    encode_metadata(scratch, &entry.meta)?;
     match &entry.node {
         Node::File(content) | Node::Directory(content) => encode_content(scratch, content),
-        Node::Symlink(target) => put_bytes(scratch, target),
+        Node::Symlink(target) => TARGET.put_bytes(scratch, target)?,
         Node::BlockDevice { major, minor } | Node::CharDevice { major, minor } => {
             put_varint(scratch, u64::from(*major));
             put_varint(scratch, u64::from(*minor));
         }
         Node::Fifo | Node::Socket => {}
     }
-    if scratch.len() > LISTING_ENTRY_MAX_BYTES {
-        return Err(EncodeError::Attributes);
-    }
-    put_bytes(out, scratch);
-    Ok(())
+    ENTRY.put_bytes(out, scratch)
 }
 
-fn encode_metadata(out: &mut Vec<u8>, meta: &Metadata) {
-    put_varint(out, u64::from(meta.mode));
+fn encode_metadata(out: &mut Vec<u8>, meta: &Metadata) -> Result<(), EncodeError> {
+    MODE.put(out, u64::from(meta.mode))?;
     put_varint(out, u64::from(meta.uid));
     put_varint(out, u64::from(meta.gid));
-    put_bytes(out, &meta.user);
-    put_bytes(out, &meta.group);
+    USER.put_bytes(out, &meta.user)?;
+    GROUP.put_bytes(out, &meta.group)?;
     for time in [meta.mtime, meta.ctime] {
         put_signed_varint(out, time.secs);
-        put_varint(out, u64::from(time.nanos));
+        NANOS.put(out, u64::from(time.nanos))?;
     }
     put_varint(out, meta.device);
     put_varint(out, meta.inode);
     put_varint(out, meta.nlink);
-    put_varint(out, meta.xattrs.len() as u64);
+    XATTRS.put(out, meta.xattrs.len() as u64)?;
     for xattr in &meta.xattrs {
-        put_bytes(out, &xattr.name);
-        put_bytes(out, &xattr.value);
+        XATTR_NAME.put_bytes(out, &xattr.name)?;
+        XATTR_VALUE.put_bytes(out, &xattr.value)?;
     }
+    Ok(())
 }
 
 /// Length of the entry at the start of `bytes` with its length prefix, or nothing while too little
@@ -122,15 +115,14 @@ pub fn entry_extent(bytes: &[u8]) -> Result<Option<usize>, DecodeError> {
 
 /// Takes one entry off `reader`.
 pub fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
-    let mut reader = Reader::new(reader.bytes(LISTING_ENTRY_MAX_BYTES, "an entry")?);
+    let mut reader = Reader::new(ENTRY.take_bytes(reader)?);
     let kind = reader.u8("an entry's kind")?;
-    let name = EntryName::new(reader.bytes(ENTRY_NAME_MAX_BYTES, "an entry's name")?)
-        .map_err(|_| DecodeError::Invalid("an entry's name"))?;
+    let name = EntryName::new(NAME.take_bytes(&mut reader)?).map_err(|_| DecodeError::Invalid(NAME.field))?;
     let meta = decode_metadata(&mut reader)?;
     let node = match kind {
         FILE => Node::File(decode_content(&mut reader)?),
         DIRECTORY => Node::Directory(decode_content(&mut reader)?),
-        SYMLINK => Node::Symlink(reader.bytes(SYMLINK_TARGET_MAX_BYTES, "a symlink's target")?.into()),
+        SYMLINK => Node::Symlink(TARGET.take_bytes(&mut reader)?.into()),
         BLOCK_DEVICE | CHAR_DEVICE => {
             let major = reader.varint_u32("a device's major number")?;
             let minor = reader.varint_u32("a device's minor number")?;
@@ -148,22 +140,21 @@ pub fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
 }
 
 fn decode_metadata(reader: &mut Reader<'_>) -> Result<Metadata, DecodeError> {
-    let mode =
-        u16::try_from(reader.varint_max(MODE_MAX, "a mode")?).map_err(|_| DecodeError::TooLarge("a mode"))?;
+    let mode = u16::try_from(MODE.take(reader)?).map_err(|_| DecodeError::TooLarge(MODE.field))?;
     let uid = reader.varint_u32("a user id")?;
     let gid = reader.varint_u32("a group id")?;
-    let user = reader.bytes(SHORT_NAME_MAX_BYTES, "a user's name")?.into();
-    let group = reader.bytes(SHORT_NAME_MAX_BYTES, "a group's name")?.into();
+    let user = USER.take_bytes(reader)?.into();
+    let group = GROUP.take_bytes(reader)?.into();
     let mtime = decode_time(reader)?;
     let ctime = decode_time(reader)?;
     let device = reader.varint("a device")?;
     let inode = reader.varint("an inode")?;
     let nlink = reader.varint("a number of links")?;
-    let count = reader.varint_len(XATTR_MAX_COUNT, "a number of xattrs")?;
+    let count = XATTRS.take(reader)?;
     let mut xattrs = Vec::new();
     for _ in 0..count {
-        let name = reader.bytes(SHORT_NAME_MAX_BYTES, "an xattr's name")?.into();
-        let value = reader.bytes(XATTR_VALUE_MAX_BYTES, "an xattr's value")?.into();
+        let name = XATTR_NAME.take_bytes(reader)?.into();
+        let value = XATTR_VALUE.take_bytes(reader)?.into();
         xattrs.push(Xattr { name, value });
     }
     Ok(Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, nlink, xattrs })
@@ -171,8 +162,7 @@ fn decode_metadata(reader: &mut Reader<'_>) -> Result<Metadata, DecodeError> {
 
 fn decode_time(reader: &mut Reader<'_>) -> Result<Timestamp, DecodeError> {
     let secs = reader.signed_varint("a time")?;
-    let nanos = u32::try_from(reader.varint_max(NANOS_MAX, "a time's nanoseconds")?)
-        .map_err(|_| DecodeError::TooLarge("a time's nanoseconds"))?;
+    let nanos = u32::try_from(NANOS.take(reader)?).map_err(|_| DecodeError::TooLarge(NANOS.field))?;
     Ok(Timestamp { secs, nanos })
 }
 

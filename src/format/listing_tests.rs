@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::format::entry::{Content, Part};
 use crate::id::ChunkId;
+use crate::limits::{CHUNK_HARD_MAX_BYTES, CONTENT_MAX_BYTES, CONTENT_MAX_DEPTH};
 
 fn any_meta() -> impl Strategy<Value = Metadata> {
     let time = || (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Timestamp { secs, nanos });
@@ -56,6 +57,33 @@ proptest! {
             prop_assert_eq!(decode_entry(&mut reader), Ok(entry.clone()));
         }
         prop_assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn whatever_is_written_reads_the_same(
+        entry in any_entry(),
+        mode: u16,
+        nanos: u32,
+        name_len in prop_oneof![0u64..8, 1020u64..1030],
+        value_len in prop_oneof![0usize..8, XATTR_VALUE_MAX_BYTES - 1..XATTR_VALUE_MAX_BYTES + 2],
+        field in 0..6,
+    ) {
+        let mut entry = entry;
+        let name: Box<[u8]> = vec![b'n'; usize::try_from(name_len).unwrap()].into();
+        match field {
+            0 => entry.meta.mode = mode,
+            1 => entry.meta.mtime.nanos = nanos,
+            2 => entry.meta.user = name,
+            3 => entry.meta.group = name,
+            4 => entry.meta.xattrs.push(Xattr { name, value: vec![1; value_len].into() }),
+            _ => entry.node = Node::Symlink(vec![b't'; value_len].into()),
+        }
+        let mut bytes = Vec::new();
+        if encode_entry(&mut bytes, &mut Vec::new(), &entry).is_ok() {
+            prop_assert_eq!(decode_entry(&mut Reader::new(&bytes)), Ok(entry));
+        } else {
+            prop_assert!(bytes.is_empty());
+        }
     }
 
     #[test]
@@ -154,16 +182,77 @@ fn a_name_with_a_slash_is_refused() {
     assert_eq!(decode_entry(&mut Reader::new(&bytes)), Err(DecodeError::Invalid("an entry's name")));
 }
 
+/// An entry with one field at its bound or one beyond, by the field's name.
+fn at_the_bounds(beyond: u64) -> Vec<(&'static str, Entry)> {
+    let bytes = |max: u64| -> Box<[u8]> { vec![b'x'; usize::try_from(max + beyond).unwrap()].into() };
+    let entry = |change: &dyn Fn(&mut Entry)| {
+        let mut entry = plain_entry(b"a");
+        change(&mut entry);
+        entry
+    };
+    let xattr = |name: Box<[u8]>, value: Box<[u8]>| Xattr { name, value };
+    let count = usize::try_from(XATTRS.max + beyond).unwrap();
+    let nanos = u32::try_from(NANOS.max + beyond).unwrap();
+    vec![
+        (MODE.field, entry(&|e| e.meta.mode = u16::try_from(MODE.max + beyond).unwrap())),
+        (USER.field, entry(&|e| e.meta.user = bytes(USER.max))),
+        (GROUP.field, entry(&|e| e.meta.group = bytes(GROUP.max))),
+        (NANOS.field, entry(&|e| e.meta.mtime.nanos = nanos)),
+        (NANOS.field, entry(&|e| e.meta.ctime.nanos = nanos)),
+        (XATTRS.field, entry(&|e| e.meta.xattrs = vec![xattr(Box::default(), Box::default()); count])),
+        (XATTR_NAME.field, entry(&|e| e.meta.xattrs = vec![xattr(bytes(XATTR_NAME.max), Box::default())])),
+        (XATTR_VALUE.field, entry(&|e| e.meta.xattrs = vec![xattr(Box::default(), bytes(XATTR_VALUE.max))])),
+        (TARGET.field, entry(&|e| e.node = Node::Symlink(bytes(TARGET.max)))),
+        (
+            "a content's size",
+            entry(&|e| {
+                let size = CONTENT_MAX_BYTES + beyond;
+                e.node = Node::File(Content { size, depth: 1, parts: vec![] });
+            }),
+        ),
+        (
+            "a content's depth",
+            entry(&|e| {
+                let depth = CONTENT_MAX_DEPTH + u8::try_from(beyond).unwrap();
+                e.node = Node::Directory(Content { size: 0, depth, parts: vec![] });
+            }),
+        ),
+        (
+            "a chunk's length",
+            entry(&|e| {
+                let len = CHUNK_HARD_MAX_BYTES + u32::try_from(beyond).unwrap();
+                let parts = vec![Part::Chunk { id: ChunkId::from_bytes([1; 32]), len }];
+                e.node = Node::File(Content { size: u64::from(len), depth: 0, parts });
+            }),
+        ),
+    ]
+}
+
 #[test]
-fn what_no_reader_accepts_is_not_written() {
+fn what_is_at_its_bound_is_read_and_what_is_beyond_it_is_not_written() {
+    let (mut out, mut scratch) = (Vec::new(), Vec::new());
+    for (field, entry) in at_the_bounds(0) {
+        out.clear();
+        assert_eq!(encode_entry(&mut out, &mut scratch, &entry), Ok(()), "{field}");
+        assert_eq!(decode_entry(&mut Reader::new(&out)), Ok(entry), "{field}");
+    }
+    out.clear();
+    for (field, entry) in at_the_bounds(1) {
+        let refused = encode_entry(&mut out, &mut scratch, &entry);
+        assert!(
+            matches!(refused, Err(EncodeError::TooLarge { field: named, .. }) if named == field),
+            "{field}: {refused:?}"
+        );
+    }
     let mut entry = plain_entry(b"a");
-    let mut out = Vec::new();
-    entry.node = Node::File(Content { size: CONTENT_MAX_BYTES + 1, depth: 0, parts: vec![] });
-    assert_eq!(encode_entry(&mut out, &mut Vec::new(), &entry), Err(EncodeError::Content));
-    entry.node = Node::Fifo;
     let value: Box<[u8]> = vec![7; XATTR_VALUE_MAX_BYTES].into();
     let xattr = |n: usize| Xattr { name: format!("user.{n}").into_bytes().into(), value: value.clone() };
     entry.meta.xattrs = (0..300).map(xattr).collect();
-    assert_eq!(encode_entry(&mut out, &mut Vec::new(), &entry), Err(EncodeError::Attributes));
+    let refused = encode_entry(&mut out, &mut scratch, &entry);
+    assert!(matches!(refused, Err(EncodeError::TooLarge { field: "an entry's encoding", .. })));
+    entry.meta.xattrs.clear();
+    entry.node = Node::File(Content { size: 1, depth: 0, parts: vec![] });
+    let refused = encode_entry(&mut out, &mut scratch, &entry);
+    assert_eq!(refused, Err(EncodeError::Invalid("a content's size")));
     assert!(out.is_empty());
 }

@@ -59,6 +59,34 @@ pub struct RunCounts {
     pub errors: u64,
 }
 
+/// Snapshots of a series since its last full one, by kind; that of the manifest counts too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SinceFull {
+    /// Differential ones.
+    pub differential: u64,
+    /// Incremental ones.
+    pub incremental: u64,
+}
+
+impl SinceFull {
+    /// Both kinds together.
+    pub fn total(&self) -> u64 {
+        self.differential.saturating_add(self.incremental)
+    }
+
+    /// With one more snapshot of `kind`.
+    #[must_use]
+    pub fn and_one(self, kind: SnapshotKind) -> Self {
+        let Self { differential, incremental } = self;
+        match kind {
+            SnapshotKind::Full => Self::default(),
+            SnapshotKind::Differential => Self { differential: differential.saturating_add(1), incremental },
+            SnapshotKind::Incremental => Self { differential, incremental: incremental.saturating_add(1) },
+        }
+    }
+}
+
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -75,6 +103,15 @@ pub struct Manifest {
     /// The last full of the series, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// Snapshots of the series since its last full one, this one included; zeros for a full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_full: Option<SinceFull>,
+    /// The snapshot that this one takes the place of, in hex: an edit of its labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// The first snapshot of such a row of edits, in hex: the one that a backup made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<String>,
     /// The listing of the root directory.
     #[serde(with = "content_hex")]
     pub root: Content,
@@ -123,6 +160,11 @@ impl RunCounts {
 }
 
 impl Manifest {
+    /// The ids, in hex, of snapshots that must not be seen beside this one.
+    pub fn former_ids(&self) -> impl Iterator<Item = &str> {
+        [&self.replaces, &self.original].into_iter().flatten().map(String::as_str)
+    }
+
     /// The JSON text.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)

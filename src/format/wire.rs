@@ -23,6 +23,71 @@ pub enum DecodeError {
     TooNew(String),
 }
 
+/// A value that no reader would accept, and that is therefore not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// A field is beyond the bound that readers accept.
+    #[error("{field} is larger than a repository can hold (at most {max})")]
+    TooLarge {
+        /// Which one.
+        field: &'static str,
+        /// Its bound: bytes of a name or a value, else a number.
+        max: u64,
+    },
+    /// A field holds a value that makes no sense.
+    #[error("{0} is not valid")]
+    Invalid(&'static str),
+}
+
+/// A field and its bound, which its encoder and its decoder share.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// What the field is, for messages.
+    pub field: &'static str,
+    /// The largest number, or the most bytes.
+    pub max: u64,
+}
+
+impl Bound {
+    /// `field` may be up to `max`.
+    pub const fn new(field: &'static str, max: u64) -> Self {
+        Self { field, max }
+    }
+
+    /// Fails if `value` is beyond the bound.
+    pub fn check(self, value: u64) -> Result<(), EncodeError> {
+        if value <= self.max {
+            Ok(())
+        } else {
+            Err(EncodeError::TooLarge { field: self.field, max: self.max })
+        }
+    }
+
+    /// Appends a number, unless it is beyond the bound.
+    pub fn put(self, out: &mut Vec<u8>, value: u64) -> Result<(), EncodeError> {
+        self.check(value)?;
+        put_varint(out, value);
+        Ok(())
+    }
+
+    /// Appends a length and the bytes, unless they are too many.
+    pub fn put_bytes(self, out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.check(bytes.len() as u64)?;
+        put_bytes(out, bytes);
+        Ok(())
+    }
+
+    /// Takes a number off `reader`.
+    pub fn take(self, reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+        reader.varint_max(self.max, self.field)
+    }
+
+    /// Takes length-prefixed bytes off `reader`.
+    pub fn take_bytes<'a>(self, reader: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+        reader.bytes(usize::try_from(self.max).unwrap_or(usize::MAX), self.field)
+    }
+}
+
 /// Longest encoding of a `u64` as a variable-length integer.
 pub const VARINT_MAX_BYTES: usize = 10;
 

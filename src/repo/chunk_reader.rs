@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
@@ -128,6 +128,9 @@ impl ChunkReader {
     /// `depth_max`. Other places are not tried.
     pub fn read_shallow(&self, id: &ChunkId, depth_max: u8) -> Result<Option<ShallowChunk>> {
         let Some(location) = self.repo.index().lookup(id)? else { return Ok(None) };
+        if self.repo.pack_use().is_condemned(location.pack) {
+            return Ok(None);
+        }
         let pack = self.open_pack(location.pack)?;
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
         let depth = pack_reader::frame_entry(&pack.record, slot.frame)?.depth;
@@ -135,18 +138,30 @@ impl ChunkReader {
             return Ok(None);
         }
         let bytes = self.read_at(id, &location, &mut Effort::default())?;
-        Ok(Some(ShallowChunk { bytes, depth }))
+        // A frame that names it as a base refers to its pack.
+        Ok(self.repo.pack_use().refer(location.pack).then_some(ShallowChunk { bytes, depth }))
     }
 
     fn read_below(&self, id: &ChunkId, effort: &mut Effort) -> Result<ChunkBytes> {
-        let mut found = self.repo.index().lookup(id)?;
+        let mut found = self.repo.place_to_read(id)?;
         if found.is_none() && self.adopts && self.repo.adopt_unlisted_packs()? {
             found = self.repo.index().lookup(id)?;
         }
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, effort) {
-            Err(error @ Error::Damaged { .. }) => error,
+            Err(error) if is_gone(&error) => {
+                // A prune may have moved its chunks elsewhere.
+                self.repo.refresh_after_loss()?;
+                error
+            }
+            // A disk that cannot read some sector has another copy elsewhere.
+            Err(error)
+                if error.is_damage()
+                    || matches!(&error, Error::Store(error) if error.kind == StoreErrorKind::Other) =>
+            {
+                error
+            }
             result => return result,
         };
         for other in self.repo.index().locations(id)?.into_iter().filter(|other| *other != location) {
@@ -243,6 +258,15 @@ impl ChunkReader {
         }
         effort.end_delta();
         Ok(prefix)
+    }
+}
+
+/// True if the pack that was to be read is not there any more.
+fn is_gone(error: &Error) -> bool {
+    match error {
+        Error::Store(error) => error.kind == StoreErrorKind::NotFound,
+        Error::NotFound { .. } => true,
+        _ => false,
     }
 }
 

@@ -9,7 +9,8 @@ use crate::format::listing::{decode_entry, entry_extent};
 use crate::format::wire::{DecodeError, Reader};
 use crate::id::ChunkId;
 use crate::repo::chunk_reader::ChunkReader;
-use crate::repo::part_list::{self, PartVisitor};
+use crate::repo::part_list::{self, Memo, PartVisitor};
+use crate::repo::part_stream::PartStream;
 use crate::repo::sealed::decode_error;
 
 /// Calls `each` for every part of the stream itself, in order; lists of parts are read on the way.
@@ -18,26 +19,35 @@ pub fn for_each_part(
     content: &Content,
     each: &mut dyn FnMut(&Part) -> Result<()>,
 ) -> Result<()> {
-    struct Stream<'a>(&'a mut dyn FnMut(&Part) -> Result<()>);
+    part_list::walk(reader, content, None, &mut Stream(each))
+}
 
-    impl PartVisitor for Stream<'_> {
-        fn list_chunk(&mut self, _: &Part) -> Result<()> {
-            Ok(())
-        }
+/// As [`for_each_part`], for callers who only look: stretches of lists that are repeated are seen once.
+pub fn for_each_part_once(
+    reader: &ChunkReader,
+    content: &Content,
+    each: &mut dyn FnMut(&Part) -> Result<()>,
+) -> Result<()> {
+    part_list::walk(reader, content, Some(&Memo::default()), &mut Stream(each))
+}
 
-        fn part(&mut self, part: &Part) -> Result<()> {
-            (self.0)(part)
-        }
+struct Stream<'a>(&'a mut dyn FnMut(&Part) -> Result<()>);
+
+impl PartVisitor for Stream<'_> {
+    fn list_chunk(&mut self, _: &Part) -> Result<()> {
+        Ok(())
     }
 
-    part_list::walk(reader, content, &mut Stream(each))
+    fn part(&mut self, part: &Part) -> Result<()> {
+        (self.0)(part)
+    }
 }
 
 fn listing_damage(error: DecodeError) -> Error {
     decode_error("a directory listing", error)
 }
 
-/// Calls `each` for every chunk that a content needs, those of its lists included.
+/// Calls `each` for every chunk that a content needs, those of its lists included, and once at least.
 pub fn for_each_chunk(
     reader: &ChunkReader,
     content: &Content,
@@ -58,13 +68,16 @@ pub fn for_each_chunk(
         }
     }
 
-    part_list::walk(reader, content, &mut Chunks(each))
+    part_list::walk(reader, content, Some(&Memo::default()), &mut Chunks(each))
 }
 
 /// Reads the entries of a listing, in order of their names.
 pub struct ListingReader {
     reader: Arc<ChunkReader>,
-    parts: std::vec::IntoIter<Part>,
+    first: Option<Part>,
+    parts: PartStream,
+    /// Bytes of the listing that `parts` has not given yet.
+    bytes_left: u64,
     unread: Vec<u8>,
     position: usize,
     last: Option<EntryName>,
@@ -72,13 +85,21 @@ pub struct ListingReader {
 
 impl ListingReader {
     /// Begins at the first entry.
+    ///
+    /// # Errors
+    /// If the first part of the listing cannot be told; other damage is met on the way.
     pub fn new(reader: Arc<ChunkReader>, listing: &Content) -> Result<Self> {
-        let mut parts = Vec::new();
-        for_each_part(&reader, listing, &mut |part| {
-            parts.push(*part);
-            Ok(())
-        })?;
-        Ok(Self { reader, parts: parts.into_iter(), unread: Vec::new(), position: 0, last: None })
+        let mut parts = PartStream::new(Arc::clone(&reader), listing);
+        let first = parts.next().transpose()?;
+        let bytes_left = listing.size;
+        Ok(Self { reader, first, parts, bytes_left, unread: Vec::new(), position: 0, last: None })
+    }
+
+    fn next_part(&mut self) -> Result<Option<Part>> {
+        match self.first.take() {
+            Some(part) => Ok(Some(part)),
+            None => self.parts.next().transpose(),
+        }
     }
 
     fn rest(&self) -> &[u8] {
@@ -93,14 +114,19 @@ impl ListingReader {
                 Some(len) if len <= have => return Ok(true),
                 _ => {}
             }
-            match self.parts.next() {
-                Some(Part::Chunk { id, .. }) => {
+            match self.next_part()? {
+                Some(Part::Chunk { id, len }) => {
                     let bytes = self.reader.read(&id)?;
+                    let left = self.bytes_left.checked_sub(u64::from(len));
+                    self.bytes_left = left
+                        .filter(|_| bytes.as_slice().len() as u64 == u64::from(len))
+                        .ok_or_else(|| listing_damage(DecodeError::Invalid("its size")))?;
                     self.unread.drain(..self.position);
                     self.position = 0;
                     self.unread.extend_from_slice(bytes.as_slice());
                 }
                 Some(_) => return Err(listing_damage(DecodeError::Invalid("its content"))),
+                None if self.bytes_left > 0 => return Err(listing_damage(DecodeError::Invalid("its size"))),
                 None if have == 0 => return Ok(false),
                 None => return Err(listing_damage(DecodeError::Truncated("an entry"))),
             }

@@ -6,10 +6,12 @@
 //! packs/<first two hex digits>/<pack id>
 //! index/<segment id>
 //! snapshots/<snapshot id>
+//! leases/<lease id>-<number, ten digits>
+//! gc/<generation id>
 //! ```
 
 use crate::error::{Error, Result};
-use crate::id::{KeyId, PackId, SegmentId, SnapshotId};
+use crate::id::{GenerationId, KeyId, LeaseId, PackId, SegmentId, SnapshotId};
 use crate::store::ObjectName;
 
 /// Folder of the password slots.
@@ -20,6 +22,10 @@ pub const PACKS: &str = "packs";
 pub const INDEX: &str = "index";
 /// Folder of the snapshots.
 pub const SNAPSHOTS: &str = "snapshots";
+/// Folder of the leases.
+pub const LEASES: &str = "leases";
+/// Folder of the generations of condemned packs.
+pub const GENERATIONS: &str = "gc";
 
 fn name(text: &str) -> Result<ObjectName> {
     ObjectName::parse(text).map_err(|error| Error::Internal(error.to_string()))
@@ -50,4 +56,27 @@ pub fn segment(id: &SegmentId) -> Result<ObjectName> {
 /// A snapshot.
 pub fn snapshot(id: &SnapshotId) -> Result<ObjectName> {
     name(&format!("{SNAPSHOTS}/{id}"))
+}
+
+/// One object of a lease; they are numbered from 1 on.
+pub fn lease(id: &LeaseId, number: u32) -> Result<ObjectName> {
+    name(&format!("{LEASES}/{id}-{number:010}"))
+}
+
+/// Which lease, and which object of it, has this name; nothing for any other name.
+pub fn parse_lease(text: &ObjectName) -> Option<(LeaseId, u32)> {
+    let (id, number) = text.as_str().strip_prefix(LEASES)?.strip_prefix('/')?.split_once('-')?;
+    let found = (LeaseId::from_hex(id).ok()?, number.parse().ok()?);
+    (lease(&found.0, found.1).ok()? == *text).then_some(found)
+}
+
+/// A generation of condemned packs.
+pub fn generation(id: &GenerationId) -> Result<ObjectName> {
+    name(&format!("{GENERATIONS}/{id}"))
+}
+
+/// Which generation has this name; nothing for any other name.
+pub fn parse_generation(text: &ObjectName) -> Option<GenerationId> {
+    let id = GenerationId::from_hex(text.as_str().strip_prefix(GENERATIONS)?.strip_prefix('/')?).ok()?;
+    (generation(&id).ok()? == *text).then_some(id)
 }

@@ -7,24 +7,33 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp as Instant;
 use parking_lot::Mutex;
 
-use crate::env::Timestamp;
+use crate::env::{BootClock, SystemClock, Timestamp};
 use crate::error::Result;
+use crate::id::{ChunkId, GenerationId, PackId};
 use crate::observe::Observer;
+use crate::repo::coord::Witness;
+use crate::repo::index::Location;
+use crate::repo::pack_use::PackUse;
 
 pub mod chunk_reader;
 pub mod content;
+pub mod coord;
 pub mod delta;
+pub mod grouping;
 pub mod index;
 pub mod ingest;
 pub mod keyring;
 pub mod layout;
+mod manifest_cache;
 mod open;
 pub mod ordinals;
 pub mod pack_reader;
+pub mod pack_use;
 mod part_list;
 mod part_stream;
 pub mod reach;
@@ -38,12 +47,19 @@ pub mod tree;
 pub use index::Index;
 pub use open::{InitOptions, LockedRepository, Repository};
 
+/// How long after the index was brought up to date a pack that is gone is simply gone, in seconds.
+const REFRESH_SECONDS: u64 = 5;
+
 /// A repository with its index up to date.
 pub struct IndexedRepository {
     repo: Arc<Repository>,
     index: Index,
+    /// What is referred to, and what must not be.
+    packs: PackUse,
     /// Whether unlisted packs were looked for.
     adopted: Mutex<bool>,
+    /// When the index was last brought up to date because a pack was gone.
+    refreshed: Mutex<Option<Duration>>,
 }
 
 impl IndexedRepository {
@@ -51,7 +67,67 @@ impl IndexedRepository {
     pub fn open(repo: Arc<Repository>, cache: &Path, observer: &dyn Observer) -> Result<Self> {
         let index = Index::open(&index_folder(cache, &repo), repo.id())?;
         segments::sync(&repo, &index, observer)?;
-        Ok(Self { repo, index, adopted: Mutex::new(false) })
+        let packs = PackUse::default();
+        Ok(Self { repo, index, packs, adopted: Mutex::new(false), refreshed: Mutex::new(None) })
+    }
+
+    /// Brings the index up to date once more, before anything was looked up in it.
+    pub fn sync(&self, observer: &dyn Observer) -> Result<()> {
+        segments::sync(&self.repo, &self.index, observer)
+    }
+
+    /// What this run has to do with packs.
+    pub fn pack_use(&self) -> &PackUse {
+        &self.packs
+    }
+
+    /// For writers: where each chunk lies, in a pack that may be referred to. What is given is referred to
+    /// from now on.
+    pub fn refer_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let mut found = self.index.lookup_many(ids)?;
+        for (id, place) in ids.iter().zip(&mut found) {
+            if place.is_some_and(|place| !self.packs.refer(place.pack)) {
+                let mut others = self.index.locations(id)?.into_iter();
+                *place = others.find(|place| self.packs.refer(place.pack));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where a chunk is best read: not in a pack that may soon be gone, if there is another.
+    pub fn place_to_read(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let found = self.index.lookup(id)?;
+        if found.is_some_and(|place| self.packs.is_condemned(place.pack)) {
+            let mut others = self.index.locations(id)?.into_iter();
+            return Ok(others.find(|place| !self.packs.is_condemned(place.pack)).or(found));
+        }
+        Ok(found)
+    }
+
+    /// As [`place_to_read`](Self::place_to_read), for many at once.
+    pub fn places_to_read(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let mut found = self.index.lookup_many(ids)?;
+        if self.packs.is_any_condemned() {
+            for (id, place) in ids.iter().zip(&mut found) {
+                if place.is_some_and(|place| self.packs.is_condemned(place.pack)) {
+                    *place = self.place_to_read(id)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// For whoever finds that a pack is gone: learns where its chunks have been moved. False if that was
+    /// done a moment ago.
+    pub fn refresh_after_loss(&self) -> Result<bool> {
+        let now = SystemClock.since_boot();
+        let mut refreshed = self.refreshed.lock();
+        if refreshed.is_some_and(|last| now.saturating_sub(last) < Duration::from_secs(REFRESH_SECONDS)) {
+            return Ok(false);
+        }
+        segments::refresh(&self.repo, &self.index)?;
+        *refreshed = Some(now);
+        Ok(true)
     }
 
     /// The repository without its index.
@@ -80,6 +156,30 @@ impl IndexedRepository {
     }
 }
 
+impl Witness for IndexedRepository {
+    fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>> {
+        // What was moved out of these packs is found elsewhere from now on.
+        segments::refresh(&self.repo, &self.index)?;
+        let mut needs = Vec::with_capacity(generations.len());
+        for (_, packs) in generations {
+            let mut needed = Vec::new();
+            for id in packs {
+                let is_needed = match self.index.pack_no(id)? {
+                    _ if self.packs.is_own(id) => true,
+                    Some(no) => self.packs.condemn(no),
+                    // What the index does not have nobody can have referred to.
+                    None => false,
+                };
+                if is_needed {
+                    needed.push(*id);
+                }
+            }
+            needs.push(needed);
+        }
+        Ok(needs)
+    }
+}
+
 impl Deref for IndexedRepository {
     type Target = Repository;
 
@@ -96,6 +196,12 @@ pub fn index_folder(cache: &Path, repo: &Repository) -> std::path::PathBuf {
 /// This program's name and version, as manifests record it.
 pub fn program() -> String {
     format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+/// A time as one of the calendar; the beginning of time where it has none.
+pub fn instant(time: Timestamp) -> Instant {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0);
+    Instant::new(time.secs, nanos).unwrap_or(Instant::MIN)
 }
 
 /// A time as RFC 3339 in UTC, with nanoseconds where there are any.

@@ -3,6 +3,7 @@
 //! [`LockedRepository`] has seen a header in plain; [`Repository`] holds the keys and a config that
 //! opened with them; [`IndexedRepository`](crate::repo::IndexedRepository) knows every chunk.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::format::header::{Header, ObjectKind};
 use crate::format::key_slot::{KdfParams, KeyLabel};
 use crate::id::{KeyId, RepoId};
 use crate::repo::keyring::{self, KeyInfo};
+use crate::repo::manifest_cache::ManifestCache;
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{format_time, layout};
 use crate::store::{ListItem, Store};
@@ -48,6 +50,7 @@ pub struct Repository {
     current_key: KeyId,
     config: RepoConfig,
     chunker: Chunker,
+    manifests: Option<ManifestCache>,
 }
 
 impl LockedRepository {
@@ -85,7 +88,8 @@ impl LockedRepository {
         }
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
         let Self { store, .. } = self;
-        Ok(Repository { store, keys, master: unlocked.master, current_key: unlocked.key, config, chunker })
+        let (master, current_key) = (unlocked.master, unlocked.key);
+        Ok(Repository { store, keys, master, current_key, config, chunker, manifests: None })
     }
 }
 
@@ -151,7 +155,18 @@ impl Repository {
         // stands can no other repository come to need them.
         keyring::remove_foreign(&store, id)?;
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
-        Ok(Self { store, keys, master, current_key, config, chunker })
+        Ok(Self { store, keys, master, current_key, config, chunker, manifests: None })
+    }
+
+    /// Keeps manifests that were read below the cache folder `cache`, for the next listing.
+    pub fn cache_manifests(&mut self, cache: &Path) {
+        let folder = cache.join(self.id().to_string()).join(layout::SNAPSHOTS);
+        self.manifests = Some(ManifestCache::new(folder));
+    }
+
+    /// Manifests that were read before, if they are kept.
+    pub(super) fn manifest_cache(&self) -> Option<&ManifestCache> {
+        self.manifests.as_ref()
     }
 
     /// Where its objects live.

@@ -5,8 +5,7 @@
 //!
 //! - A listing of one chunk was walked before if that chunk is marked as a listing.
 //! - A longer content was walked before if its fingerprint is remembered.
-//! - A changed list of parts is walked again, but parts that lie in chunks of the list that were
-//!   walked before are not looked up again.
+//! - A changed list of parts is walked again, but not the chunks of it that were walked before.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::ListingReader;
 use crate::repo::index::PackNo;
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
-use crate::repo::part_list::{self, PartVisitor};
+use crate::repo::part_list::{self, Memo, PartVisitor};
 
 /// Directories that are walked inside one another on one stack, when too many wait.
 const NESTED_DIRS_MAX: u32 = 32;
@@ -57,6 +56,7 @@ pub struct Reach {
     referenced: OrdinalSet,
     listings: OrdinalSet,
     part_lists: OrdinalSet,
+    memo: Memo,
     fingerprints: Mutex<HashSet<[u8; 16]>>,
     /// References that were not looked up yet: a few directories fill a batch.
     batches: Mutex<Vec<Batch>>,
@@ -84,6 +84,7 @@ impl Reach {
             part_lists: table.empty_set(),
             reader,
             table,
+            memo: Memo::default(),
             fingerprints: Mutex::default(),
             batches: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -295,10 +296,7 @@ impl<'a> Walk<'a> {
 
     /// False for a content that is remembered.
     fn is_new(&self, content: &Content) -> bool {
-        let mut bytes = Vec::new();
-        encode_content(&mut bytes, content);
-        let mut fingerprint = [0; 16];
-        blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut fingerprint);
+        let fingerprint = fingerprint(content);
         let mut known = self.reach.fingerprints.lock();
         if known.len() >= REACH_FINGERPRINTS_MAX {
             return !known.contains(&fingerprint);
@@ -307,7 +305,12 @@ impl<'a> Walk<'a> {
     }
 
     fn parts(&self, content: &Content, batch: &mut Batch) -> Result<()> {
-        match part_list::walk(&self.reach.reader, content, &mut Parts { walk: self, batch }) {
+        match part_list::walk(
+            &self.reach.reader,
+            content,
+            Some(&self.reach.memo),
+            &mut Parts { walk: self, batch },
+        ) {
             Err(error) => self.unreadable(error),
             Ok(()) => Ok(()),
         }
@@ -334,6 +337,15 @@ impl<'a> Walk<'a> {
             error => Err(error),
         }
     }
+}
+
+/// Tells contents apart.
+pub fn fingerprint(content: &Content) -> [u8; 16] {
+    let mut bytes = Vec::new();
+    encode_content(&mut bytes, content);
+    let mut fingerprint = [0; 16];
+    blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut fingerprint);
+    fingerprint
 }
 
 /// The parts of one content.

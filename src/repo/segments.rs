@@ -104,13 +104,46 @@ pub fn sync(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result
 
 fn sync_once(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
     let (stored, _) = ids(repo)?;
-    let mut known = index.segments()?;
-    let vanished = known.iter().any(|(id, mark)| *mark == SegmentMark::Live && !stored.contains(id));
-    if vanished {
+    let known = index.segments()?;
+    let missing: Vec<SegmentId> = stored.iter().filter(|id| !known.contains_key(id)).copied().collect();
+    load_all(repo, index, &missing, observer)?;
+    // What is gone may have been replaced by what was missing.
+    let vanished =
+        |(id, mark): (&SegmentId, &SegmentMark)| *mark == SegmentMark::Live && !stored.contains(id);
+    if index.segments()?.iter().any(vanished) {
         index.clear()?;
-        known.clear();
+        let all: Vec<SegmentId> = stored.into_iter().collect();
+        load_all(repo, index, &all, observer)?;
     }
-    let missing: Vec<SegmentId> = stored.into_iter().filter(|id| !known.contains_key(id)).collect();
+    Ok(())
+}
+
+/// Adds to the index what the store says more by now. Nothing that is referred to changes its place: unlike
+/// [`sync`] this may be done in the middle of a run.
+pub fn refresh(repo: &Repository, index: &Index) -> Result<()> {
+    let mut attempts_left = SYNC_ATTEMPTS;
+    loop {
+        attempts_left -= 1;
+        let (stored, _) = ids(repo)?;
+        let known = index.segments()?;
+        let missing: Vec<SegmentId> = stored.into_iter().filter(|id| !known.contains_key(id)).collect();
+        match missing.iter().try_for_each(|id| add(repo, index, id)) {
+            Err(Error::Store(error)) if attempts_left > 0 && error.kind == StoreErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+}
+
+fn add(repo: &Repository, index: &Index, id: &SegmentId) -> Result<()> {
+    match load(repo, id) {
+        Ok(segment) => apply(index, *id, &segment),
+        // `sync` has warned of it, or will.
+        Err(Error::Damaged { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn load_all(repo: &Repository, index: &Index, missing: &[SegmentId], observer: &dyn Observer) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

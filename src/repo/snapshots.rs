@@ -1,10 +1,12 @@
 //! Snapshots: stored, listed, found by what a user writes.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::manifest::Manifest;
 use crate::id::SnapshotId;
@@ -50,27 +52,151 @@ pub struct SnapshotList {
     pub snapshots: Vec<Snapshot>,
     /// One for each object that is no readable snapshot.
     pub errors: Vec<(String, Error)>,
+    /// Snapshots that others replace: edits that were interrupted before the old one was deleted.
+    pub replaced: Vec<Snapshot>,
+}
+
+impl SnapshotList {
+    /// The snapshot of that id (in hex), or the one that took its place.
+    pub fn resolve(&self, id: &str) -> Option<&Snapshot> {
+        let bears = |s: &&Snapshot| s.id.to_hex() == id;
+        let took_its_place = |s: &&Snapshot| s.manifest.former_ids().any(|former| former == id);
+        self.snapshots.iter().find(bears).or_else(|| self.snapshots.iter().rfind(took_its_place))
+    }
+
+    /// What every snapshot that is listed, and every one that was replaced by one of them, is called now.
+    pub fn present_ids(&self) -> HashMap<String, SnapshotId> {
+        let former = |s: &Snapshot| {
+            let id = s.id;
+            s.manifest.former_ids().map(|former| (former.to_owned(), id)).collect::<Vec<_>>()
+        };
+        let mut present: HashMap<String, SnapshotId> = self.snapshots.iter().flat_map(former).collect();
+        present.extend(self.snapshots.iter().map(|s| (s.id.to_hex(), s.id)));
+        present
+    }
+
+    /// The replaced snapshots that would be seen again if `snapshot` went alone, oldest first.
+    fn behind(&self, snapshot: &Snapshot) -> Vec<SnapshotId> {
+        let origin = |s: &Snapshot| s.manifest.original.clone().unwrap_or_else(|| s.id.to_hex());
+        let own = origin(snapshot);
+        let mut left: Vec<&Snapshot> = self.replaced.iter().filter(|s| origin(s) == own).collect();
+        let mut sorted = Vec::new();
+        while let Some(at) = left.iter().position(|s| {
+            let before = s.manifest.replaces.as_ref();
+            !left.iter().any(|other| Some(&other.id.to_hex()) == before)
+        }) {
+            sorted.push(left.remove(at).id);
+        }
+        sorted
+    }
+
+    /// Sets those aside that others replace.
+    fn set_aside(&mut self) {
+        let former: HashSet<String> =
+            self.snapshots.iter().flat_map(|s| s.manifest.former_ids()).map(str::to_owned).collect();
+        let (replaced, seen) =
+            std::mem::take(&mut self.snapshots).into_iter().partition(|s| former.contains(&s.id.to_hex()));
+        self.snapshots = seen;
+        self.replaced = replaced;
+    }
 }
 
 /// Stores a manifest. The receipt shows that everything it refers to is durable and indexed.
 pub fn save(repo: &Repository, _receipt: &IndexDurable, manifest: &Manifest) -> Result<SnapshotId> {
     let plaintext = manifest.encode().map_err(|e| Error::Internal(e.to_string()))?;
-    let object = sealed::seal(repo.keys(), ObjectKind::Snapshot, repo.id(), &plaintext)?;
-    let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
-    repo.store().put(&layout::snapshot(&id)?, vec![Bytes::from(object)])?;
-    Ok(id)
+    put(repo, &plaintext)
 }
 
-/// Loads one snapshot.
+/// Loads one snapshot from the store.
 pub fn load(repo: &Repository, id: &SnapshotId) -> Result<Snapshot> {
+    decode(repo, id, &fetch(repo, id)?)
+}
+
+/// Loads one snapshot whose name was just listed: from this machine, if it was read before.
+fn load_listed(repo: &Repository, id: &SnapshotId) -> Result<Snapshot> {
+    let Some(cache) = repo.manifest_cache() else { return load(repo, id) };
+    if let Some(object) = cache.get(id) {
+        return decode(repo, id, &object);
+    }
+    let object = fetch(repo, id)?;
+    cache.put(id, &object);
+    decode(repo, id, &object)
+}
+
+fn fetch(repo: &Repository, id: &SnapshotId) -> Result<Bytes> {
     let name = layout::snapshot(id)?;
     let object = repo.store().get(&name)?;
     if blake3::hash(&object).as_bytes() != id.as_bytes() {
         return Err(Error::damaged(name, "its bytes are not those it is named after"));
     }
-    let plaintext = sealed::open(repo.keys(), ObjectKind::Snapshot, repo.id(), &name, &object)?;
+    Ok(object)
+}
+
+fn decode(repo: &Repository, id: &SnapshotId, object: &Bytes) -> Result<Snapshot> {
+    let name = layout::snapshot(id)?;
+    let plaintext = sealed::open(repo.keys(), ObjectKind::Snapshot, repo.id(), &name, object)?;
     let manifest = Manifest::decode(&plaintext).map_err(|error| decode_error(&name, error))?;
     Ok(Snapshot { id: *id, manifest })
+}
+
+/// Takes a snapshot away, and before it what it replaced, which would be seen again without it.
+///
+/// # Errors
+/// If the store fails. What is gone already is no error, so this can be tried again.
+pub fn remove(repo: &Repository, list: &SnapshotList, snapshot: &Snapshot) -> Result<()> {
+    for id in list.behind(snapshot) {
+        repo.store().delete(&layout::snapshot(&id)?)?;
+    }
+    Ok(repo.store().delete(&layout::snapshot(&snapshot.id)?)?)
+}
+
+/// Gives a snapshot other labels: publishes a manifest that says what it `replaces`, then deletes the old
+/// one. In between, listings show only the new one.
+///
+/// `labels` has the manifest's fields that change. The data stays what it is, and so do fields that only a
+/// newer program knows.
+///
+/// # Errors
+/// `NotFound` if the snapshot was forgotten meanwhile: then its data may be gone too, and nothing is left of
+/// the new one.
+pub fn replace(
+    repo: &Repository,
+    list: &SnapshotList,
+    old: &Snapshot,
+    labels: Map<String, Value>,
+) -> Result<SnapshotId> {
+    let name = layout::snapshot(&old.id)?;
+    let gone = || Error::NotFound { what: format!("snapshot {}", old.id.short()) };
+    let object = fetch(repo, &old.id).map_err(|error| if is_not_found(&error) { gone() } else { error })?;
+    let plaintext = sealed::open(repo.keys(), ObjectKind::Snapshot, repo.id(), &name, &object)?;
+    let internal = |error: serde_json::Error| Error::Internal(error.to_string());
+    let mut fields: Map<String, Value> = serde_json::from_slice(&plaintext).map_err(internal)?;
+    fields.extend(labels);
+    let original = old.manifest.original.clone().unwrap_or_else(|| old.id.to_hex());
+    fields.insert("replaces".to_owned(), old.id.to_hex().into());
+    fields.insert("original".to_owned(), original.into());
+    let plaintext = serde_json::to_vec(&fields).map_err(internal)?;
+    Manifest::decode(&plaintext).map_err(|error| Error::Internal(error.to_string()))?;
+    let id = put(repo, &plaintext)?;
+    // Whoever forgets the old one from here on, and prunes, meets the new one. Whoever did it before may
+    // have pruned its data: then the new one must not stay.
+    match repo.store().info(&name) {
+        Ok(_) => {}
+        Err(error) if error.kind == StoreErrorKind::NotFound => {
+            repo.store().delete(&layout::snapshot(&id)?)?;
+            return Err(gone());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    remove(repo, list, old)?;
+    Ok(id)
+}
+
+fn put(repo: &Repository, plaintext: &[u8]) -> Result<SnapshotId> {
+    let object = sealed::seal(repo.keys(), ObjectKind::Snapshot, repo.id(), plaintext)?;
+    let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
+    repo.store().put(&layout::snapshot(&id)?, vec![Bytes::from(object)])?;
+    Ok(id)
 }
 
 /// Ids of all snapshots, and the names of strange objects among them.
@@ -87,12 +213,15 @@ pub fn ids(repo: &Repository) -> Result<(Vec<SnapshotId>, Vec<String>)> {
     Ok((ids, strange))
 }
 
-/// Loads all snapshots, in parallel.
+/// Loads all snapshots, in parallel. Those that others replace are set aside.
 pub fn list(repo: &Repository) -> Result<SnapshotList> {
     use rayon::prelude::*;
 
     let (ids, strange) = ids(repo)?;
-    let loaded: Vec<_> = ids.par_iter().map(|id| (id, load(repo, id))).collect();
+    if let Some(cache) = repo.manifest_cache() {
+        cache.keep_only(&ids);
+    }
+    let loaded: Vec<_> = ids.par_iter().map(|id| (id, load_listed(repo, id))).collect();
     let mut list = SnapshotList::default();
     for name in strange {
         let error = Error::damaged(&name, "it is no snapshot");
@@ -101,18 +230,19 @@ pub fn list(repo: &Repository) -> Result<SnapshotList> {
     for (id, result) in loaded {
         match result {
             Ok(snapshot) => list.snapshots.push(snapshot),
+            // It was forgotten, or edited, since it was listed.
+            Err(error) if is_not_found(&error) => {}
             Err(error) => list.errors.push((format!("{}/{id}", layout::SNAPSHOTS), error)),
         }
     }
     list.snapshots.sort_by_cached_key(|s| (crate::repo::parse_time(&s.manifest.time), s.id));
+    list.set_aside();
     Ok(list)
 }
 
-/// Finds the snapshot that `spec` names: `latest` (among those of `filter`), an id, or its beginning.
+/// Finds the snapshot that `spec` names: `latest` (among those of `filter`), an id, or its beginning. The id
+/// of a snapshot that was replaced leads to the one that took its place.
 pub fn find(repo: &Arc<Repository>, spec: &str, filter: &SnapshotFilter) -> Result<Snapshot> {
-    if let Ok(id) = SnapshotId::from_hex(spec) {
-        return load(repo, &id).map_err(|error| not_found(error, spec));
-    }
     if spec == "latest" {
         let list = list(repo)?;
         let found = list.snapshots.into_iter().rfind(|s| filter.matches(&s.manifest));
@@ -125,21 +255,32 @@ pub fn find(repo: &Arc<Repository>, spec: &str, filter: &SnapshotFilter) -> Resu
     if spec.is_empty() || !spec.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(Error::Usage(format!("{spec:?} is neither a snapshot id nor \"latest\"")));
     }
+    if let Ok(id) = SnapshotId::from_hex(spec) {
+        return match load(repo, &id) {
+            Err(error) if is_not_found(&error) => successor(repo, spec),
+            loaded => loaded,
+        };
+    }
     let wanted = spec.to_ascii_lowercase();
     let (ids, _) = ids(repo)?;
     let mut matching = ids.iter().filter(|id| id.to_hex().starts_with(&wanted));
     match (matching.next(), matching.next()) {
         (Some(id), None) => load(repo, id),
         (Some(_), Some(_)) => Err(Error::Usage(format!("{spec} is the beginning of several snapshot ids"))),
-        (None, _) => Err(Error::NotFound { what: format!("snapshot {spec}") }),
+        (None, _) => successor(repo, &wanted),
     }
 }
 
-fn not_found(error: Error, spec: &str) -> Error {
-    match error {
-        Error::Store(e) if e.kind == crate::error::StoreErrorKind::NotFound => {
-            Error::NotFound { what: format!("snapshot {spec}") }
-        }
-        other => other,
-    }
+/// The newest snapshot that took the place of one whose id begins so.
+fn successor(repo: &Repository, spec: &str) -> Result<Snapshot> {
+    let took_its_place = |s: &Snapshot| s.manifest.former_ids().any(|former| former.starts_with(spec));
+    let found = list(repo)?.snapshots.into_iter().rfind(took_its_place);
+    found.ok_or_else(|| Error::NotFound { what: format!("snapshot {spec}") })
 }
+
+fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Store(error) if error.kind == StoreErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::format::pack::PackKind;
 use crate::id::SnapshotId;
 use crate::observe::Silent;
 use crate::repo::ingest::{Ingest, IngestOptions, MetadataWriter, PartList};
-use crate::repo::{IndexedRepository, InitOptions, Repository, snapshots};
+use crate::repo::{IndexedRepository, InitOptions, LockedRepository, Repository, snapshots};
 use crate::store::faulty::{FaultPlan, FaultyStore};
 use crate::store::memory::MemoryStore;
 use crate::store::{ListItem, ObjectName, Store};
@@ -86,6 +86,12 @@ impl Fixture {
         fixture
     }
 
+    /// The repository, opened once more.
+    pub fn open_again(&self) -> Repository {
+        let locked = LockedRepository::find(Arc::clone(&self.store) as Arc<dyn Store>).unwrap();
+        locked.unlock(&Password::new(b"password".to_vec())).unwrap()
+    }
+
     /// The repository with its index.
     pub fn indexed(&self) -> Arc<IndexedRepository> {
         Arc::new(IndexedRepository::open(Arc::clone(&self.repo), self.cache.path(), &Silent).unwrap())
@@ -117,6 +123,9 @@ impl Fixture {
             series: "h:/".into(),
             parent: None,
             base: None,
+            since_full: None,
+            replaces: None,
+            original: None,
             root,
             time: time.into(),
             started: time.into(),
@@ -133,7 +142,7 @@ impl Fixture {
             summary,
             errors: vec![],
         };
-        snapshots::save(&self.repo, &receipt, &manifest).unwrap()
+        snapshots::save(&self.repo, &receipt.unwrap(), &manifest).unwrap()
     }
 
     /// Stores a file.

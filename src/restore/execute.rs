@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::target::TargetFile;
 use crate::limits::{RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
 use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent};
@@ -14,7 +14,7 @@ use crate::seal::VerifiedFrame;
 
 use super::file::FileState;
 use super::plan::{self, FrameUse, Group, Piece, Plan};
-use super::session::{Session, add, is_damage};
+use super::session::{Session, add};
 use super::window::{FilePart, Gap, Window};
 
 /// Files that a task keeps open between the frames of its group.
@@ -65,9 +65,9 @@ impl Session<'_> {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
             let index = self.reader.repo().index();
-            let mut locations = index.lookup_many(&ids)?;
+            let mut locations = self.reader.repo().places_to_read(&ids)?;
             if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
-                locations = index.lookup_many(&ids)?;
+                locations = self.reader.repo().places_to_read(&ids)?;
             }
             planned.plan = plan::plan(&window.parts, &locations, &mut |no| index.pack(no))?;
             for (file, id) in &planned.plan.missing {
@@ -164,7 +164,14 @@ impl Session<'_> {
     }
 
     fn try_group(&self, planned: &Planned, group: &Group) -> Result<()> {
-        let pack = self.reader.open_pack(group.pack)?;
+        let pack = match self.reader.open_pack(group.pack) {
+            // A prune has dropped it since: its chunks lie elsewhere.
+            Err(Error::NotFound { .. }) => {
+                let frames = group.frames.iter().take_while(|_| !self.is_stopped());
+                return frames.map(|frame| self.rescue(planned, planned.pieces(&frame.pieces))).collect();
+            }
+            pack => pack?,
+        };
         let cached = match group.frames.as_slice() {
             [frame] if !frame.is_used_up => self.reader.cached_frame(group.pack, frame.number),
             _ => None,
@@ -173,7 +180,7 @@ impl Session<'_> {
             true => None,
             false => match read_extent(self.reader.repo(), &pack.record, group.extent) {
                 // Perhaps only one of the frames is affected: each is tried by itself.
-                Err(error) if is_damage(&error) => None,
+                Err(error) if error.is_damage() => None,
                 read => Some(read?),
             },
         };
@@ -189,7 +196,7 @@ impl Session<'_> {
             };
             match frame {
                 Ok(frame) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
-                Err(error) if is_damage(&error) => self.rescue(planned, pieces)?,
+                Err(error) if error.is_damage() => self.rescue(planned, pieces)?,
                 Err(error) => return Err(error),
             }
         }
@@ -277,7 +284,7 @@ impl Session<'_> {
             let mut opened = None;
             for piece in visit.iter().take_while(|_| !file.has_failed()) {
                 let chunk = match self.reader.read(&piece.id) {
-                    Err(error) if is_damage(&error) => {
+                    Err(error) if error.is_damage() => {
                         file.fail(self, &error);
                         break;
                     }

@@ -148,7 +148,30 @@ impl FileState {
     /// Opens it for writing, and makes it where this run has not yet.
     pub fn open(&self, dir: &TargetDir) -> TargetResult<TargetFile> {
         self.wrote.store(true, Ordering::Relaxed);
+        if self.fate() == Fate::Repair {
+            self.take_out_of_place(dir)?;
+        }
         self.reopen(dir)
+    }
+
+    /// What is half repaired does not stand where it may be taken for the file.
+    fn take_out_of_place(&self, dir: &TargetDir) -> TargetResult<()> {
+        let mut made = self.made.lock();
+        if matches!(*made, Made::InPlace) {
+            let unfinished = TargetDir::unfinished_name(&self.name)?;
+            dir.take_out_of_place(&self.name, &unfinished)?;
+            *made = Made::Unfinished(unfinished);
+        }
+        Ok(())
+    }
+
+    /// A file that was there before has its name again, though it could not be repaired to the end.
+    fn put_back(&self, dir: &TargetDir, unfinished: &EntryName) -> TargetResult<()> {
+        let file = dir.reopen_file(unfinished)?;
+        file.age(&self.meta).map_err(dir.io_error("set the time of", &self.name))?;
+        dir.put_in_place(&file, unfinished, &self.name)?;
+        *self.made.lock() = Made::InPlace;
+        Ok(())
     }
 
     /// As [`open`](Self::open), to look at it.
@@ -244,13 +267,19 @@ impl FileState {
         Ok(())
     }
 
-    /// A new file that is not whole is removed. One that was there before stays; its time is not that of
+    /// A new file that is not whole is removed. One that was there before stays; its time is before that of
     /// the snapshot, so no later run takes it to be right.
     fn remove_partial(&self, session: &Session<'_>) {
         let made = self.made.lock().clone();
         // What has its own name was there before, or is whole.
         let Made::Unfinished(name) = made else { return };
         let Some(dir) = &self.place.dir else { return };
+        if self.fate() == Fate::Repair {
+            if let Err(error) = self.put_back(dir, &name) {
+                session.target_error(&self.path(), error);
+            }
+            return;
+        }
         dir.remove(&name, &mut |path, removed| {
             if let Err(error) = removed {
                 session.file_error(path, &format_args!("it is incomplete, and cannot be removed: {error}"));
@@ -289,5 +318,16 @@ impl FileState {
     /// In a dry run: as if bytes had been written.
     pub fn pretend_write(&self) {
         self.wrote.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for FileState {
+    /// The run has ended before the file was done.
+    fn drop(&mut self) {
+        let made = std::mem::replace(self.made.get_mut(), Made::No);
+        if let (Fate::Repair, Made::Unfinished(name), Some(dir)) = (self.fate(), made, &self.place.dir) {
+            // Where this fails too, the next run finds it under its unfinished name.
+            let _ = self.put_back(dir, &name);
+        }
     }
 }

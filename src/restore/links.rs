@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::entry::Node;
-use crate::fs::target::{Existing, SpecialNode};
+use crate::fs::target::Existing;
 
 use super::session::{Session, add};
 use super::walk::add_entry;
@@ -28,10 +28,7 @@ impl Session<'_> {
                 (Some(dir), Node::Symlink(target)) if !self.options.dry_run => {
                     dir.create_symlink(name, target, meta)
                 }
-                (Some(dir), node) if !self.options.dry_run => match SpecialNode::of(node) {
-                    Some(special) => dir.create_special(name, special, meta),
-                    None => Ok(Vec::new()),
-                },
+                (Some(dir), node) if !self.options.dry_run => dir.create_special(name, node, meta),
                 _ => Ok(Vec::new()),
             };
             match created {

@@ -6,6 +6,7 @@
 //! plan     (pure)        chunks still missing -> frames -> ranged reads, by pack and offset
 //! execute  (parallel)    read, decode each frame once, write every run of bytes with one call
 //! links                  hard links, once the window's files are there
+//! sync                   once, at the end: what is reported as restored is on the disk
 //! ```
 //!
 //! While one window is written, the next is gathered and planned. Windows are bounded by files, parts
@@ -13,9 +14,10 @@
 //! get their attributes when the last thing in them is done; nothing walks the tree a second time.
 //!
 //! A file that cannot be restored is reported and the rest goes on. A store that fails, and a target
-//! that is full, end the run. New files that are written in several pieces have another name until they
-//! are whole: what an interrupted run leaves is no file that anybody takes to be right, and the next
-//! run compares it chunk by chunk, writes what is missing and renames it.
+//! that is full, end the run. Files that are written in several pieces, and those that are repaired, have
+//! another name until they are whole: what a killed run leaves is no file that anybody takes to be right, and
+//! the next run compares it chunk by chunk, writes what is missing and renames it. What no run completes is
+//! removed by a later one that comes by.
 
 mod execute;
 mod file;
@@ -37,11 +39,13 @@ use std::sync::Arc;
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::Content;
-use crate::limits::{RESTORE_LISTING_CACHE_BYTES, RESTORE_OPEN_FILES};
+use crate::fs::raise_open_files_limit;
+use crate::limits::RESTORE_LISTING_CACHE_BYTES;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{self, Found};
+use crate::repo::coord::{Coordination, Witness};
 
 pub use options::{Overwrite, RestoreOptions, RestoreReport};
 
@@ -68,7 +72,31 @@ pub fn run(
     stop: &StopFlag,
 ) -> Result<RestoreReport> {
     observer.phase(Phase::Restoring, 0, 0);
-    raise_open_files();
+    // Where it is refused, a very deep tree reports the directories that it could not open.
+    raise_open_files_limit();
+    let lease = match options.dry_run {
+        true => None,
+        false => {
+            let witness = Arc::clone(&repo) as Arc<dyn Witness>;
+            Coordination::new(repo.repository()).read("restore", vec![root.clone()], Some(witness))
+        }
+    };
+    let result = run_all(repo, root, path, target, options, observer, stop);
+    if let Some(lease) = lease {
+        lease.end();
+    }
+    result
+}
+
+fn run_all(
+    repo: Arc<IndexedRepository>,
+    root: &Content,
+    path: &[EntryName],
+    target: &Path,
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<RestoreReport> {
     let listings = Arc::new(ChunkReader::adopting(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
     let found = match path {
         [] => Found::Root(root.clone()),
@@ -94,17 +122,6 @@ pub fn run(
         }
         walker.join().map_err(|_| Error::Internal("a restoring thread panicked".to_owned()))
     })?;
+    session.sync();
     session.into_report()
-}
-
-/// Many directories are open at a time, in a deep tree all those above the current one: asks the system
-/// for more than the 1,024 handles that a process gets at first.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = RESTORE_OPEN_FILES.min(maximum.unwrap_or(u64::MAX));
-    if current.is_some_and(|current| current < wanted) {
-        // Where it is refused, a very deep tree reports the directories that it could not open.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
-    }
 }

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::entry_name::EntryName;
 use crate::format::entry::Metadata;
 use crate::fs::target::{Origin, TargetDir};
+use crate::limits::LEFTOVER_MIN_AGE;
 
 use super::options::Overwrite;
 use super::session::{Session, add};
@@ -19,6 +21,8 @@ pub(super) struct DirNode {
     state: Mutex<State>,
     /// The walk, children and jobs that are not done yet.
     pending: AtomicUsize,
+    /// Names in its listing that look like unfinished ones; nothing where the listing is not known whole.
+    kept: Mutex<Option<Vec<EntryName>>>,
 }
 
 enum Step {
@@ -54,13 +58,14 @@ impl Place {
 
 impl DirNode {
     /// The target itself. Given `meta`, that of the directory whose contents are put into it, it gets
-    /// those attributes; else its own stay as they are.
+    /// those attributes; else its own stay as they are, and a new one is as any new directory.
     pub fn root(path: &Path, dir: Option<Arc<TargetDir>>, meta: Option<Metadata>) -> Arc<Self> {
         let state = dir.map_or(State::Imagined, |dir| State::Open(dir, meta.map(Box::new)));
         Arc::new(Self {
             step: Step::Root(path.to_owned()),
             state: Mutex::new(state),
             pending: AtomicUsize::new(1),
+            kept: Mutex::new(Some(Vec::new())),
         })
     }
 
@@ -71,7 +76,22 @@ impl DirNode {
             step: Step::Below(Arc::clone(self), name),
             state: Mutex::new(State::Unopened(Some(Box::new(meta)))),
             pending: AtomicUsize::new(1),
+            kept: Mutex::new(Some(Vec::new())),
         })
+    }
+
+    /// The listing has this name: if it looks like that of a leftover, it is none.
+    pub fn keep(&self, name: &EntryName) {
+        if TargetDir::is_unfinished_name(name)
+            && let Some(kept) = &mut *self.kept.lock()
+        {
+            kept.push(name.clone());
+        }
+    }
+
+    /// Not all names of the listing are known.
+    pub fn keep_all(&self) {
+        *self.kept.lock() = None;
     }
 
     /// One more thing in it is not done.
@@ -94,20 +114,36 @@ impl DirNode {
     fn finish(&self, session: &Session<'_>) {
         let state = std::mem::replace(&mut *self.state.lock(), State::Finished);
         match state {
-            State::Open(dir, Some(meta)) => {
-                add(&session.counts.dirs, 1);
+            State::Open(dir, meta) => {
+                add(&session.counts.dirs, u64::from(meta.is_some()));
                 let is_left =
                     session.options.overwrite == Overwrite::Never && dir.origin() == Origin::Existed;
                 if session.options.dry_run || is_left {
                     return;
                 }
-                match dir.finish(&meta) {
+                self.remove_leftovers(session, &dir);
+                let finished = match (meta, dir.origin()) {
+                    (Some(meta), _) => dir.finish(&meta),
+                    (None, Origin::Created) => dir.open_up().map(|()| Vec::new()),
+                    (None, Origin::Existed) => return,
+                };
+                match finished {
                     Ok(warnings) => session.attribute_warnings(|| self.path(), &warnings),
                     Err(error) => session.target_error(&self.path(), error),
                 }
             }
             State::Imagined if matches!(self.step, Step::Below(..)) => add(&session.counts.dirs, 1),
             _ => {}
+        }
+    }
+
+    /// Removes what earlier runs left in it, unless another run may be at it.
+    fn remove_leftovers(&self, session: &Session<'_>, dir: &TargetDir) {
+        if let (Origin::Existed, Some(kept)) = (dir.origin(), &*self.kept.lock()) {
+            let age = if session.options.delete { Duration::ZERO } else { LEFTOVER_MIN_AGE };
+            if let Err(error) = dir.remove_leftovers(kept, age) {
+                session.target_error(&self.path(), error);
+            }
         }
     }
 

@@ -2,15 +2,15 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result, StoreErrorKind};
-use crate::fs::target::{Attribute, TargetError, Warning};
+use crate::error::{Error, Result};
+use crate::fs::target::{Attribute, TargetDir, TargetError, Warning};
 use crate::limits::FRAME_CACHE_BYTES;
-use crate::observe::{Observer, StopFlag};
+use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 
@@ -45,6 +45,7 @@ pub(super) struct Session<'a> {
     pub observer: &'a dyn Observer,
     pub counts: Counts,
     stop: &'a StopFlag,
+    target: OnceLock<Arc<TargetDir>>,
     ended: AtomicBool,
     end: Mutex<Option<Error>>,
 }
@@ -62,6 +63,7 @@ impl<'a> Session<'a> {
             observer,
             counts: Counts::default(),
             stop,
+            target: OnceLock::new(),
             ended: AtomicBool::new(false),
             end: Mutex::new(None),
         }
@@ -76,6 +78,23 @@ impl<'a> Session<'a> {
     pub fn end_with(&self, error: Error) {
         self.end.lock().get_or_insert(error);
         self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// The target is open.
+    pub fn set_target(&self, dir: Option<&Arc<TargetDir>>) {
+        if let Some(dir) = dir {
+            self.target.get_or_init(|| Arc::clone(dir));
+        }
+    }
+
+    /// What was restored is on the disk before anybody is told that it is there.
+    pub fn sync(&self) {
+        if let (Some(target), false) = (self.target.get(), self.options.dry_run || self.is_stopped()) {
+            self.observer.phase(Phase::Syncing, 0, 0);
+            if let Err(error) = target.sync() {
+                self.end_with(error.into());
+            }
+        }
     }
 
     /// The outcome.
@@ -154,14 +173,5 @@ impl<'a> Session<'a> {
         if !failures.is_empty() {
             self.file_error(&path(), &failures.join("; "));
         }
-    }
-}
-
-/// True for an error that is about some stored bytes only: what needs them is lost, the rest is not.
-pub(super) fn is_damage(error: &Error) -> bool {
-    match error {
-        Error::Damaged { .. } => true,
-        Error::Store(error) => matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::OutOfRange),
-        _ => false,
     }
 }

@@ -9,7 +9,7 @@ use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::fs::exclude::{FilterState, Selection};
-use crate::fs::target::{Origin, Replace, Rules, TargetOptions, TargetRoot};
+use crate::fs::target::{Origin, Replace, Rules, TargetDir, TargetOptions, TargetRoot};
 use crate::limits::{RESTORE_LINKS_MAX, TREE_DEPTH_MAX};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{Found, ListingReader, for_each_part};
@@ -19,7 +19,7 @@ use super::file::FileState;
 use super::link_sources::Links;
 use super::node::{DirNode, LinkSource, Place};
 use super::options::Overwrite;
-use super::session::{Session, add, is_damage};
+use super::session::{Session, add};
 use super::window::{Filler, LinkJob, NodeJob};
 
 /// A directory on the way down.
@@ -80,7 +80,9 @@ impl<'s, 'a> Walk<'s, 'a> {
             }
             _ => None,
         };
-        let node = DirNode::root(target, root.map(|root| Arc::clone(root.dir())), meta);
+        let dir = root.map(|root| Arc::clone(root.dir()));
+        self.session.set_target(dir.as_ref());
+        let node = DirNode::root(target, dir, meta);
         let filter_at = |names: &[EntryName]| {
             names
                 .iter()
@@ -104,8 +106,9 @@ impl<'s, 'a> Walk<'s, 'a> {
             }
             match level.entries.next() {
                 Some(Ok(entry)) => self.entry(entry)?,
-                Some(Err(error)) if is_damage(&error) => {
+                Some(Err(error)) if error.is_damage() => {
                     self.session.file_error(&level.node.path(), &error);
+                    level.node.keep_all();
                     self.leave();
                 }
                 Some(Err(error)) => return Err(error),
@@ -121,6 +124,7 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
         let Some(level) = self.levels.last() else { return Ok(()) };
+        level.node.keep(&entry.name);
         let filter = &self.session.options.filter;
         let is_directory = matches!(entry.node, Node::Directory(_));
         match filter.select(&level.filter, entry.name.as_bytes(), is_directory) {
@@ -141,6 +145,7 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     /// A single entry, put into the target itself.
     fn leaf(&mut self, node: &Arc<DirNode>, filter: &FilterState, entry: Entry) -> Result<()> {
+        node.keep_all();
         let selection = self.session.options.filter.select(filter, entry.name.as_bytes(), false);
         if let (Selection::Take, (Some(place), _)) = (selection, node.open(self.session)) {
             self.take(place, entry)?;
@@ -170,8 +175,9 @@ impl<'s, 'a> Walk<'s, 'a> {
                 }
                 Ok(())
             }
-            Err(error) if is_damage(&error) => {
+            Err(error) if error.is_damage() => {
                 self.session.file_error(&node.path(), &error);
+                node.keep_all();
                 node.release(self.session);
                 Ok(())
             }
@@ -293,7 +299,7 @@ pub(super) fn add_entry(
         if session.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
     });
     match added {
-        Err(error) if is_damage(&error) => state.fail(session, &error),
+        Err(error) if error.is_damage() => state.fail(session, &error),
         other => other?,
     }
     filler.end();
@@ -310,7 +316,8 @@ fn remove_extraneous(
     filter: &FilterState,
 ) -> Result<()> {
     let (Some(dir), true) = (&place.dir, place.may_hold_something()) else { return Ok(()) };
-    let mut names = dir.extraneous(|_| false)?;
+    // What an interrupted run left is completed, and goes when the directory is done.
+    let mut names = dir.extraneous(TargetDir::is_unfinished_name)?;
     names.sort_unstable();
     let mut extraneous = Vec::new();
     let mut names = names.into_iter().peekable();

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::error::{StoreError, StoreErrorKind};
+use crate::error::{StoreError, StoreErrorKind, without_numbers};
 
 /// Longest reason in bytes: an HTML page of a proxy must not fill the screen.
 const REASON_MAX_BYTES: usize = 300;
@@ -17,7 +17,7 @@ impl StoreError {
         object: impl ToString,
         reason: impl AsRef<str>,
     ) -> Self {
-        Self { kind, action, object: object.to_string(), reason: tidy(reason.as_ref()) }
+        Self { kind, action, object: object.to_string(), reason: tidy(&without_numbers(reason.as_ref())) }
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
             (5, "read", StoreErrorKind::Other),
         ] {
             let inner = io::Error::from_raw_os_error(errno);
-            let text = inner.to_string();
+            let text = without_numbers(&inner.to_string());
             let outer = object_store::Error::Generic {
                 store: "any",
                 source: Box::new(object_store::Error::Generic { store: "any", source: Box::new(inner) }),

@@ -309,6 +309,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.list(prefix, each)
     }
 
+    fn ends_with_process(&self) -> bool {
+        self.inner.ends_with_process()
+    }
+
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let fault = self.begin(Request::Delete, name.as_str())?;
         answer(Request::Delete, name, fault, self.inner.delete(name))

@@ -252,6 +252,10 @@ impl Store for LocalStore {
         })
     }
 
+    fn ends_with_process(&self) -> bool {
+        true
+    }
+
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.check_root("delete", name.as_str())?;
         let missing = |e: &io::Error| {

@@ -90,6 +90,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes the object.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// True if nothing that a process has asked for is done after it has ended. A request to a store that is
+    /// elsewhere may arrive later.
+    fn ends_with_process(&self) -> bool {
+        false
+    }
 }
 
 /// One row of a listing.
@@ -132,6 +138,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         (**self).delete(name)
+    }
+
+    fn ends_with_process(&self) -> bool {
+        (**self).ends_with_process()
     }
 }
 

@@ -173,6 +173,10 @@ impl<S: Store> Store for RetryStore<S> {
         Ok(())
     }
 
+    fn ends_with_process(&self) -> bool {
+        self.inner.ends_with_process()
+    }
+
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.retry(|_| self.inner.delete(name))
     }

@@ -200,6 +200,51 @@ fn an_unchanged_source_is_skipped_when_asked() {
 }
 
 #[test]
+fn what_was_read_again_and_is_the_same_counts_as_unchanged() {
+    let sandbox = Sandbox::with(&[
+        noise("large", 1, 6_000_000),
+        file("small", "small"),
+        file("d/other", "other"),
+        file("d/touched", "same bytes"),
+    ]);
+    let source = sandbox.source.to_str().unwrap().to_owned();
+    let holes = fs::File::create(sandbox.source.join("holes")).unwrap();
+    holes.set_len(3_000_000).unwrap();
+    sandbox.backup();
+    let again = ["backup", "--force", "--skip-if-unchanged", "--json", &source];
+    let summary = sandbox.ok(again).summary();
+    assert_eq!(sandbox.snapshot_ids().len(), 1, "{summary}");
+    assert_eq!((&summary["files_unmodified"], &summary["files_changed"]), (&5.into(), &0.into()));
+    assert_eq!(summary["bytes_changed"], 0);
+
+    fs::set_permissions(sandbox.source.join("d/touched"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(sandbox.source.join("small"), "SMALL").unwrap();
+    let summary = sandbox.ok(again).summary();
+    assert_eq!(sandbox.snapshot_ids().len(), 2, "{summary}");
+    assert_eq!((&summary["files_unmodified"], &summary["files_changed"]), (&3.into(), &2.into()));
+    let newest = sandbox.snapshots_json().pop().unwrap();
+    sandbox.restores_to(newest["id"].as_str().unwrap(), &capture(&sandbox.source));
+}
+
+#[test]
+fn of_many_files_that_are_stored_again_the_first_are_named() {
+    let nodes: Vec<_> = (0..40).map(|n| noise(format!("f{n}"), n, 1000)).collect();
+    let sandbox = Sandbox::with(&nodes);
+    sandbox.backup();
+    let largest = sandbox.objects().into_iter().max_by_key(|(_, size)| *size).unwrap().0;
+    let pack = largest.file_name().unwrap().to_str().unwrap().to_owned();
+    sandbox.ok(["rebuild-index", "--leave-out", &pack]);
+    let source = sandbox.source.to_str().unwrap().to_owned();
+    let made = sandbox.ok(["backup", &source]);
+    assert_eq!(made.both().matches("stored again: the repository").count(), 6, "{made}");
+    made.says("35 more files stored again");
+    sandbox.restores_to(
+        sandbox.snapshots_json().pop().unwrap()["id"].as_str().unwrap(),
+        &capture(&sandbox.source),
+    );
+}
+
+#[test]
 fn an_unchanged_source_adds_next_to_nothing() {
     let sandbox = Sandbox::with(&[noise("x", 1, 6_000_000), text("y", 1, 3_000_000), file("a/b/c", "c")]);
     sandbox.backup();

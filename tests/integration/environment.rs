@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::support::compare::{assert_same, capture};
 use crate::support::rng::{Rng, noise as random};
 use crate::support::run::finish;
-use crate::support::tree::{file, noise, text};
+use crate::support::tree::{dir, file, noise, text};
 use crate::support::{PASSWORD, Sandbox, copy_dir, is_root, replace_dir, skip};
 
 /// A mounted tmpfs; unmounted when dropped.
@@ -98,6 +98,27 @@ fn a_full_disk_under_the_cache_loses_nothing() {
     sandbox.check_clean();
     let id = sandbox.backup();
     sandbox.restores_to(&id, &capture(&sandbox.source));
+}
+
+#[test]
+fn a_file_that_no_repository_can_hold_is_an_error_of_that_file() {
+    let sandbox = Sandbox::with(&[dir("huge"), file("small", "s")]);
+    let Some(_mount) = mount_tmpfs(&sandbox.source.join("huge"), "8m") else { return };
+    for (name, at) in [("holes", 0), ("data", (3 << 60) - 4096)] {
+        let huge = fs::File::create(sandbox.source.join("huge").join(name)).unwrap();
+        if huge.set_len(3 << 60).is_err() {
+            return skip("this system has no files of 3 EiB");
+        }
+        huge.write_all_at(b"x", at).unwrap();
+    }
+    fs::write(sandbox.source.join("huge/neighbour"), "n").unwrap();
+    let source = sandbox.source.to_str().unwrap();
+    let made = sandbox.run(["backup", source]).exits(3);
+    assert!(made.both().matches("larger than a repository can hold").count() >= 2, "{made}");
+    sandbox.check_clean();
+    let id = sandbox.snapshot_ids().pop_first().unwrap();
+    let found = sandbox.paths_in(&id);
+    assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["huge", "huge/neighbour", "small"]);
 }
 
 #[test]

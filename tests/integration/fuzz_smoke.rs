@@ -84,6 +84,12 @@ fn seeds_are_accepted() {
     for seed in seeds::of("manifest").iter().take(1) {
         backstay::format::manifest::Manifest::decode(seed).unwrap();
     }
+    for seed in seeds::of("lease") {
+        backstay::format::lease::LeaseRecord::decode(&seed).unwrap();
+    }
+    for seed in seeds::of("generation") {
+        backstay::format::generation::Generation::decode(&seed).unwrap();
+    }
     for seed in seeds::of("config") {
         backstay::format::config::RepoConfig::decode(&seed).unwrap();
     }

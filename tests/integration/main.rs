@@ -1,7 +1,7 @@
 //! Tests of the program as its users meet it: the built binary, real files, real signals.
 //!
-//! What they know of a repository is what `docs/format.md` says. Only `old_format` and
-//! `fuzz_smoke` use the library.
+//! What they know of a repository is what `docs/format.md` says. Only `old_format`,
+//! `fuzz_smoke` and `leases` use the library.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,9 +29,11 @@ mod excludes;
 mod finding;
 mod fuzz_smoke;
 mod generated;
+mod leases;
 mod moving_source;
 mod old_format;
 mod restore_cli;
+mod retention;
 mod round_trip;
 mod streams;
 mod tidy;

@@ -11,17 +11,18 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::backup::{self, BackupOptions, BackupReport, KindRequest, StreamSource};
+use crate::backup::{self, BackupOptions, BackupReport, FullEvery, KindRequest, StreamSource};
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::names::quoted;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{Settings, Verbosity};
-use crate::cli::{output, places, selection, session, signals, times, units};
+use crate::cli::{output, places, selection, session, signals, spans, times, units};
 use crate::env::Timestamp;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, RunCounts, SnapshotKind};
 use crate::fs::exclude::{ExcludeOptions, ExcludeRules, parse_files_from, parse_files_from_raw};
 use crate::limits::LIST_FILE_MAX_BYTES;
+use crate::repo::grouping::GroupBy;
 use crate::repo::snapshots::{self, SnapshotFilter};
 
 /// Store files, folders or a stream as a new snapshot
@@ -70,9 +71,17 @@ pub struct BackupArgs {
     #[arg(short, long, value_enum, default_value_t = Kind::Auto)]
     kind: Kind,
 
-    /// Compare with this snapshot [default: the last one of the same host and paths]
+    /// Make a full snapshot when the last one is this old (such as 7d), or after so many others (such as 12)
+    #[arg(long, value_name = "DURATION|COUNT", value_parser = parse_full_every)]
+    full_every: Option<FullEvery>,
+
+    /// Compare with this snapshot [default: the last one of the series]
     #[arg(long, value_name = "SNAPSHOT")]
     parent: Option<String>,
+
+    /// What the snapshots of a series have in common: some of host, paths and tags, or ""
+    #[arg(short, long, value_name = "LIST", default_value = "host,paths", value_parser = parse_series)]
+    group_by: GroupBy,
 
     /// Read all files again, also those that look unchanged
     #[arg(short, long)]
@@ -148,7 +157,7 @@ struct ExcludeArgs {
 /// How a source is read and its new data stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// Full at first, then incremental
+    /// Full at first and when --full-every says so, else incremental
     Auto,
     /// Every byte is read again, and stored without reference to older versions
     Full,
@@ -167,6 +176,22 @@ impl From<Kind> for KindRequest {
             Kind::Incremental => Self::Incremental,
         }
     }
+}
+
+/// Understands a number of snapshots, or a duration.
+fn parse_full_every(text: &str) -> Result<FullEvery, String> {
+    match text.parse() {
+        Ok(count) => Ok(FullEvery::Snapshots(count)),
+        Err(_) => spans::parse(text)
+            .map(FullEvery::Age)
+            .map_err(|_| format!("{text:?} is neither a number nor a duration such as 7d or 12h")),
+    }
+}
+
+/// Understands what makes a series.
+fn parse_series(text: &str) -> Result<GroupBy, String> {
+    let by = selection::parse_group_by(text)?;
+    if by.series { Err("a series cannot be made of series".to_owned()) } else { Ok(by) }
 }
 
 impl BackupArgs {
@@ -216,9 +241,15 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
 
     let progress = Progress::new(settings);
     let repo = session::open_indexed(settings, &progress)?;
+    if args.full_every.is_some() && args.kind != Kind::Auto {
+        let text = "--full-every chooses the kind of a snapshot: leave --kind out";
+        return Err(Error::Usage(text.to_owned()).into());
+    }
     let find = |spec: &String| snapshots::find(repo.repository(), spec, &SnapshotFilter::default());
     let options = BackupOptions {
         kind: args.kind.into(),
+        full_every: args.full_every,
+        group_by: args.group_by,
         rules,
         tags: args.tags.iter().flat_map(|list| selection::split_tags(list)).collect(),
         host: args.host.clone().unwrap_or_else(session::host),
@@ -230,8 +261,10 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
         no_verify: args.no_verify,
         no_delta: args.no_delta,
         parent: args.parent.as_ref().map(find).transpose()?,
+        coordination: None,
         protect: repository.into_iter().chain(settings.cache().ok()).collect(),
     };
+    options.check()?;
     let stop = signals::stop_flag();
     let report = if args.is_stream() {
         let source = stream(args)?;
@@ -291,6 +324,7 @@ fn summary(dry_run: bool, report: &BackupReport) -> Result<serde_json::Value, Fa
         "parent": manifest.parent,
         "base": manifest.base,
         "series": manifest.series,
+        "since_full": manifest.since_full,
         "time": manifest.time,
         "stream_blake3": manifest.stream_blake3,
         "seconds": report.seconds,

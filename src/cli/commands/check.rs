@@ -141,7 +141,7 @@ fn advice(advice: Advice) -> (&'static str, Option<&'static str>) {
         ),
         Advice::ForgetSnapshot => (
             "forget_snapshot",
-            Some("Put the object back from a copy of the repository, or give the snapshot up."),
+            Some("Put the object back from a copy of the repository, or `backstay forget` the snapshot."),
         ),
         Advice::ReplaceKey => {
             ("replace_key", Some("`backstay key add` the password again, then remove the damaged key."))

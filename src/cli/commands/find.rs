@@ -190,7 +190,7 @@ pub fn run(settings: &Settings, args: &FindArgs) -> Result<Outcome, Failure> {
     let repo = session::open_indexed(settings, &progress)?;
     progress.finish();
     let query = args.query(&repo)?;
-    let (mut snapshots, unreadable) = args.selection.choose(settings, repo.repository(), &args.snapshots)?;
+    let (mut snapshots, unreadable) = args.selection.load(settings, repo.repository(), &args.snapshots)?;
     snapshots.reverse();
     let begun = Instant::now();
     let reader = Arc::new(ChunkReader::adopting(repo, FRAME_CACHE_BYTES));

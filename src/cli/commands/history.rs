@@ -65,7 +65,7 @@ pub fn run(settings: &Settings, args: &HistoryArgs) -> Result<Outcome, Failure> 
     let progress = Progress::beside_output(settings);
     let repo = session::open_indexed(settings, &progress)?;
     progress.finish();
-    let (all, unreadable) = args.selection.choose(settings, repo.repository(), &[])?;
+    let (all, unreadable) = args.selection.load(settings, repo.repository(), &[])?;
     let mut hosts: BTreeMap<String, Vec<Snapshot>> = BTreeMap::new();
     for snapshot in all.into_iter().filter(|s| covers(&s.manifest, &whole)) {
         hosts.entry(snapshot.manifest.host.clone()).or_default().push(snapshot);

@@ -1,5 +1,6 @@
 //! `backstay rebuild-index`
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -31,6 +32,10 @@ pub struct RebuildIndexArgs {
     /// Only say what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
+
+    /// How long to try again where other maintenance is going on, such as 1h
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = units::parse_duration)]
+    retry_lock: Duration,
 }
 
 fn parse_pack(text: &str) -> Result<PackId, String> {
@@ -38,11 +43,16 @@ fn parse_pack(text: &str) -> Result<PackId, String> {
 }
 
 pub fn run(settings: &Settings, args: &RebuildIndexArgs) -> Result<Outcome, Failure> {
-    let repo = session::open(settings)?;
+    let repo = Arc::new(session::open(settings)?);
     let cache = session::cache(settings)?;
     let progress = Progress::new(settings);
     let leave_out = args.leave_out.iter().copied().collect();
-    let options = RebuildOptions { read_all: args.read_all, leave_out, dry_run: args.dry_run };
+    let options = RebuildOptions {
+        read_all: args.read_all,
+        leave_out,
+        dry_run: args.dry_run,
+        retry_lock: args.retry_lock,
+    };
     let report = rebuild_index::run(&repo, &cache, &options, &progress, signals::stop_flag())?;
     for (id, what) in &report.damaged_packs {
         progress.warning(&format!("pack {id} is left out: {what}"));

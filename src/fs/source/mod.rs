@@ -104,19 +104,6 @@ impl AsFd for SourceDir {
     }
 }
 
-/// Lets this process open as many files as the system permits, and returns how many: a parallel
-/// walk of a deep tree holds a handle for every level.
-pub fn raise_open_files_limit() -> u64 {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let before = limit.current;
-    limit.current = limit.maximum;
-    if before == limit.maximum || setrlimit(Resource::Nofile, limit).is_ok() {
-        return limit.maximum.unwrap_or(u64::MAX);
-    }
-    before.unwrap_or(u64::MAX)
-}
-
 /// Longest path that is given to the system in one call, below `PATH_MAX` (4,096 with its NUL).
 const PATH_PIECE_MAX_BYTES: usize = 4000;
 

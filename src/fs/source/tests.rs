@@ -203,7 +203,7 @@ fn handles_are_shared_between_threads() {
     shared::<SourceDir>();
     shared::<SourceFile>();
     shared::<DirNames>();
-    assert!(raise_open_files_limit() > 0);
+    assert!(crate::fs::raise_open_files_limit() > 0);
 }
 
 proptest! {

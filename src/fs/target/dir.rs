@@ -224,6 +224,25 @@ impl TargetDir {
         Ok(meta::apply(&self.ctx, &Node::Open(self.as_fd()), found, meta))
     }
 
+    /// Gives a target that this run has made the mode that `mkdir` would have given it.
+    pub fn open_up(&self) -> TargetResult<()> {
+        rustix::fs::fchmod(self, sys::mode(0o777 & !self.ctx.umask)).map_err(|errno| TargetError::Io {
+            action: "set the mode of",
+            path: self.path(),
+            source: errno.into(),
+        })
+    }
+
+    /// Waits until everything written to this directory's file system has reached its disk. Costs as
+    /// much as there is left to write, by anybody, on that file system.
+    pub fn sync(&self) -> TargetResult<()> {
+        rustix::fs::syncfs(self).map_err(|errno| TargetError::Io {
+            action: "sync",
+            path: self.path(),
+            source: errno.into(),
+        })
+    }
+
     /// Whose a node is that was just made here and that `look` looks at.
     pub(super) fn newborn_owner(
         &self,

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use super::meta::{self, Found, Node};
 use super::owners::Owner;
 use super::{Context, Replace, sys};
 use crate::entry_name::EntryName;
+use crate::env::Timestamp;
 use crate::format::entry::Metadata;
 
 /// Zeros that are written at a time where a file system cannot make holes.
@@ -143,6 +145,46 @@ impl TargetDir {
         let hash = hash.get(..UNFINISHED_HEX).unwrap_or_default();
         EntryName::new(format!("{UNFINISHED_PREFIX}{hash}").as_bytes())
             .map_err(|_| TargetError::InTheWay { path: name.as_os_str().into() })
+    }
+
+    /// True for names that [`unfinished_name`](Self::unfinished_name) gives.
+    pub fn is_unfinished_name(name: &EntryName) -> bool {
+        name.as_bytes().strip_prefix(UNFINISHED_PREFIX.as_bytes()).is_some_and(|hash| {
+            hash.len() == UNFINISHED_HEX && hash.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    }
+
+    /// Removes what earlier runs left of new files and that nobody has written to for `age`: regular files
+    /// of the restoring user's own, with no other name, under unfinished names. Those in `kept` stay.
+    pub fn remove_leftovers(&self, kept: &[EntryName], age: Duration) -> TargetResult<()> {
+        let is_old = |stat: &rustix::fs::Stat| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let written = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+            now.saturating_sub(written) >= age
+        };
+        for name in self.extraneous(|name| !Self::is_unfinished_name(name) || kept.contains(name))? {
+            let stat = rustix::fs::statat(self, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+            let is_leftover = stat.is_ok_and(|stat| {
+                sys::file_type(&stat) == FileType::RegularFile
+                    && stat.st_nlink == 1
+                    && self.ctx.owners.is_self(stat.st_uid)
+                    && is_old(&stat)
+            });
+            if is_leftover {
+                match rustix::fs::unlinkat(self, name.as_bytes(), AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(self.io_error("remove", &name)(errno)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the file `name` out of its place while it is repaired: until it is whole, it has the name
+    /// `unfinished`, and what had that is gone.
+    pub fn take_out_of_place(&self, name: &EntryName, unfinished: &EntryName) -> TargetResult<()> {
+        rustix::fs::renameat(self, name.as_bytes(), self, unfinished.as_bytes())
+            .map_err(self.io_error("rename", name))
     }
 
     /// Gives `file`, which was made or found under the name `unfinished`, the name `name`, and removes
@@ -320,6 +362,12 @@ impl TargetFile {
             len -= zeros.len() as u64;
         }
         Ok(())
+    }
+
+    /// Makes it older than `meta` says it is to be, so that nobody takes it for that.
+    pub fn age(&self, meta: &Metadata) -> io::Result<()> {
+        let mtime = Timestamp { secs: meta.mtime.secs.saturating_sub(1), ..meta.mtime };
+        Ok(meta::set_times(&Node::Open(self.as_fd()), mtime)?)
     }
 
     /// Gives it its attributes, when its data is complete. Returns what could not be given.

@@ -161,7 +161,7 @@ fn set_mode(node: &Node<'_>, bits: u16) -> Result<()> {
 }
 
 /// Sets the time of last change. The time of last access is left as it is: when it was written here.
-fn set_times(node: &Node<'_>, mtime: Timestamp) -> Result<()> {
+pub(super) fn set_times(node: &Node<'_>, mtime: Timestamp) -> Result<()> {
     // Larger numbers of nanoseconds mean "now" and "leave as is" to the system.
     let nanos = mtime.nanos.min(999_999_999);
     let times = Timestamps {

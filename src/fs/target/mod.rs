@@ -27,7 +27,6 @@ mod tests;
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +37,6 @@ use rustix::fs::{CWD, Mode, OFlags};
 pub use dir::{Existing, ExistingKind, Origin, TargetDir};
 pub use error::{Attribute, TargetError, TargetResult, Warning};
 pub use file::TargetFile;
-pub use nodes::SpecialNode;
 pub use remove::{OnRemoved, Rules};
 
 use display_path::DisplayPath;
@@ -166,16 +164,6 @@ impl TargetRoot {
     /// The directory itself.
     pub fn dir(&self) -> &Arc<TargetDir> {
         &self.dir
-    }
-
-    /// Waits until everything written to the target's file system has reached its disk. Costs as
-    /// much as there is left to write, by anybody, on that file system.
-    pub fn sync(&self) -> TargetResult<()> {
-        rustix::fs::syncfs(self.dir.as_fd()).map_err(|errno| TargetError::Io {
-            action: "sync",
-            path: self.dir.path(),
-            source: errno.into(),
-        })
     }
 
     /// True where the restoring user may give files to other users.

@@ -12,42 +12,6 @@ use super::sys;
 use crate::entry_name::EntryName;
 use crate::format::entry::{self, Metadata};
 
-/// A node without content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpecialNode {
-    /// A block device.
-    BlockDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A character device.
-    CharDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A named pipe.
-    Fifo,
-    /// A Unix socket: a name nobody listens at.
-    Socket,
-}
-
-impl SpecialNode {
-    /// What a snapshot's entry asks for; `None` for files, directories and symlinks.
-    pub fn of(node: &entry::Node) -> Option<Self> {
-        Some(match *node {
-            entry::Node::BlockDevice { major, minor } => Self::BlockDevice { major, minor },
-            entry::Node::CharDevice { major, minor } => Self::CharDevice { major, minor },
-            entry::Node::Fifo => Self::Fifo,
-            entry::Node::Socket => Self::Socket,
-            entry::Node::File(_) | entry::Node::Directory(_) | entry::Node::Symlink(_) => return None,
-        })
-    }
-}
-
 impl TargetDir {
     /// Makes a symlink to `link`, wherever that leads: a restore never goes through it. A symlink
     /// that points there already is kept, and given its attributes.
@@ -106,18 +70,22 @@ impl TargetDir {
         self.create_at("create hard link", name, make)
     }
 
-    /// Makes a device, fifo or socket. [`TargetError::NeedsRoot`] where the user may not.
+    /// Makes a device, fifo or socket; nothing of any other node. [`TargetError::NeedsRoot`] where the user
+    /// may not.
     pub fn create_special(
         &self,
         name: &EntryName,
-        node: SpecialNode,
+        node: &entry::Node,
         meta: &Metadata,
     ) -> TargetResult<Vec<Warning>> {
-        let (kind, major, minor) = match node {
-            SpecialNode::BlockDevice { major, minor } => (FileType::BlockDevice, major, minor),
-            SpecialNode::CharDevice { major, minor } => (FileType::CharacterDevice, major, minor),
-            SpecialNode::Fifo => (FileType::Fifo, 0, 0),
-            SpecialNode::Socket => (FileType::Socket, 0, 0),
+        let (kind, major, minor) = match *node {
+            entry::Node::BlockDevice { major, minor } => (FileType::BlockDevice, major, minor),
+            entry::Node::CharDevice { major, minor } => (FileType::CharacterDevice, major, minor),
+            entry::Node::Fifo => (FileType::Fifo, 0, 0),
+            entry::Node::Socket => (FileType::Socket, 0, 0),
+            entry::Node::File(_) | entry::Node::Directory(_) | entry::Node::Symlink(_) => {
+                return Ok(Vec::new());
+            }
         };
         let device = rustix::fs::makedev(major, minor);
         // Closed to all until it has its owner.

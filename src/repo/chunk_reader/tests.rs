@@ -16,10 +16,12 @@ use crate::observe::Silent;
 use crate::repo::sealed::new_header;
 use crate::repo::{InitOptions, Repository, layout, segments};
 use crate::store::Store;
+use crate::store::faulty::{Fault, FaultPlan, FaultyStore, Request};
 use crate::store::memory::MemoryStore;
 
 struct Fixture {
     repo: Arc<IndexedRepository>,
+    store: Arc<FaultyStore<MemoryStore>>,
     _cache: tempfile::TempDir,
 }
 
@@ -31,14 +33,15 @@ struct Frame<'a> {
 }
 
 fn fixture() -> Fixture {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let store = Arc::new(FaultyStore::new(MemoryStore::new(), FaultPlan::none()));
     let label =
         KeyLabel { created: String::new(), host: String::new(), user: String::new(), note: String::new() };
     let password = Password::new(b"pw".to_vec());
-    let repo = Arc::new(Repository::init(store, &password, &label, InitOptions::default()).unwrap());
+    let shared = Arc::clone(&store) as Arc<dyn Store>;
+    let repo = Arc::new(Repository::init(shared, &password, &label, InitOptions::default()).unwrap());
     let cache = tempfile::tempdir().unwrap();
     let repo = Arc::new(IndexedRepository::open(repo, cache.path(), &Silent).unwrap());
-    Fixture { repo, _cache: cache }
+    Fixture { repo, store, _cache: cache }
 }
 
 impl Fixture {
@@ -208,6 +211,31 @@ fn a_damaged_base_fails_all_above_it_and_a_second_copy_serves() {
     }
     f.pack(&[Frame { plaintext: &versions[1], bases: &[], depth: 0 }]);
     assert_eq!(f.read(&versions[3]).unwrap(), versions[3]);
+}
+
+#[test]
+fn another_copy_serves_where_a_pack_is_gone_short_or_cannot_be_read() {
+    let f = fixture();
+    let plaintext = versions(1).remove(0);
+    let frame = || Frame { plaintext: &plaintext, bases: &[], depth: 0 };
+    let [first, second] = [(); 2].map(|()| layout::pack(&f.pack(&[frame()]).id).unwrap());
+    let whole = f.store.get(&first).unwrap();
+    for len in [None, Some(0), Some(100)] {
+        match len {
+            None => f.store.delete(&first).unwrap(),
+            Some(len) => f.store.put(&first, vec![whole.slice(..len)]).unwrap(),
+        }
+        assert_eq!(f.read(&plaintext).unwrap(), plaintext, "{len:?}");
+    }
+    f.store.put(&first, vec![whole]).unwrap();
+    for kind in [StoreErrorKind::NotFound, StoreErrorKind::OutOfRange, StoreErrorKind::Other] {
+        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(kind)));
+        assert_eq!(f.read(&plaintext).unwrap(), plaintext, "{kind:?}");
+    }
+    f.store.set_plan(FaultPlan::none());
+    f.store.delete(&first).unwrap();
+    f.store.delete(&second).unwrap();
+    assert!(f.refusal(&plaintext).contains(first.last_component()));
 }
 
 #[test]

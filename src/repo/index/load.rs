@@ -23,7 +23,8 @@ pub struct Loader<'a> {
     _writing: MutexGuard<'a, ()>,
     /// Nothing where the index held packs before.
     sorter: Option<Sorter>,
-    finished: bool,
+    /// The chunk table lacks what the sorter holds.
+    half_loaded: bool,
 }
 
 impl<'a> Loader<'a> {
@@ -34,8 +35,9 @@ impl<'a> Loader<'a> {
         let is_empty = super::lock(&index.head).next_pack == 0;
         let folder = index.slot.folder.join("load");
         let sorter = is_empty.then(|| Sorter::new(folder, buffer_bytes));
-        let loader = Self { index, database, _writing: writing, sorter, finished: false };
+        let mut loader = Self { index, database, _writing: writing, sorter, half_loaded: false };
         if loader.sorter.is_some() {
+            loader.half_loaded = true;
             loader.index.judge(
                 loader
                     .database()
@@ -52,7 +54,8 @@ impl<'a> Loader<'a> {
     /// Takes one segment, in any order.
     ///
     /// # Errors
-    /// After an error the load is spoilt: [`Index::clear`] and start again.
+    /// After an error a load into an empty index is spoilt: [`Index::clear`] and start again. Into one that is
+    /// not, what was added before the error stays.
     pub fn add(&mut self, delta: &SegmentDelta<'_>) -> Result<()> {
         let sink = self.sorter.as_mut().map_or(Sink::Table, Sink::Sorter);
         let result =
@@ -60,8 +63,8 @@ impl<'a> Loader<'a> {
         self.index.judge(result)
     }
 
-    /// Makes what was added visible. An index that was not finished is thrown away by the next
-    /// [`Index::open`].
+    /// Makes what was added visible. A load into an empty index that was not finished is thrown away by the
+    /// next [`Index::open`].
     pub fn finish(mut self) -> Result<()> {
         if let Some(sorter) = self.sorter.take() {
             let result = self.database().and_then(|db| {
@@ -70,14 +73,14 @@ impl<'a> Loader<'a> {
             });
             self.index.judge(result)?;
         }
-        self.finished = true;
+        self.half_loaded = false;
         Ok(())
     }
 }
 
 impl Drop for Loader<'_> {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.half_loaded {
             self.index.condemn();
         }
     }

@@ -12,7 +12,7 @@ use super::records::{Location, PackInfo, PackNo, SegmentMark, decode_info, decod
 use super::write::{directory, key, pack_info};
 use crate::error::Result;
 use crate::format::segment::PackRecord;
-use crate::id::{ChunkId, SegmentId};
+use crate::id::{ChunkId, PackId, SegmentId};
 use crate::limits::{INDEX_DIRECTORY_CACHE_CHUNKS, INDEX_INFO_CACHE_PACKS};
 
 /// The first location in a value of the chunk table. Dropped packs leave no locations behind.
@@ -49,15 +49,24 @@ fn page(db: &Database, first: PackNo, limit: usize) -> Attempt<Vec<PackInfo>> {
 }
 
 pub(super) fn segments(db: &Database) -> Attempt<Vec<(SegmentId, SegmentMark)>> {
-    let mode = IteratorMode::From(b"s", Direction::Forward);
     let mut segments = Vec::new();
-    for item in db.db.iterator_cf(db.tables()?, mode) {
+    for_each_segment(db, &mut |id, mark, _| segments.push((id, mark)))?;
+    Ok(segments)
+}
+
+/// Calls `each` with every segment, its mark, and the packs that it drops.
+pub(super) fn for_each_segment(
+    db: &Database,
+    each: &mut dyn FnMut(SegmentId, SegmentMark, &[PackId]),
+) -> Attempt<()> {
+    for item in db.db.iterator_cf(db.tables()?, IteratorMode::From(b"s", Direction::Forward)) {
         let (key, value) = item?;
         let Some((b's', id)) = key.split_first() else { break };
         let Ok(id) = <[u8; 32]>::try_from(id) else { break };
-        segments.push((SegmentId::from_bytes(id), decode_segment(&value)?.0));
+        let (mark, dropped) = decode_segment(&value)?;
+        each(SegmentId::from_bytes(id), mark, &dropped);
     }
-    Ok(segments)
+    Ok(())
 }
 
 /// All packs, in the order of their numbers; see [`Index::packs`].

@@ -34,6 +34,12 @@ impl PackNo {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// The pack with this number, for tests of tables.
+    #[cfg(test)]
+    pub const fn of(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 /// Where a chunk lies.

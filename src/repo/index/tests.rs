@@ -271,6 +271,24 @@ fn an_unfinished_load_is_thrown_away() {
 }
 
 #[test]
+fn an_unfinished_load_into_an_index_that_holds_something_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let index = open(&folder);
+    index.apply(&adds(1, &[pack(1, &[1])])).unwrap();
+    let mut loader = index.loader().unwrap();
+    loader.add(&adds(2, &[pack(2, &[2])])).unwrap();
+    drop(loader);
+    assert!(!index.is_damaged());
+    assert_eq!(places(&index, 2), BTreeSet::from([pack_id(2)]));
+    index.apply(&adds(3, &[pack(3, &[3])])).unwrap();
+    drop(index);
+    let index = open(&folder);
+    assert!(!index.was_rebuilt());
+    assert_eq!(index.segments().unwrap().len(), 3);
+    assert_eq!(index.counts(), Counts { packs: 3, chunks: 3 });
+}
+
+#[test]
 fn readers_see_whole_packs_while_others_write() {
     let folder = TempDir::new().unwrap();
     let index = open(&folder);
@@ -363,5 +381,37 @@ proptest! {
         }
         let chunks = model.values().map(|chunks| chunks.len() as u64).sum();
         prop_assert_eq!(index.counts(), Counts { packs: model.len() as u64, chunks });
+    }
+}
+
+#[test]
+fn a_pack_that_two_segments_drop_is_revived_by_what_supersedes_both() {
+    let packs = [pack(1, &[1, 2])];
+    let dropped = [packs[0].id];
+    let drops = |n| SegmentDelta { id: segment_id(n), packs: &[], dropped_packs: &dropped, supersedes: &[] };
+    let one = [segment_id(2)];
+    let both = [segment_id(2), segment_id(3)];
+    let revives =
+        |n, supersedes| SegmentDelta { id: segment_id(n), packs: &packs, dropped_packs: &[], supersedes };
+    let deltas = [adds(1, &packs), drops(2), drops(3), revives(4, &one)];
+    let mut order = [0, 1, 2, 3];
+    for_each_order(&mut order, 0, &mut |order| {
+        let folder = TempDir::new().unwrap();
+        let index = open(&folder);
+        order.iter().for_each(|n| index.apply(&deltas[*n]).unwrap());
+        assert_eq!(index.lookup(&chunk_id(1)).unwrap(), None, "in the order {order:?}");
+        index.apply(&revives(5, &both)).unwrap();
+        assert_eq!(places(&index, 1), BTreeSet::from([packs[0].id]), "in the order {order:?}");
+    });
+}
+
+fn for_each_order(order: &mut [usize], from: usize, each: &mut dyn FnMut(&[usize])) {
+    if from == order.len() {
+        return each(order);
+    }
+    for with in from..order.len() {
+        order.swap(from, with);
+        for_each_order(order, from + 1, each);
+        order.swap(from, with);
     }
 }

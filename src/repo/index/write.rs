@@ -12,6 +12,7 @@ use rocksdb::WriteBatch;
 
 use super::database::{Attempt, Database, Failure};
 use super::lock;
+use super::read;
 use super::records::{
     Head, LOCATION_BYTES, Location, PackInfo, PackNo, SegmentDelta, SegmentMark, decode_directory,
     decode_info, decode_segment, encode_directory, encode_info, encode_segment,
@@ -73,7 +74,7 @@ impl<'a> Writer<'a> {
         self.commit()
     }
 
-    /// Packs that these segments had dropped.
+    /// Packs that only these segments had dropped.
     fn removals_of(&self, segments: &[SegmentId]) -> Attempt<HashSet<PackId>> {
         let mut removals = HashSet::new();
         for segment in segments {
@@ -81,6 +82,17 @@ impl<'a> Writer<'a> {
                 removals.extend(decode_segment(&value)?.1);
             }
         }
+        if removals.is_empty() {
+            return Ok(removals);
+        }
+        let replaced: HashSet<&SegmentId> = segments.iter().collect();
+        read::for_each_segment(self.db, &mut |id, _, dropped| {
+            if !replaced.contains(&id) {
+                dropped.iter().for_each(|pack| {
+                    removals.remove(pack);
+                });
+            }
+        })?;
         Ok(removals)
     }
 

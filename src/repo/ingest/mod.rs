@@ -25,12 +25,13 @@ use crate::format::entry::Content;
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
-    DATA_PACK_TARGET_BYTES, DELTA_FIRST_BYTES, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES,
-    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_DELTA_FIRST_LEVEL, ZSTD_DELTA_LEVEL, ZSTD_LEVEL,
-    ZSTD_METADATA_DELTA_LEVEL, ZSTD_METADATA_LEVEL,
+    DATA_PACK_TARGET_BYTES, DELTA_FIRST_BYTES, DRY_RUN_CLAIMS_MAX, FRAME_CACHE_BYTES,
+    METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_DELTA_FIRST_LEVEL,
+    ZSTD_DELTA_LEVEL, ZSTD_LEVEL, ZSTD_METADATA_DELTA_LEVEL, ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::coord::Fence;
 use crate::repo::delta::OldStream;
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
@@ -99,11 +100,24 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Begins a run.
+    /// Begins a run that holds no lease: nobody else may be deleting anything.
     pub fn new(repo: Arc<IndexedRepository>, options: IngestOptions) -> Result<Self> {
-        let claims = Arc::new(Claims::default());
+        Self::begin(repo, options, None)
+    }
+
+    /// Begins a run that publishes segments only while its lease is in force.
+    pub fn under(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Fence) -> Result<Self> {
+        Self::begin(repo, options, Some(fence))
+    }
+
+    fn begin(repo: Arc<IndexedRepository>, options: IngestOptions, fence: Option<Fence>) -> Result<Self> {
+        let claims = match options.dry_run {
+            true => Claims::forgetful(DRY_RUN_CLAIMS_MAX),
+            false => Claims::default(),
+        };
+        let claims = Arc::new(claims);
         let counters = Arc::new(Counters::default());
-        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters))?;
+        let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters), fence)?;
         Ok(Self {
             reader: Arc::new(ChunkReader::new(Arc::clone(&repo), FRAME_CACHE_BYTES)),
             repo,
@@ -126,7 +140,7 @@ impl Ingest {
             return Ok(());
         }
         let asked: Vec<ChunkId> = ids.iter().zip(&*new).filter(|(_, new)| **new).map(|(id, _)| *id).collect();
-        let mut known = self.repo.index().lookup_many(&asked)?.into_iter();
+        let mut known = self.repo.refer_many(&asked)?.into_iter();
         for (id, new) in ids.iter().zip(new.iter_mut()).filter(|(_, new)| **new) {
             if known.next().flatten().is_some() {
                 *new = false;
@@ -254,7 +268,8 @@ impl Ingest {
     }
 
     /// Ends the run: stores what is not yet, writes the packs that are still open and the last segment.
-    pub fn finish(self) -> Result<(IndexDurable, Added)> {
+    /// A dry run has stored nothing, and gives no receipt.
+    pub fn finish(self) -> Result<(Option<IndexDurable>, Added)> {
         use rayon::prelude::*;
         let flushed: Result<()> = self.lanes.par_iter().try_for_each(|lanes| {
             let mut lanes = lanes.lock();
@@ -275,7 +290,8 @@ impl Ingest {
             raw_bytes: counters.raw_bytes.load(Ordering::Relaxed),
             stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
         };
-        Ok((IndexDurable { _private: () }, added))
+        let receipt = (!self.options.dry_run).then_some(IndexDurable { _private: () });
+        Ok((receipt, added))
     }
 
     fn close_packs(&self) -> Result<()> {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::format::segment::{PackRecord, Segment};
 use crate::limits::{SEGMENT_TARGET_CHUNKS, UPLOAD_THREADS};
+use crate::repo::coord::Fence;
 use crate::repo::ingest::Counters;
 use crate::repo::ingest::claims::Claims;
 use crate::repo::ingest::open_pack::ClosedPack;
@@ -26,6 +27,8 @@ struct Shared {
     repo: Arc<IndexedRepository>,
     claims: Arc<Claims>,
     counters: Arc<Counters>,
+    /// The right to publish; nothing where nobody else is at work.
+    fence: Option<Fence>,
     unlisted: Mutex<Unlisted>,
     /// The first failure: nothing is stored after it.
     failure: Mutex<Option<Error>>,
@@ -40,11 +43,17 @@ pub struct Uploader {
 
 impl Uploader {
     /// Starts the threads.
-    pub fn start(repo: Arc<IndexedRepository>, claims: Arc<Claims>, counters: Arc<Counters>) -> Result<Self> {
+    pub fn start(
+        repo: Arc<IndexedRepository>,
+        claims: Arc<Claims>,
+        counters: Arc<Counters>,
+        fence: Option<Fence>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             repo,
             claims,
             counters,
+            fence,
             unlisted: Mutex::default(),
             failure: Mutex::default(),
         });
@@ -125,6 +134,7 @@ impl Shared {
 
     fn write(&self, pack: ClosedPack) -> Result<()> {
         let ClosedPack { record, parts } = pack;
+        self.repo.pack_use().own(record.id);
         self.repo.store().put(&layout::pack(&record.id)?, parts)?;
         self.counters.stored_bytes.fetch_add(record.size, Ordering::Relaxed);
         let ready = {
@@ -146,7 +156,8 @@ impl Shared {
         }
         let chunks = unlisted.chunks;
         let segment = Segment { packs: unlisted.packs, ..Segment::default() };
-        let published = match segments::publish(&self.repo, &segment) {
+        let publish = || segments::publish(&self.repo, &segment);
+        let published = match self.fence.as_ref().map_or_else(publish, |fence| fence.publish(publish)) {
             Ok(published) => published,
             Err(error) => {
                 // The end of the run tries again.

@@ -1,5 +1,7 @@
 //! What a run that did not come to its end leaves behind.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
 use crate::fs::target::TargetDir;
 use crate::observe::Observer;
@@ -39,6 +41,100 @@ fn an_unfinished_file_has_another_name_and_is_completed() {
         assert!(report.bytes_written < report.bytes_total, "{report:?}");
         assert_eq!((report.files_restored, report.files_skipped), (1, 0));
     }
+}
+
+/// Looks at the target after the first bytes were written into it, and stops.
+struct Look<'a> {
+    target: &'a Path,
+    seen: parking_lot::Mutex<Vec<String>>,
+    stop: StopFlag,
+}
+
+impl Observer for Look<'_> {
+    fn advance(&self, _: u64, bytes: u64) {
+        let mut seen = self.seen.lock();
+        let now = names(self.target);
+        if bytes > 0 && seen.is_empty() && now != ["big"] {
+            *seen = now;
+            self.stop.stop();
+        }
+    }
+}
+
+#[test]
+fn a_file_has_no_name_of_its_own_while_it_is_repaired() {
+    let chunks: Vec<_> = (0..300).map(|n| noise(u8::try_from(n % 250).unwrap(), 500 + n)).collect();
+    let slices: Vec<_> = chunks.iter().map(Vec::as_slice).collect();
+    let f = Fixture::new(vec![file("big", &slices)]);
+    for mode in [Overwrite::IfNewer, Overwrite::IfChanged, Overwrite::Always] {
+        f.restore(&RestoreOptions::default());
+        let inode = f.stat("big").ino();
+        let wrong = std::fs::File::options().write(true).open(f.path("big")).unwrap();
+        wrong.write_all_at(&noise(251, 60_000), 20_000).unwrap();
+        let target = f.target();
+        let look = Look { target: &target, seen: parking_lot::Mutex::default(), stop: StopFlag::new() };
+        let options = RestoreOptions::default();
+        let stopped = run(Arc::clone(&f.repo), &f.root, &[], &target, &options, &look, &look.stop);
+        assert!(matches!(stopped, Err(Error::Interrupted)));
+        // A run that is killed here leaves this.
+        assert_eq!(*look.seen.lock(), [unfinished("big")], "{mode:?}");
+        // One that ends leaves what was there before, half repaired, and older than the snapshot.
+        assert_eq!((names(&target), f.stat("big").ino()), (vec!["big".to_owned()], inode));
+        assert!(f.stat("big").mtime() < TIME.secs);
+        let report = f.restore(&overwrite(mode));
+        assert_eq!((report.files_restored, report.files_skipped), (1, 0));
+        assert_eq!(f.read("big"), chunks.concat(), "{mode:?}");
+        f.assert_attributes("big", 0o640);
+    }
+}
+
+#[test]
+fn what_no_run_completes_is_removed_by_a_later_one() {
+    let f = Fixture::new(vec![dir("d", vec![file("a", &[b"a"])]), file("b", &[b"b"])]);
+    let saved: &'static str = unfinished("saved by a backup").leak();
+    let with_saved = Fixture::new(vec![dir("d", vec![file("a", &[b"a"]), file(saved, &[b"saved"])])]);
+    f.restore(&RestoreOptions::default());
+    let old = std::time::SystemTime::now() - 2 * crate::limits::LEFTOVER_MIN_AGE;
+    let place = |path: &str, old: Option<std::time::SystemTime>| {
+        std::fs::write(f.path(path), "half").unwrap();
+        let file = std::fs::File::options().write(true).open(f.path(path)).unwrap();
+        old.into_iter().for_each(|old| file.set_modified(old).unwrap());
+    };
+    let [old_one, new_one, linked] = ["old", "new", "linked"].map(unfinished);
+    for folder in ["", "d/"] {
+        place(&format!("{folder}{old_one}"), Some(old));
+        place(&format!("{folder}{new_one}"), None);
+        place(&format!("{folder}.backstay-x"), Some(old));
+        std::os::unix::fs::symlink("/", f.path(&format!("{folder}{linked}"))).unwrap();
+    }
+    let run = |options: RestoreOptions| f.restore(&options);
+    run(RestoreOptions { dry_run: true, ..RestoreOptions::default() });
+    assert!(f.path(&old_one).exists());
+    run(overwrite(Overwrite::IfChanged));
+    for folder in ["", "d/"] {
+        let exists = |name: &str| f.path(&format!("{folder}{name}")).symlink_metadata().is_ok();
+        assert_eq!([&old_one, &new_one, &linked, ".backstay-x"].map(exists), [false, true, true, true]);
+    }
+    run(RestoreOptions { delete: true, ..RestoreOptions::default() });
+    assert!(!f.path(&new_one).exists() && !f.path(&format!("d/{new_one}")).exists());
+    assert!(!f.path("d/.backstay-x").exists());
+
+    with_saved.restore(&RestoreOptions::default());
+    with_saved.restore(&RestoreOptions { delete: true, ..RestoreOptions::default() });
+    assert_eq!(names(&with_saved.path("d")), [saved, "a"]);
+}
+
+#[test]
+fn a_new_target_is_as_any_new_directory() {
+    let f = Fixture::new(vec![file("a", &[b"a"])]);
+    let usual = f.folder.path().join("usual");
+    std::fs::create_dir(&usual).unwrap();
+    f.restore(&RestoreOptions::default());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode();
+    assert_eq!(mode(&f.target()), mode(&usual));
+    std::fs::set_permissions(f.target(), PermissionsExt::from_mode(0o711)).unwrap();
+    f.restore(&RestoreOptions::default());
+    assert_eq!(mode(&f.target()) & 0o777, 0o711);
 }
 
 #[test]

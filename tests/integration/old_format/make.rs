@@ -65,6 +65,9 @@ fn store_snapshot(repo: &Arc<IndexedRepository>, tree: &Tree, parent: Option<Sna
         series: "fixture:/srv".into(),
         parent: parent.map(|id| id.to_hex()),
         base: parent.map(|id| id.to_hex()),
+        since_full: None,
+        replaces: None,
+        original: None,
         root,
         time: time(0),
         started: time(0),
@@ -86,7 +89,7 @@ fn store_snapshot(repo: &Arc<IndexedRepository>, tree: &Tree, parent: Option<Sna
         },
         errors: vec![],
     };
-    snapshots::save(repo.repository(), &receipt, &manifest).unwrap()
+    snapshots::save(repo.repository(), &receipt.unwrap(), &manifest).unwrap()
 }
 
 /// Stores what lies in the directory `above`, deepest first.

@@ -27,6 +27,8 @@ const RANKS: &[(&str, u8)] = &[
     ("restore", 4),
     ("check", 4),
     ("stats", 4),
+    ("forget", 4),
+    ("edit", 4),
     ("rebuild_index", 4),
     ("find", 4),
     ("diff", 4),

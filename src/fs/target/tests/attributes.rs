@@ -49,7 +49,7 @@ fn every_mode_comes_back_whichever_way_a_file_is_made() {
         let dir = at.dir().open_or_create_child(&name("dir")).unwrap();
         assert!(is_root() || mode_of(&at.path("dir")) & 0o700 == 0o700);
         assert!(dir.finish(&attributes).unwrap().is_empty());
-        at.dir().create_special(&name("fifo"), SpecialNode::Fifo, &attributes).unwrap();
+        at.dir().create_special(&name("fifo"), &Node::Fifo, &attributes).unwrap();
         for made in ["once", "parts", "dir", "fifo"] {
             assert_eq!(mode_of(&at.path(made)), u32::from(mode), "{made} {mode:o}");
         }
@@ -65,7 +65,7 @@ fn times_are_exact_to_the_nanosecond_also_before_the_epoch() {
         let dir = at.dir().open_or_create_child(&name("dir")).unwrap();
         dir.write_file(&name("file"), b"", &attributes).unwrap();
         dir.create_symlink(&name("link"), b"file", &attributes).unwrap();
-        dir.create_special(&name("fifo"), SpecialNode::Fifo, &attributes).unwrap();
+        dir.create_special(&name("fifo"), &Node::Fifo, &attributes).unwrap();
         dir.finish(&attributes).unwrap();
         for made in ["dir", "dir/file", "dir/link", "dir/fifo"] {
             assert_eq!(mtime_of(&at.path(made)), (secs, i64::from(nanos)), "{made}");
@@ -140,7 +140,7 @@ fn acls_that_the_target_hands_down_are_not_inherited() {
     let below = found.open_or_create_child(&name("below")).unwrap();
     for dir in [&found, &below] {
         dir.write_file(&name("file"), b"data", &meta(0o604)).unwrap();
-        dir.create_special(&name("fifo"), SpecialNode::Fifo, &meta(0o664)).unwrap();
+        dir.create_special(&name("fifo"), &Node::Fifo, &meta(0o664)).unwrap();
     }
     below.finish(&meta(0o750)).unwrap();
     found.finish(&meta(0o755)).unwrap();
@@ -199,11 +199,9 @@ fn root_gives_everything_to_its_owner_with_set_id_bits() {
         assert_eq!(mode_of(&at.path("dir/parts")), 0o711, "round {round}");
         file.finish(&attributes);
         dir.create_symlink(&name("link"), b"file", &attributes).unwrap();
-        dir.create_special(&name("null"), SpecialNode::CharDevice { major: 1, minor: 3 }, &attributes)
-            .unwrap();
-        dir.create_special(&name("loop"), SpecialNode::BlockDevice { major: 7, minor: 300 }, &attributes)
-            .unwrap();
-        dir.create_special(&name("socket"), SpecialNode::Socket, &attributes).unwrap();
+        dir.create_special(&name("null"), &Node::CharDevice { major: 1, minor: 3 }, &attributes).unwrap();
+        dir.create_special(&name("loop"), &Node::BlockDevice { major: 7, minor: 300 }, &attributes).unwrap();
+        dir.create_special(&name("socket"), &Node::Socket, &attributes).unwrap();
         assert!(dir.finish(&attributes).unwrap().is_empty());
     }
     for made in ["", "file", "parts", "null", "loop", "socket", "link"] {
@@ -264,7 +262,7 @@ fn who_is_not_root_gets_no_devices_and_unlocks_own_directories() {
     let at = Fixture::new(Replace::Trees);
     std::fs::write(at.path("null"), "old").unwrap();
     for taken in ["null", "free"] {
-        let device = SpecialNode::BlockDevice { major: 7, minor: 3 };
+        let device = &Node::BlockDevice { major: 7, minor: 3 };
         let made = at.dir().create_special(&name(taken), device, &meta(0o666));
         assert!(matches!(made, Err(TargetError::NeedsRoot { .. })), "{made:?}");
     }

@@ -91,7 +91,7 @@ fn nothing_is_replaced_where_that_is_not_allowed() {
         at.dir().write_file(&name("file"), b"new", &meta(0o600)).map(drop),
         at.dir().open_or_create_child(&name("file")).map(drop),
         at.dir().create_symlink(&name("file"), b"x", &meta(0o777)).map(drop),
-        at.dir().create_special(&name("file"), SpecialNode::Fifo, &meta(0o600)).map(drop),
+        at.dir().create_special(&name("file"), &Node::Fifo, &meta(0o600)).map(drop),
     ];
     for result in results {
         assert!(matches!(result, Err(TargetError::InTheWay { .. })), "{result:?}");
@@ -126,7 +126,7 @@ fn every_kind_replaces_every_other_kind() {
         (ExistingKind::Directory, |dir, it| drop(dir.open_or_create_child(it).unwrap())),
         (ExistingKind::Symlink, |dir, it| drop(dir.create_symlink(it, b"to", &meta(0o777)).unwrap())),
         (ExistingKind::Other, |dir, it| {
-            drop(dir.create_special(it, SpecialNode::Socket, &meta(0o600)).unwrap());
+            drop(dir.create_special(it, &Node::Socket, &meta(0o600)).unwrap());
         }),
     ];
     for (first_kind, first) in kinds {

@@ -109,7 +109,7 @@ fn repair_in_place_writes_only_what_is_wrong_and_drops_set_id_bits_before() {
 #[test]
 fn a_fifo_in_place_of_a_file_does_not_block() {
     let at = Fixture::new(Replace::Nodes);
-    at.dir().create_special(&name("fifo"), SpecialNode::Fifo, &meta(0o600)).unwrap();
+    at.dir().create_special(&name("fifo"), &Node::Fifo, &meta(0o600)).unwrap();
     assert!(at.dir().open_existing(&name("fifo"), &meta(0o777)).unwrap().is_none());
     assert!(at.dir().open_to_read(&name("fifo")).is_err());
     assert!(at.dir().reopen_file(&name("fifo")).is_err());
@@ -148,7 +148,7 @@ fn a_root_is_opened_without_making_it() {
     assert_eq!((dotted.dir().origin(), mode_of(&at.path("new/er"))), (Origin::Created, 0o700));
     let again = TargetRoot::create_or_open(&at.path(""), options).unwrap();
     assert_eq!(again.dir().origin(), Origin::Existed);
-    at.root.sync().unwrap();
+    at.root.dir().sync().unwrap();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::entry_name::EntryName;
 use crate::env::Timestamp;
-use crate::format::entry::Metadata;
+use crate::format::entry::{Metadata, Node};
 
 /// A target inside a folder that also holds an "outside" that nothing may touch.
 struct Fixture {

@@ -1,0 +1,302 @@
+//! Access to the leases and generations of one repository.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::sabotage::Sabotage;
+use super::surroundings::{Envelope, Surroundings, System};
+use crate::env::Timestamp;
+use crate::error::{Error, Holder, Result, StoreErrorKind};
+use crate::format::generation::Generation;
+use crate::format::header::ObjectKind;
+use crate::format::lease::{Acknowledged, LeaseRecord, LeaseRole};
+use crate::id::{GenerationId, LeaseId, PackId};
+use crate::limits::{LEASE_RENEWALS, LEASE_SECONDS, LEASES_MAX};
+use crate::repo::sealed::decode_error;
+use crate::repo::{Repository, layout};
+use crate::store::{ListItem, ObjectName, Store};
+
+/// How long a lease is in force, and what follows from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// A lease that was not renewed for so long, by the store's clock, is in force no more.
+    pub lease: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(LEASE_SECONDS) }
+    }
+}
+
+impl Timing {
+    /// Leases are renewed after this time.
+    pub fn renewal(&self) -> Duration {
+        self.lease / LEASE_RENEWALS
+    }
+
+    /// A holder acts only so long after the start of its last renewal. What is under way then has as much
+    /// time again to arrive before anybody passes the lease over.
+    pub fn fence(&self) -> Duration {
+        self.lease / 2
+    }
+
+    /// An object of a lease stays so long after its successor has come, so that whoever lists leases
+    /// meanwhile finds one of the two. A listing that takes longer is made again.
+    pub fn overlap(&self) -> Duration {
+        self.lease / (2 * LEASE_RENEWALS)
+    }
+}
+
+/// Access to the leases and generations of one repository.
+pub struct Coordination {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) envelope: Arc<dyn Envelope>,
+    pub(super) surroundings: Arc<dyn Surroundings>,
+    pub(super) timing: Timing,
+    #[cfg(test)]
+    pub(super) sabotage: Option<Sabotage>,
+}
+
+impl fmt::Debug for Coordination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordination").field("timing", &self.timing).finish_non_exhaustive()
+    }
+}
+
+/// A lease as others see it.
+#[derive(Debug, Clone)]
+pub struct LeaseView {
+    /// Which.
+    pub id: LeaseId,
+    /// When its oldest object that is still there was written, by the store's clock.
+    pub first: Timestamp,
+    /// When its newest object was written, by the store's clock.
+    pub newest: Timestamp,
+    /// Its objects.
+    pub objects: Vec<ObjectName>,
+    /// What it says; nothing where that cannot be read.
+    pub record: Option<LeaseRecord>,
+}
+
+impl LeaseView {
+    /// When its holder got it, by the store's clock.
+    pub fn started(&self) -> Timestamp {
+        self.record.as_ref().and_then(|record| record.started).unwrap_or(self.first)
+    }
+
+    /// What it acknowledges of `generation`.
+    pub fn acknowledged(&self, generation: &GenerationId) -> Option<&Acknowledged> {
+        self.record.as_ref()?.seen.iter().find(|seen| seen.generation == *generation)
+    }
+
+    /// True if it is of this kind; one that cannot be read may be of any.
+    pub fn may_be(&self, role: LeaseRole) -> bool {
+        self.record.as_ref().is_none_or(|record| record.role == role)
+    }
+
+    /// Its holder, for people.
+    pub fn holder(&self, now: Timestamp) -> Holder {
+        let text = |text: Option<&String>| text.cloned().unwrap_or_else(|| "unknown".to_owned());
+        let record = self.record.as_ref();
+        Holder {
+            operation: text(record.map(|record| &record.operation)),
+            host: text(record.map(|record| &record.host)),
+            user: text(record.map(|record| &record.user)),
+            pid: record.map_or(0, |record| record.pid),
+            since: self.started(),
+            silent: elapsed(self.newest, now),
+        }
+    }
+}
+
+/// The time from `from` to `to`; none if `to` is earlier.
+pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    let whole = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+    let nanos = u64::try_from((whole(to) - whole(from)).max(0)).unwrap_or(u64::MAX);
+    Duration::from_nanos(nanos)
+}
+
+impl Coordination {
+    /// For `repo`, on behalf of this process.
+    pub fn new(repo: &Arc<Repository>) -> Arc<Self> {
+        Self::with_timing(repo, Timing::default())
+    }
+
+    /// As [`new`](Self::new), with leases that are in force for another time than usual. All that work on the
+    /// repository must mean the same.
+    pub fn with_timing(repo: &Arc<Repository>, timing: Timing) -> Arc<Self> {
+        Self::with(
+            Arc::clone(repo.store()),
+            Arc::clone(repo) as Arc<dyn Envelope>,
+            Arc::new(System::this_process()),
+            timing,
+        )
+    }
+
+    /// With everything chosen.
+    pub fn with(
+        store: Arc<dyn Store>,
+        envelope: Arc<dyn Envelope>,
+        surroundings: Arc<dyn Surroundings>,
+        timing: Timing,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            envelope,
+            surroundings,
+            timing,
+            #[cfg(test)]
+            sabotage: None,
+        })
+    }
+
+    /// True if a test wants this step left out.
+    #[cfg(test)]
+    pub(super) fn lacks(&self, step: Sabotage) -> bool {
+        self.sabotage == Some(step)
+    }
+
+    /// No step is left out.
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "tests look at it")]
+    pub(super) const fn lacks(&self, _step: Sabotage) -> bool {
+        false
+    }
+
+    /// How long leases are in force.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Every lease that there is, in force or not.
+    pub fn leases(&self) -> Result<Vec<LeaseView>> {
+        let listed = self.list_leases()?;
+        let mut views = Vec::with_capacity(listed.len());
+        for (id, objects) in listed {
+            if let Some(view) = self.view(id, objects)? {
+                views.push(view);
+            }
+        }
+        Ok(views)
+    }
+
+    /// The objects of all leases, by lease and number.
+    fn list_leases(&self) -> Result<BTreeMap<LeaseId, Objects>> {
+        loop {
+            let begun = self.surroundings.since_boot();
+            let mut leases: BTreeMap<LeaseId, Objects> = BTreeMap::new();
+            let mut count = 0;
+            self.store.list(layout::LEASES, &mut |item| {
+                let ListItem::Object(info) = item else { return };
+                let Some((id, number)) = layout::parse_lease(&info.name) else { return };
+                count += 1;
+                if count <= LEASES_MAX {
+                    leases.entry(id).or_default().insert(number, (info.name, info.modified));
+                }
+            })?;
+            if count > LEASES_MAX {
+                return Err(Error::damaged(layout::LEASES, "it holds too many objects"));
+            }
+            if self.surroundings.since_boot().saturating_sub(begun) < self.timing.overlap() {
+                return Ok(leases);
+            }
+        }
+    }
+
+    /// What a lease says; nothing if it has ended since it was listed.
+    fn view(&self, id: LeaseId, mut objects: Objects) -> Result<Option<LeaseView>> {
+        loop {
+            let Some((_, (name, newest))) = objects.last_key_value() else { return Ok(None) };
+            match self.store.get(name) {
+                Ok(object) => {
+                    let first = objects.values().next().map_or(*newest, |(_, modified)| *modified);
+                    let record = self.read_lease(name, &object);
+                    let (newest, names) = (*newest, objects.into_values().map(|(name, _)| name).collect());
+                    return Ok(Some(LeaseView { id, first, newest, objects: names, record }));
+                }
+                Err(error) if error.kind == StoreErrorKind::NotFound => {
+                    objects = self.list_leases()?.remove(&id).unwrap_or_default();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn read_lease(&self, name: &ObjectName, object: &Bytes) -> Option<LeaseRecord> {
+        let plaintext = self.envelope.open(ObjectKind::Lease, name, object).ok()?;
+        LeaseRecord::decode(&plaintext).ok()
+    }
+
+    /// True if a lease is in force at `now`, a time that the store gave after it was listed, or as late.
+    pub(super) fn is_live(&self, lease: &LeaseView, now: Timestamp) -> bool {
+        let time =
+            if self.lacks(Sabotage::ExpiredTooEarly) { self.timing.lease / 8 } else { self.timing.lease };
+        if lease.record.is_none() && self.lacks(Sabotage::UnreadableLeaseIgnored) {
+            return false;
+        }
+        let process = lease.record.as_ref().and_then(|record| Some((record.pid, record.process.as_ref()?)));
+        if self.store.ends_with_process()
+            && process.is_some_and(|(pid, mark)| self.surroundings.has_ended(pid, mark))
+        {
+            return false;
+        }
+        if elapsed(lease.newest, now) <= time {
+            return true;
+        }
+        // The store's clock may have been set. Of a process on the same system there is a better one.
+        match (process, self.surroundings.process()) {
+            (Some((_, mark)), Some(own)) if own.boot == mark.boot => {
+                Duration::from_millis(own.now_ms.saturating_sub(mark.now_ms)) <= time
+            }
+            _ => false,
+        }
+    }
+
+    /// Ids of all generations.
+    pub(super) fn generation_ids(&self) -> Result<Vec<GenerationId>> {
+        let mut ids = Vec::new();
+        self.store.list(layout::GENERATIONS, &mut |item| {
+            if let ListItem::Object(info) = item {
+                ids.extend(layout::parse_generation(&info.name));
+            }
+        })?;
+        Ok(ids)
+    }
+
+    /// The packs of a generation; nothing if it was swept since it was listed.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] and [`Error::TooNew`] where it cannot be read.
+    pub(super) fn generation(&self, id: &GenerationId) -> Result<Option<Vec<PackId>>> {
+        let name = layout::generation(id)?;
+        let object = match self.store.get(&name) {
+            Ok(object) => object,
+            Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let plaintext = self.envelope.open(ObjectKind::Generation, &name, &object)?;
+        let generation = Generation::decode(&plaintext).map_err(|error| decode_error(&name, error))?;
+        Ok(Some(generation.packs))
+    }
+
+    /// Publishes a generation. `packs` are ascending, each once.
+    pub(super) fn publish(&self, packs: &[PackId]) -> Result<GenerationId> {
+        let id = GenerationId::from_bytes(self.surroundings.random()?);
+        let own = self.surroundings.identity();
+        let note = serde_json::json!({
+            "host": own.host, "user": own.user, "pid": own.pid, "program": crate::repo::program(),
+        });
+        let generation = Generation { note: note.to_string().into_bytes(), packs: packs.to_vec() };
+        let object = self.envelope.seal(ObjectKind::Generation, &generation.encode())?;
+        self.store.put(&layout::generation(&id)?, vec![Bytes::from(object)])?;
+        Ok(id)
+    }
+}
+
+/// Objects of a lease by their numbers, with the times of their writing.
+type Objects = BTreeMap<u32, (ObjectName, Timestamp)>;

@@ -1,0 +1,215 @@
+//! The protocol against itself: writers, forgets and prunes of several hosts over one store, all requests
+//! interleaved by a seed, with crashes, lost answers, late and repeated puts, and systems that sleep.
+//!
+//! The protocol's code is the real one. The data is a tiny model: see `model`. After each run every visible
+//! snapshot must be readable, and after quiet prunes nothing that nobody needs may be left.
+//!
+//! `BACKSTAY_SIM_SEEDS=1000000` runs more seeds, `BACKSTAY_SIM_SEED=7` one of them, with all that happens.
+
+mod collector;
+mod model;
+mod tests;
+mod world;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::observe::StopFlag;
+use crate::repo::coord::sabotage::Sabotage;
+use crate::repo::coord::{Coordination, PruneOptions, Timing, prune};
+use crate::repo::layout;
+use crate::store::Store;
+
+use collector::ModelCollector;
+use model::{ModelIndex, Truth, snapshots};
+use world::{Climate, Plain, Rng, SimStore, SimSurroundings, World};
+use writer::Host;
+
+/// One seed's run.
+pub struct Simulation {
+    world: Arc<World>,
+    sabotage: Option<Sabotage>,
+    rng: Rng,
+}
+
+/// What an actor does.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Write { runs: u64, unchanged: u64, is_newer: bool },
+    Forget { runs: u64 },
+    Prune { runs: u64, repacks: bool, waits: bool },
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+fn coordination(
+    world: &Arc<World>,
+    me: usize,
+    sabotage: Option<Sabotage>,
+    is_newer: bool,
+) -> (Arc<Coordination>, Arc<SimStore>) {
+    let store = Arc::new(SimStore::new(world, me));
+    let coordination = Coordination {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        envelope: Arc::new(Plain { is_newer }),
+        surroundings: Arc::new(SimSurroundings { world: Arc::clone(world), me }),
+        timing: Timing { lease: Duration::from_millis(world.lease_ms) },
+        sabotage,
+    };
+    (Arc::new(coordination), store)
+}
+
+impl Simulation {
+    /// A world by its seed.
+    pub fn new(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let climate = Climate {
+            faults: [0, 5, 30][usize::try_from(rng.below(3)).unwrap()],
+            leaps: [0, 10, 60][usize::try_from(rng.below(3)).unwrap()],
+            stays: [0, 500, 800, 950][usize::try_from(rng.below(4)).unwrap()],
+            coarse: rng.chance(300),
+            local: rng.chance(300),
+            endless_puts: false,
+        };
+        let sleeping = sabotage == Some(Sabotage::FenceClockSleeps);
+        let world = World::new(Rng::new(rng.next()), climate, Duration::from_secs(1800), sleeping, trace);
+        Self { world: Arc::new(world), sabotage, rng }
+    }
+
+    /// Snapshots from before, some of them forgotten, so that there is something to prune.
+    fn prepare(&mut self) {
+        let (coordination, store) = coordination(&self.world, 500, None, false);
+        let mut host = Host {
+            world: Arc::clone(&self.world),
+            store: Arc::clone(&store),
+            coordination,
+            index: ModelIndex::default(),
+            sabotage: None,
+            unchanged: 500,
+        };
+        for _ in 0..self.rng.below(4) {
+            let _ = host.back_up();
+        }
+        for (id, _) in snapshots(&*store).unwrap_or_default() {
+            if self.rng.chance(400) {
+                let _ = store.delete(&layout::snapshot(&id).unwrap());
+            }
+        }
+        self.world.skip(2 * self.world.lease_ms);
+    }
+
+    fn parts(&mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for _ in 0..2 + self.rng.below(2) {
+            let (runs, is_newer) = (1 + self.rng.below(3), self.rng.chance(100));
+            let unchanged = [300, 600, 900][usize::try_from(self.rng.below(3)).unwrap()];
+            parts.push(Part::Write { runs, unchanged, is_newer });
+        }
+        for _ in 0..1 + self.rng.below(2) {
+            parts.push(Part::Forget { runs: 1 + self.rng.below(5) });
+        }
+        for _ in 0..1 + self.rng.below(2) {
+            let (repacks, waits) = (self.rng.chance(300), self.rng.chance(600));
+            parts.push(Part::Prune { runs: 1 + self.rng.below(3), repacks, waits });
+        }
+        parts
+    }
+
+    /// The jobs of all actors, each for a thread of its own.
+    fn jobs(&mut self) -> Vec<Job> {
+        self.prepare();
+        let parts = self.parts();
+        parts.into_iter().map(|part| self.job(part)).collect()
+    }
+
+    fn job(&self, part: Part) -> Job {
+        let (world, sabotage, me) = (Arc::clone(&self.world), self.sabotage, self.world.add_actor());
+        Box::new(move || {
+            world.enter(me);
+            act(&world, me, sabotage, part);
+            world.leave(me);
+        })
+    }
+
+    /// What is wrong after all actors have ended.
+    fn verdict(&self) -> Result<(), String> {
+        let mut broken = Truth::of(&self.world).broken();
+        broken.extend(self.world.complaints());
+        if !broken.is_empty() {
+            return Err(broken.join("\n"));
+        }
+        self.world.calm_down();
+        self.world.note(|| "all is quiet".to_owned());
+        for round in 0..3 {
+            let me = 1000 + round;
+            let (coordination, store) = coordination(&self.world, me, None, false);
+            let mut collector = ModelCollector {
+                world: Arc::clone(&self.world),
+                store,
+                index: ModelIndex::default(),
+                sabotage: None,
+                repacks: false,
+            };
+            let options = PruneOptions { unattended: false, ..PruneOptions::default() };
+            let outcome = prune(&coordination, &mut collector, &options, &StopFlag::new());
+            outcome.map_err(|error| format!("a quiet prune failed: {error}"))?;
+        }
+        let truth = Truth::of(&self.world);
+        let mut wrong = truth.broken();
+        wrong.extend(truth.leaked());
+        for folder in [layout::LEASES, layout::GENERATIONS] {
+            wrong.extend(self.world.objects(folder).iter().map(|(name, _)| format!("{name} is left over")));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(format!("after quiet prunes: {}", wrong.join("\n"))) }
+    }
+}
+
+fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
+    let is_newer = matches!(part, Part::Write { is_newer: true, .. });
+    let (coordination, store) = coordination(world, me, sabotage, is_newer);
+    let done = |what: &str, result: String| world.note(|| format!("{me}: {what}: {result}"));
+    match part {
+        Part::Write { runs, unchanged, .. } => {
+            let world = Arc::clone(world);
+            let index = ModelIndex::default();
+            let mut host = Host { world, store, coordination, index, sabotage, unchanged };
+            for _ in 0..runs {
+                let result = host.back_up();
+                if let Err(error) = &result
+                    && !matches!(error, Error::Interrupted)
+                {
+                    host.world.complain(format!("backup of {me}: {error}"));
+                }
+                done("backup", format!("{result:?}"));
+            }
+        }
+        Part::Forget { runs } => {
+            for _ in 0..runs {
+                let Ok(found) = snapshots(&*store) else { continue };
+                for (id, _) in found {
+                    if world.chance(500) {
+                        let _ = store.delete(&layout::snapshot(&id).unwrap());
+                    }
+                }
+            }
+        }
+        Part::Prune { runs, repacks, waits } => {
+            let world = Arc::clone(world);
+            let mut collector =
+                ModelCollector { world, store, index: ModelIndex::default(), sabotage, repacks };
+            let wait = Duration::from_secs(if waits { 120 } else { 0 });
+            let options = PruneOptions { wait, retry_lock: Duration::ZERO, unattended: false };
+            for _ in 0..runs {
+                let result = prune(&coordination, &mut collector, &options, &StopFlag::new());
+                if let Err(error) = &result
+                    && !matches!(error, Error::Busy { .. })
+                {
+                    collector.world.complain(format!("prune of {me}: {error}"));
+                }
+                done("prune", format!("{result:?}"));
+            }
+        }
+    }
+}

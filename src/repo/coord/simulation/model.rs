@@ -1,0 +1,291 @@
+//! A tiny model of the data: chunks are numbers, packs lists of them, each perhaps a delta against another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::world::World;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::format::entry::{Content, Part};
+use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
+use crate::repo::layout;
+use crate::store::{ListItem, ObjectName, Store};
+
+/// A chunk, the chunk that it is a delta against, and how many frames had to be decoded to read it when it
+/// was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    pub chunk: u32,
+    pub base: Option<u32>,
+    pub depth: u32,
+}
+
+/// Deepest chain of deltas.
+pub const DEPTH_MAX: u32 = 3;
+
+fn words(bytes: &Bytes) -> Vec<u32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+}
+
+fn bytes(words: impl IntoIterator<Item = u32>) -> Bytes {
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+fn wide(number: u64) -> [u8; 32] {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    id
+}
+
+pub fn pack_id(number: u64) -> PackId {
+    PackId::from_bytes(wide(number))
+}
+
+pub fn segment_id(number: u64) -> SegmentId {
+    SegmentId::from_bytes(wide(number))
+}
+
+pub fn snapshot_id(number: u64) -> SnapshotId {
+    SnapshotId::from_bytes(wide(number))
+}
+
+fn frame_words(frame: &Frame) -> [u32; 3] {
+    [frame.chunk, frame.base.unwrap_or(u32::MAX), frame.depth]
+}
+
+pub fn encode_pack(frames: &[Frame]) -> Bytes {
+    bytes(frames.iter().flat_map(frame_words))
+}
+
+fn decode_frames(words: &[u32]) -> Vec<Frame> {
+    let frames = words.as_chunks::<3>().0.iter();
+    let frame = |[chunk, base, depth]: &[u32; 3]| Frame {
+        chunk: *chunk,
+        base: (*base != u32::MAX).then_some(*base),
+        depth: *depth,
+    };
+    frames.map(frame).collect()
+}
+
+pub fn decode_pack(object: &Bytes) -> Vec<Frame> {
+    decode_frames(&words(object))
+}
+
+/// What a segment lists and drops.
+#[derive(Debug, Default, Clone)]
+pub struct ModelSegment {
+    pub packs: Vec<(PackId, Vec<Frame>)>,
+    pub dropped: Vec<PackId>,
+}
+
+fn id_words(id: &PackId) -> [u32; 2] {
+    let bytes = id.as_bytes();
+    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    [word(0), word(4)]
+}
+
+fn id_of(words: &[u32]) -> PackId {
+    pack_id(u64::from(words[0]) << 32 | u64::from(words[1]))
+}
+
+impl ModelSegment {
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![u32::try_from(self.dropped.len()).unwrap()];
+        out.extend(self.dropped.iter().flat_map(id_words));
+        for (id, frames) in &self.packs {
+            out.extend(id_words(id));
+            out.push(u32::try_from(frames.len()).unwrap());
+            out.extend(frames.iter().flat_map(frame_words));
+        }
+        bytes(out)
+    }
+
+    pub fn decode(object: &Bytes) -> Self {
+        let words = words(object);
+        let (mut segment, mut rest) = (Self::default(), &words[1..]);
+        for _ in 0..words[0] {
+            segment.dropped.push(id_of(rest));
+            rest = &rest[2..];
+        }
+        while !rest.is_empty() {
+            let (id, count) = (id_of(rest), rest[2] as usize);
+            segment.packs.push((id, decode_frames(&rest[3..3 + 3 * count])));
+            rest = &rest[3 + 3 * count..];
+        }
+        segment
+    }
+}
+
+/// The tree of a snapshot: a list of chunks.
+pub fn tree(chunks: &[u32]) -> Content {
+    let part = |chunk: &u32| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&chunk.to_be_bytes());
+        Part::Chunk { id: ChunkId::from_bytes(id), len: 1 }
+    };
+    Content { size: chunks.len() as u64, depth: 0, parts: chunks.iter().map(part).collect() }
+}
+
+pub fn chunks_of(tree: &Content) -> Vec<u32> {
+    let parts = tree.parts.iter().filter_map(|part| match part {
+        Part::Chunk { id, .. } => Some(u32::from_be_bytes(id.as_bytes()[..4].try_into().unwrap())),
+        _ => None,
+    });
+    parts.collect()
+}
+
+pub fn encode_snapshot(chunks: &[u32]) -> Bytes {
+    bytes(chunks.iter().copied())
+}
+
+/// A client's index: what it has read of the segments.
+#[derive(Debug, Default, Clone)]
+pub struct ModelIndex {
+    known: BTreeSet<SegmentId>,
+    pub packs: BTreeMap<PackId, Vec<Frame>>,
+    dropped: BTreeSet<PackId>,
+    pub places: BTreeMap<u32, Vec<PackId>>,
+    /// Grows when something that was there may be missing.
+    pub epoch: u64,
+    /// A snapshot that was whole at this epoch.
+    pub whole: Option<(SnapshotId, u64)>,
+}
+
+impl ModelIndex {
+    pub fn apply(&mut self, id: SegmentId, segment: ModelSegment) {
+        if !self.known.insert(id) {
+            return;
+        }
+        for pack in segment.dropped {
+            self.dropped.insert(pack);
+            if self.packs.remove(&pack).is_some() {
+                self.epoch += 1;
+                self.places.values_mut().for_each(|packs| packs.retain(|other| *other != pack));
+            }
+        }
+        for (pack, frames) in segment.packs {
+            if self.dropped.contains(&pack) || self.packs.contains_key(&pack) {
+                continue;
+            }
+            for frame in &frames {
+                self.places.entry(frame.chunk).or_default().push(pack);
+            }
+            self.packs.insert(pack, frames);
+        }
+    }
+
+    /// Reads the segments that are new.
+    pub fn sync(&mut self, store: &dyn Store) -> Result<()> {
+        let mut names = Vec::new();
+        store.list(layout::INDEX, &mut |item| {
+            if let ListItem::Object(info) = item {
+                names.push(info.name);
+            }
+        })?;
+        for name in names {
+            let id = SegmentId::from_hex(name.last_component()).unwrap();
+            if !self.known.contains(&id) {
+                self.apply(id, ModelSegment::decode(&store.get(&name)?));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn places(&self, chunk: u32) -> &[PackId] {
+        self.places.get(&chunk).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn frame(&self, chunk: u32, pack: &PackId) -> Option<Frame> {
+        self.packs.get(pack)?.iter().find(|frame| frame.chunk == chunk).copied()
+    }
+}
+
+/// All snapshots that a store lists: their ids and trees. One that vanishes meanwhile is none.
+pub fn snapshots(store: &dyn Store) -> Result<Vec<(SnapshotId, Vec<u32>)>> {
+    let mut names = Vec::new();
+    store.list(layout::SNAPSHOTS, &mut |item| {
+        if let ListItem::Object(info) = item {
+            names.push(info.name);
+        }
+    })?;
+    let mut found = Vec::new();
+    for name in names {
+        let id = SnapshotId::from_hex(name.last_component()).unwrap();
+        match store.get(&name) {
+            Ok(object) => found.push((id, words(&object))),
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Err(error) => return Err(Error::from(error)),
+        }
+    }
+    Ok(found)
+}
+
+/// What is true of the store right now, whatever anybody believes.
+pub struct Truth {
+    index: ModelIndex,
+    stored: BTreeMap<PackId, Vec<Frame>>,
+    snapshots: Vec<(ObjectName, Vec<u32>)>,
+}
+
+impl Truth {
+    pub fn of(world: &World) -> Self {
+        let mut index = ModelIndex::default();
+        for (name, object) in world.objects(layout::INDEX) {
+            index.apply(SegmentId::from_hex(name.last_component()).unwrap(), ModelSegment::decode(&object));
+        }
+        // Drops count whichever way round segments are read.
+        let packs = world
+            .objects(layout::PACKS)
+            .into_iter()
+            .map(|(name, object)| (PackId::from_hex(name.last_component()).unwrap(), decode_pack(&object)));
+        let snapshots = world.objects(layout::SNAPSHOTS).into_iter();
+        Self {
+            index,
+            stored: packs.collect(),
+            snapshots: snapshots.map(|(name, object)| (name, words(&object))).collect(),
+        }
+    }
+
+    fn is_readable(&self, chunk: u32, depth: u32) -> bool {
+        depth <= 2 * DEPTH_MAX + 2
+            && self.index.places(chunk).iter().any(|pack| self.is_readable_at(chunk, pack, depth))
+    }
+
+    fn is_readable_at(&self, chunk: u32, pack: &PackId, depth: u32) -> bool {
+        self.stored.contains_key(pack)
+            && self
+                .index
+                .frame(chunk, pack)
+                .is_some_and(|frame| frame.base.is_none_or(|base| self.is_readable(base, depth + 1)))
+    }
+
+    /// What of a visible snapshot cannot be read, and what the index offers and nobody can read.
+    pub fn broken(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (name, chunks) in &self.snapshots {
+            for chunk in chunks.iter().filter(|chunk| !self.is_readable(**chunk, 0)) {
+                broken.push(format!("{name}: chunk {chunk} cannot be read"));
+            }
+        }
+        for (pack, frames) in &self.index.packs {
+            for frame in frames.iter().filter(|frame| !self.is_readable_at(frame.chunk, pack, 0)) {
+                let chunk = frame.chunk;
+                broken.push(format!("the index offers chunk {chunk} in pack {pack:?}, which cannot be read"));
+            }
+        }
+        broken
+    }
+
+    /// What nobody needs, and is still there.
+    pub fn leaked(&self) -> Vec<String> {
+        let mut used: BTreeSet<u32> = self.snapshots.iter().flat_map(|(_, chunks)| chunks.clone()).collect();
+        used.extend(self.stored.values().flatten().filter_map(|frame| frame.base));
+        let leaked = self.stored.iter().filter(|(pack, frames)| {
+            !self.index.packs.contains_key(pack) || !frames.iter().any(|frame| used.contains(&frame.chunk))
+        });
+        let mut leaked: Vec<String> = leaked.map(|(pack, _)| format!("nobody needs pack {pack:?}")).collect();
+        let unstored = self.index.packs.keys().filter(|pack| !self.stored.contains_key(pack));
+        leaked.extend(unstored.map(|pack| format!("pack {pack:?} is listed and missing")));
+        leaked
+    }
+}

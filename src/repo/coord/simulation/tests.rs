@@ -1,0 +1,115 @@
+//! Seeds, many of them.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{Job, Simulation};
+use crate::repo::coord::sabotage::Sabotage;
+
+/// Threads that play the actors of one world after the other.
+struct Stage {
+    actors: Vec<(Sender<Job>, Thread)>,
+    done: Receiver<()>,
+}
+
+const ACTORS_MAX: usize = 7;
+
+impl Stage {
+    fn new() -> Self {
+        let (report, done) = bounded(ACTORS_MAX);
+        let actors = (0..ACTORS_MAX).map(|_| {
+            let (sender, jobs) = bounded::<Job>(1);
+            let report = report.clone();
+            let thread = std::thread::spawn(move || {
+                for job in jobs {
+                    let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                    if played.is_err() {
+                        // The others wait for it for ever.
+                        std::process::abort();
+                    }
+                    let _ = report.send(());
+                }
+            });
+            (sender, thread.thread().clone())
+        });
+        Self { actors: actors.collect(), done }
+    }
+
+    fn play(&self, seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Result<(), String> {
+        let mut simulation = Simulation::new(seed, sabotage, trace);
+        let jobs = simulation.jobs();
+        let count = jobs.len();
+        let threads = self.actors.iter().take(count).map(|(_, thread)| thread.clone()).collect();
+        for (job, (actor, _)) in jobs.into_iter().zip(&self.actors) {
+            actor.send(job).unwrap();
+        }
+        simulation.world.run(threads);
+        for _ in 0..count {
+            self.done.recv().unwrap();
+        }
+        let verdict = simulation.verdict();
+        if trace {
+            for line in simulation.world.take_trace() {
+                println!("{line}");
+            }
+        }
+        verdict
+    }
+}
+
+/// Plays seeds until one fails; gives it and what went wrong.
+fn play(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> Option<(u64, String)> {
+    let next = AtomicU64::new(seeds.start);
+    let (found, over) = (Mutex::new(None), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let stage = Stage::new();
+                while !over.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    if let Err(wrong) = stage.play(seed, sabotage, false) {
+                        over.store(true, Ordering::Relaxed);
+                        found.lock().unwrap().get_or_insert((seed, wrong));
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn no_seed_breaks_a_snapshot_or_leaks_anything() {
+    if let Some(seed) = number_of("BACKSTAY_SIM_SEED") {
+        Stage::new().play(seed, None, true).unwrap();
+        return;
+    }
+    let count = number_of("BACKSTAY_SIM_SEEDS").unwrap_or(20_000);
+    if let Some((seed, wrong)) = play(0..count, None) {
+        panic!("seed {seed} fails; play it with BACKSTAY_SIM_SEED={seed}\n{wrong}");
+    }
+}
+
+/// The first seed at which leaving a step out breaks something.
+#[test]
+fn every_step_is_needed() {
+    let limit = number_of("BACKSTAY_SIM_SABOTAGE_SEEDS").unwrap_or(20_000);
+    let mut unnoticed = Vec::new();
+    for step in Sabotage::ALL {
+        match play(0..limit, Some(step)) {
+            Some((seed, wrong)) => println!("{step:?}: seed {seed}: {}", wrong.lines().next().unwrap_or("")),
+            None => unnoticed.push(step),
+        }
+    }
+    assert!(unnoticed.is_empty(), "nobody notices that these are missing: {unnoticed:?}");
+}

@@ -1,0 +1,587 @@
+//! The world of a simulation: one store, one clock, and actors of which one runs at a time.
+//!
+//! Each actor is a thread. At every request to the store it hands the baton to an actor that the seed picks,
+//! and goes on when it gets it back: so requests of all actors interleave in any order, and the same way
+//! again for the same seed. Time passes with requests, now and then in leaps: what leaps past an actor is as
+//! if its system had slept.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use crate::env::Timestamp;
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
+use crate::extent::Extent;
+use crate::format::header::ObjectKind;
+use crate::format::lease::ProcessMark;
+use crate::observe::StopFlag;
+use crate::repo::coord::{Envelope, Identity, Surroundings};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
+
+/// Numbers by a seed (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    /// True in so many of a thousand cases.
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1000) < per_mille
+    }
+}
+
+/// How rough the world of a seed is.
+#[derive(Debug, Clone, Copy)]
+pub struct Climate {
+    /// Requests of a thousand that go wrong.
+    pub faults: u64,
+    /// Requests of a thousand at which time leaps.
+    pub leaps: u64,
+    /// Requests of a thousand after which the same actor goes on.
+    pub stays: u64,
+    /// Times of objects are whole seconds.
+    pub coarse: bool,
+    /// The store is local: nothing happens after a process has ended, and others know that it has.
+    pub local: bool,
+    /// Puts may be under way for longer than anybody can defend against.
+    pub endless_puts: bool,
+}
+
+struct Object {
+    bytes: Bytes,
+    written: u64,
+}
+
+/// A put that arrives later.
+struct Late {
+    at: u64,
+    name: ObjectName,
+    bytes: Bytes,
+}
+
+#[derive(Default, Clone)]
+struct ActorState {
+    ended: bool,
+    /// It was cut off for good.
+    crashed: bool,
+    /// Since when puts of it are under way: one of its work, one of its lease.
+    puts_since: Vec<u64>,
+}
+
+pub struct Inner {
+    rng: Rng,
+    climate: Climate,
+    now_ms: u64,
+    /// Time that was leapt over.
+    slept_ms: u64,
+    objects: BTreeMap<ObjectName, Object>,
+    late: Vec<Late>,
+    actors: Vec<ActorState>,
+    /// A clock that stands still while time leaps.
+    sleeping_clock: bool,
+    trace: Option<Vec<String>>,
+    complaints: Vec<String>,
+}
+
+pub struct World {
+    inner: Mutex<Inner>,
+    current: AtomicUsize,
+    threads: OnceLock<Vec<Thread>>,
+    /// How long a lease is in force, in milliseconds.
+    pub lease_ms: u64,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    /// Nothing is done, and it fails.
+    Fails,
+    /// It is done, and its answer is lost.
+    AnswerLost,
+    /// It fails, and is done later.
+    DoneLater,
+    /// It is done now, and once more later.
+    DoneTwice,
+}
+
+const START_MS: u64 = 1_000_000_000;
+
+impl World {
+    pub fn new(rng: Rng, climate: Climate, lease: Duration, sleeping_clock: bool, trace: bool) -> Self {
+        let inner = Inner {
+            rng,
+            climate,
+            now_ms: START_MS,
+            slept_ms: 0,
+            objects: BTreeMap::new(),
+            late: Vec::new(),
+            actors: Vec::new(),
+            sleeping_clock,
+            trace: trace.then(Vec::new),
+            complaints: Vec::new(),
+        };
+        Self {
+            inner: Mutex::new(inner),
+            current: AtomicUsize::new(usize::MAX),
+            threads: OnceLock::new(),
+            lease_ms: u64::try_from(lease.as_millis()).unwrap(),
+        }
+    }
+
+    /// Adds an actor. All are added before the first runs.
+    pub fn add_actor(&self) -> usize {
+        let mut inner = self.inner.lock();
+        inner.actors.push(ActorState::default());
+        inner.actors.len() - 1
+    }
+
+    /// Lets all actors run, whose threads wait in [`enter`](Self::enter), until the last has ended.
+    pub fn run(&self, threads: Vec<Thread>) {
+        let first = {
+            let mut inner = self.inner.lock();
+            let count = threads.len() as u64;
+            usize::try_from(inner.rng.below(count)).unwrap()
+        };
+        self.threads.set(threads).unwrap();
+        self.hand_to(first);
+    }
+
+    /// Waits for the baton.
+    pub fn enter(&self, me: usize) {
+        while self.current.load(Ordering::Acquire) != me {
+            std::thread::park();
+        }
+    }
+
+    /// Gives the baton away for good.
+    pub fn leave(&self, me: usize) {
+        let next = {
+            let mut inner = self.inner.lock();
+            inner.actors[me].ended = true;
+            inner.pick_next(None)
+        };
+        match next {
+            Some(next) => self.hand_to(next),
+            None => self.current.store(usize::MAX, Ordering::Release),
+        }
+    }
+
+    fn hand_to(&self, next: usize) {
+        self.current.store(next, Ordering::Release);
+        if let Some(thread) = self.threads.get().and_then(|threads| threads.get(next)) {
+            thread.unpark();
+        }
+    }
+
+    /// Lets others run.
+    fn switch(&self, me: usize) {
+        let next = {
+            let mut inner = self.inner.lock();
+            if inner.actors.get(me).is_none_or(|actor| actor.crashed) {
+                return;
+            }
+            inner.pick_next(Some(me))
+        };
+        if let Some(next) = next.filter(|next| *next != me) {
+            self.hand_to(next);
+            self.enter(me);
+        }
+    }
+
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        let mut inner = self.inner.lock();
+        let now = inner.now_ms - START_MS;
+        if let Some(trace) = &mut inner.trace {
+            trace.push(format!("{:>9.3}  {}", now as f64 / 1000.0, what()));
+        }
+    }
+
+    pub fn take_trace(&self) -> Vec<String> {
+        self.inner.lock().trace.take().unwrap_or_default()
+    }
+
+    /// From now on nothing goes wrong, and all that was under way has arrived.
+    pub fn calm_down(&self) {
+        let mut inner = self.inner.lock();
+        inner.now_ms += 4 * self.lease_ms;
+        inner.deliver();
+        inner.climate = Climate { faults: 0, leaps: 0, ..inner.climate };
+        inner.actors.clear();
+    }
+
+    /// Lets time pass before anybody acts.
+    pub fn skip(&self, by_ms: u64) {
+        self.inner.lock().now_ms += by_ms;
+    }
+
+    /// The actor computes; others go on.
+    pub fn rest(&self, me: usize) {
+        while self.chance(500) && !self.has_crashed(me) {
+            self.switch(me);
+            self.inner.lock().pass_time(self.lease_ms);
+        }
+    }
+
+    /// Something failed. In a world where nothing goes wrong, nothing may.
+    pub fn complain(&self, what: String) {
+        let mut inner = self.inner.lock();
+        if inner.climate.faults == 0 && inner.climate.leaps == 0 {
+            inner.complaints.push(what);
+        }
+    }
+
+    pub fn complaints(&self) -> Vec<String> {
+        self.inner.lock().complaints.clone()
+    }
+
+    pub fn has_crashed(&self, me: usize) -> bool {
+        self.inner.lock().actors.get(me).is_some_and(|actor| actor.crashed)
+    }
+
+    pub fn chance(&self, per_mille: u64) -> bool {
+        self.inner.lock().rng.chance(per_mille)
+    }
+
+    pub fn below(&self, limit: u64) -> u64 {
+        self.inner.lock().rng.below(limit)
+    }
+
+    /// All objects below a folder, as they are right now; costs the actors nothing.
+    pub fn objects(&self, folder: &str) -> Vec<(ObjectName, Bytes)> {
+        let inner = self.inner.lock();
+        inner.below(folder).map(|(name, object)| (name.clone(), object.bytes.clone())).collect()
+    }
+}
+
+impl Inner {
+    fn pick_next(&mut self, me: Option<usize>) -> Option<usize> {
+        if let Some(me) = me
+            && self.rng.chance(self.climate.stays)
+        {
+            return Some(me);
+        }
+        let running = self.actors.iter().filter(|actor| !actor.ended).count() as u64;
+        let pick = usize::try_from(self.rng.below(running)).unwrap();
+        self.actors.iter().enumerate().filter(|(_, actor)| !actor.ended).nth(pick).map(|(number, _)| number)
+    }
+
+    fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a ObjectName, &'a Object)> {
+        self.objects.iter().filter(move |(name, _)| {
+            name.as_str().strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+
+    /// Lets time pass: some, or a leap. Puts that are under way arrive in time.
+    fn pass_time(&mut self, lease_ms: u64) {
+        let leap = self.rng.chance(self.climate.leaps);
+        let mut by = self.rng.below(3000);
+        if leap {
+            by = match self.rng.below(4) {
+                0 => self.rng.below(lease_ms * 5 / 2),
+                1 => self.rng.below(lease_ms),
+                _ => self.rng.below(lease_ms / 4),
+            };
+        }
+        by = self.clip(by, lease_ms);
+        self.now_ms += by;
+        if leap {
+            self.slept_ms += by;
+        }
+        self.deliver();
+    }
+
+    fn clip(&self, mut by: u64, lease_ms: u64) -> u64 {
+        if !self.climate.endless_puts {
+            for since in self.actors.iter().filter(|actor| !actor.ended).flat_map(|actor| &actor.puts_since) {
+                by = by.min((since + lease_ms / 2 - 1).saturating_sub(self.now_ms));
+            }
+        }
+        by
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now_ms;
+        let mut due: Vec<Late> = self.late.extract_if(.., |late| late.at <= now).collect();
+        due.sort_by_key(|late| late.at);
+        for Late { at, name, bytes } in due {
+            self.objects.insert(name, Object { bytes, written: at });
+        }
+    }
+
+    fn fate(&mut self, is_put: bool, name: &str) -> (Fate, bool) {
+        if !self.rng.chance(self.climate.faults) {
+            return (Fate::Done, false);
+        }
+        let crash = self.rng.chance(300);
+        let fate = match self.rng.below(4) {
+            0 => Fate::Fails,
+            1 => Fate::AnswerLost,
+            2 if is_put && !(crash && self.climate.local) => Fate::DoneLater,
+            // A second copy of a snapshot would come back after it was forgotten.
+            3 if is_put && !crash && !name.starts_with("snapshots") => Fate::DoneTwice,
+            _ => Fate::Fails,
+        };
+        (fate, crash)
+    }
+}
+
+/// One actor's access to the store.
+pub struct SimStore {
+    pub world: Arc<World>,
+    pub me: usize,
+    /// Called before requests of the main thread, as if the thread that renews the lease came in between.
+    pub interjection: Mutex<Option<Box<dyn Fn() + Send>>>,
+}
+
+impl fmt::Debug for SimStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimStore({})", self.me)
+    }
+}
+
+fn cut_off(action: &'static str, name: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Transient, action, name, "simulated")
+}
+
+impl SimStore {
+    pub fn new(world: &Arc<World>, me: usize) -> Self {
+        Self { world: Arc::clone(world), me, interjection: Mutex::default() }
+    }
+
+    /// Waits for its turn, then says what happens to the request.
+    fn begin(&self, action: &'static str, name: &str) -> Result<Fate, StoreError> {
+        let is_put = action == "write";
+        {
+            let mut inner = self.world.inner.lock();
+            let now = inner.now_ms;
+            let Some(actor) = inner.actors.get_mut(self.me) else { return Ok(Fate::Done) };
+            if actor.crashed {
+                return Err(cut_off(action, name));
+            }
+            if is_put {
+                actor.puts_since.push(now);
+            }
+        }
+        if !name.starts_with("leases") && !name.starts_with("gc") {
+            let interjection = self.interjection.lock().take();
+            if let Some(interjection) = interjection {
+                interjection();
+                *self.interjection.lock() = Some(interjection);
+            }
+        }
+        if self.world.has_crashed(self.me) {
+            return Err(cut_off(action, name));
+        }
+        self.world.switch(self.me);
+        let mut inner = self.world.inner.lock();
+        inner.pass_time(self.world.lease_ms);
+        let (fate, crash) = inner.fate(is_put, name);
+        if is_put {
+            inner.actors[self.me].puts_since.pop();
+        }
+        inner.actors[self.me].crashed = crash;
+        let (now, me) = (inner.now_ms - START_MS, self.me);
+        if let Some(trace) = &mut inner.trace {
+            let crash = if crash { ", CRASHES" } else { "" };
+            trace.push(format!("{:>9.3}  {me}: {action} {name} ({fate:?}{crash})", now as f64 / 1000.0));
+        }
+        Ok(fate)
+    }
+
+    /// Others run before the caller hears of the answer.
+    fn end(&self, action: &'static str, name: &str, fate: Fate) -> Result<(), StoreError> {
+        if self.world.chance(100) {
+            self.world.switch(self.me);
+            self.world.inner.lock().pass_time(self.world.lease_ms);
+        }
+        match fate {
+            Fate::Done | Fate::DoneTwice if !self.world.has_crashed(self.me) => Ok(()),
+            _ => Err(cut_off(action, name)),
+        }
+    }
+}
+
+fn info(name: &ObjectName, object: &Object, coarse: bool) -> ObjectInfo {
+    let (secs, millis) = (object.written / 1000, object.written % 1000);
+    let nanos = if coarse { 0 } else { u32::try_from(millis * 1_000_000).unwrap() };
+    let modified = Timestamp { secs: i64::try_from(secs).unwrap(), nanos };
+    ObjectInfo { name: name.clone(), size: object.bytes.len() as u64, modified }
+}
+
+impl Store for SimStore {
+    fn location(&self) -> String {
+        "simulation".to_owned()
+    }
+
+    fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        let mut bytes = BytesMut::new();
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        let bytes = bytes.freeze();
+        let fate = self.begin("write", name.as_str())?;
+        {
+            let mut inner = self.world.inner.lock();
+            let now = inner.now_ms;
+            let later = now + inner.rng.below(self.world.lease_ms / 2);
+            if matches!(fate, Fate::DoneLater | Fate::DoneTwice) {
+                inner.late.push(Late { at: later, name: name.clone(), bytes: bytes.clone() });
+            }
+            if matches!(fate, Fate::Done | Fate::AnswerLost | Fate::DoneTwice) {
+                inner.objects.insert(name.clone(), Object { bytes, written: now });
+            }
+        }
+        self.end("write", name.as_str(), fate)
+    }
+
+    fn create(&self, _name: &ObjectName, _parts: Vec<Bytes>) -> Result<(), StoreError> {
+        unreachable!("the protocol creates nothing")
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let fate = self.begin("read", name.as_str())?;
+        let found = self.world.inner.lock().objects.get(name).map(|object| object.bytes.clone());
+        self.end("read", name.as_str(), fate)?;
+        found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, "read", name, "simulated"))
+    }
+
+    fn get_range(&self, name: &ObjectName, _extent: Extent) -> Result<Bytes, StoreError> {
+        self.get(name)
+    }
+
+    fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        let fate = self.begin("read", name.as_str())?;
+        let found = {
+            let inner = self.world.inner.lock();
+            inner.objects.get(name).map(|object| info(name, object, inner.climate.coarse))
+        };
+        self.end("read", name.as_str(), fate)?;
+        found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, "read", name, "simulated"))
+    }
+
+    /// What comes or goes while it runs is named or not.
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
+        let fate = self.begin("list", prefix)?;
+        let collect = || -> BTreeMap<ObjectName, ObjectInfo> {
+            let inner = self.world.inner.lock();
+            let coarse = inner.climate.coarse;
+            inner.below(prefix).map(|(name, object)| (name.clone(), info(name, object, coarse))).collect()
+        };
+        let mut items = collect();
+        if self.world.chance(300) {
+            self.world.switch(self.me);
+            self.world.inner.lock().pass_time(self.world.lease_ms);
+            let after = collect();
+            items.retain(|name, _| after.contains_key(name) || self.world.chance(500));
+            for (name, info) in after {
+                if items.contains_key(&name) || self.world.chance(500) {
+                    items.insert(name, info);
+                }
+            }
+        }
+        self.end("list", prefix, fate)?;
+        items.into_values().for_each(|info| each(ListItem::Object(info)));
+        Ok(())
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let fate = self.begin("delete", name.as_str())?;
+        if matches!(fate, Fate::Done | Fate::AnswerLost | Fate::DoneTwice) {
+            self.world.inner.lock().objects.remove(name);
+        }
+        self.end("delete", name.as_str(), fate)
+    }
+
+    fn ends_with_process(&self) -> bool {
+        self.world.inner.lock().climate.local
+    }
+}
+
+/// One actor's clock and chance.
+pub struct SimSurroundings {
+    pub world: Arc<World>,
+    pub me: usize,
+}
+
+impl Surroundings for SimSurroundings {
+    fn since_boot(&self) -> Duration {
+        let inner = self.world.inner.lock();
+        let slept = if inner.sleeping_clock { inner.slept_ms } else { 0 };
+        Duration::from_millis(inner.now_ms - slept)
+    }
+
+    fn random(&self) -> Result<[u8; 16]> {
+        let mut inner = self.world.inner.lock();
+        let (a, b) = (inner.rng.next(), inner.rng.next());
+        Ok((u128::from(a) << 64 | u128::from(b)).to_be_bytes())
+    }
+
+    fn wait(&self, time: Duration, _stop: &StopFlag) {
+        self.world.switch(self.me);
+        let mut inner = self.world.inner.lock();
+        let by = inner.rng.below(2 * u64::try_from(time.as_millis()).unwrap());
+        let by = inner.clip(by.min(self.world.lease_ms / 20), self.world.lease_ms);
+        inner.now_ms += by;
+        inner.deliver();
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { host: format!("h{}", self.me), user: "u".to_owned(), pid: u32::try_from(self.me).unwrap() }
+    }
+
+    fn process(&self) -> Option<ProcessMark> {
+        let now_ms = self.world.inner.lock().now_ms;
+        Some(ProcessMark { boot: format!("b{}", self.me), namespace: String::new(), started: 0, now_ms })
+    }
+
+    fn has_ended(&self, pid: u32, _mark: &ProcessMark) -> bool {
+        self.world.has_crashed(usize::try_from(pid).unwrap())
+    }
+}
+
+/// Objects in plain. What a newer version writes, others cannot read.
+pub struct Plain {
+    pub is_newer: bool,
+}
+
+impl Envelope for Plain {
+    fn seal(&self, kind: ObjectKind, plaintext: &[u8]) -> Result<Vec<u8>> {
+        let mark: &[u8] = if self.is_newer && kind == ObjectKind::Lease { b"newer" } else { b"" };
+        Ok([mark, plaintext].concat())
+    }
+
+    fn open(&self, _kind: ObjectKind, name: &ObjectName, object: &Bytes) -> Result<Vec<u8>> {
+        match object.strip_prefix(b"newer") {
+            None => Ok(object.to_vec()),
+            Some(plaintext) if self.is_newer => Ok(plaintext.to_vec()),
+            Some(_) => Err(Error::TooNew { object: name.to_string(), needs: "more".to_owned() }),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! How a run begins that adds a snapshot, and how it publishes it.
+
+use std::sync::Arc;
+
+use super::coordination::Coordination;
+use super::lease::{Fence, Lease, Witness};
+use super::sabotage::Sabotage;
+use crate::error::{Error, Result};
+use crate::format::entry::Content;
+use crate::format::lease::LeaseRole;
+
+/// How often a run looks for another parent when the one it found is forgotten meanwhile.
+const PARENT_ATTEMPTS: u32 = 4;
+
+/// What a run does while it begins; the order of the calls is the protocol's.
+pub trait Start {
+    /// Finds the snapshot to stand on, if there is one: the root of its tree. `alone` asks to stand on none.
+    fn choose(&mut self, alone: bool) -> Result<Option<Content>>;
+
+    /// True if that snapshot is still there.
+    fn is_there(&mut self) -> Result<bool>;
+
+    /// Brings the index up to date.
+    fn refresh(&mut self) -> Result<()>;
+}
+
+/// A run that may write.
+pub struct Begun {
+    /// Its lease.
+    pub lease: Lease,
+    /// Packs are condemned. Unchanged content may lie in them, as nobody knew that this run would need it:
+    /// it has to be looked up, and what lies only in condemned packs is missing.
+    pub is_cautious: bool,
+}
+
+impl Coordination {
+    /// Begins a run that adds a snapshot: the lease, then the generations, then the index. So whatever is
+    /// condemned from now on waits for this run, and whatever was condemned before is known to it.
+    ///
+    /// # Errors
+    /// If the store fails. A lease that was written is left to run out where it may be needed.
+    pub fn begin(
+        self: &Arc<Self>,
+        operation: &str,
+        witness: Arc<dyn Witness>,
+        start: &mut dyn Start,
+    ) -> Result<Begun> {
+        let early = self.lacks(Sabotage::GenerationsReadBeforeLease).then(|| self.generation_ids());
+        let early = early.transpose()?;
+        let pins: Vec<Content> = start.choose(false)?.into_iter().collect();
+        let lease = self.acquire(LeaseRole::Writer, operation, pins, Some(witness))?;
+        let begun = self.settle(&lease, start, early.is_some());
+        match begun {
+            Ok(is_cautious) => Ok(Begun { lease, is_cautious }),
+            Err(error) => {
+                lease.close_after(Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn settle(&self, lease: &Lease, start: &mut dyn Start, knew_before: bool) -> Result<bool> {
+        let mut attempts = 0;
+        while !self.lacks(Sabotage::ParentNotChecked) && !start.is_there()? {
+            attempts += 1;
+            lease.pin(start.choose(attempts >= PARENT_ATTEMPTS)?.into_iter().collect())?;
+        }
+        if self.lacks(Sabotage::IndexReadBeforeGenerations) {
+            start.refresh()?;
+            return Ok(lease.learn()? && !self.lacks(Sabotage::UnchangedTrusted));
+        }
+        let is_any = if knew_before { false } else { lease.learn()? };
+        start.refresh()?;
+        Ok(is_any && !self.lacks(Sabotage::UnchangedTrusted))
+    }
+}
+
+impl Fence {
+    /// Publishes a segment that others may rely on at once.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] if the lease was not in force over all of it.
+    pub fn publish<T>(&self, publish: impl FnOnce() -> Result<T>) -> Result<T> {
+        if !self.lacks(Sabotage::NoFenceAtSegment) {
+            self.check()?;
+        }
+        let published = publish()?;
+        if self.held() || self.lacks(Sabotage::NoFenceAtSegment) { Ok(published) } else { Err(overtaken()) }
+    }
+
+    /// Publishes a snapshot. It is withdrawn if the lease was not in force over all of it: what it refers to
+    /// may have been deleted.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] if it was not published, or was withdrawn.
+    pub fn commit<T>(
+        &self,
+        publish: impl FnOnce() -> Result<T>,
+        withdraw: impl FnOnce(&T) -> Result<()>,
+    ) -> Result<T> {
+        if !self.lacks(Sabotage::NoFenceAtCommit) {
+            self.check()?;
+        }
+        let published = publish()?;
+        if !self.held() && !self.lacks(Sabotage::NoFenceAtCommit) {
+            withdraw(&published)?;
+            return Err(overtaken());
+        }
+        Ok(published)
+    }
+}
+
+fn overtaken() -> Error {
+    Error::LeaseLost("it ran out while something was being published".to_owned())
+}

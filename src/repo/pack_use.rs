@@ -1,0 +1,142 @@
+//! Which packs a run has referred to, and which it must not refer to any more.
+//!
+//! Every chunk of a backup asks, on many threads: there are no locks. A pack's two bits are set and read in
+//! such an order that a reference which is not seen by whoever condemns the pack sees that it is condemned.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::id::PackId;
+use crate::repo::index::PackNo;
+
+/// Packs of a block: it takes 128 KiB, and is made when it is needed.
+const BLOCK_BITS: usize = 1 << 20;
+/// Blocks for all numbers that a pack can have.
+const BLOCKS: usize = (1 << 32) / BLOCK_BITS;
+
+type Block = OnceLock<Box<[AtomicU64]>>;
+
+/// A set of pack numbers.
+struct Bits(Box<[Block]>);
+
+impl Bits {
+    fn new() -> Self {
+        Self(std::iter::repeat_with(Block::new).take(BLOCKS).collect())
+    }
+
+    fn place(no: PackNo) -> (usize, usize, u64) {
+        let number = usize::try_from(no.get()).unwrap_or(usize::MAX);
+        let within = number % BLOCK_BITS;
+        (number / BLOCK_BITS, within / 64, 1 << (within % 64))
+    }
+
+    fn set(&self, no: PackNo) {
+        let (block, word, bit) = Self::place(no);
+        let make = || std::iter::repeat_with(AtomicU64::default).take(BLOCK_BITS / 64).collect();
+        let word = self.0.get(block).and_then(|block| block.get_or_init(make).get(word));
+        if let Some(word) = word {
+            // Most are set already: looking costs less than writing to a line that others read.
+            if word.load(Ordering::SeqCst) & bit == 0 {
+                word.fetch_or(bit, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn contains(&self, no: PackNo) -> bool {
+        let (block, word, bit) = Self::place(no);
+        let word = self.0.get(block).and_then(OnceLock::get).and_then(|block| block.get(word));
+        word.is_some_and(|word| word.load(Ordering::SeqCst) & bit != 0)
+    }
+}
+
+/// What a run has to do with packs; shared by its threads.
+pub struct PackUse {
+    referred: Bits,
+    condemned: Bits,
+    is_any_condemned: AtomicBool,
+    /// Packs that the run itself has written, or is writing.
+    own: Mutex<HashSet<PackId>>,
+}
+
+impl Default for PackUse {
+    fn default() -> Self {
+        Self {
+            referred: Bits::new(),
+            condemned: Bits::new(),
+            is_any_condemned: AtomicBool::new(false),
+            own: Mutex::default(),
+        }
+    }
+}
+
+impl PackUse {
+    /// Remembers that the run refers to the pack. False if it must not, because the pack is condemned.
+    pub fn refer(&self, no: PackNo) -> bool {
+        if self.is_condemned(no) {
+            return false;
+        }
+        self.referred.set(no);
+        !self.is_condemned(no)
+    }
+
+    /// True if the pack may be gone at any time.
+    pub fn is_condemned(&self, no: PackNo) -> bool {
+        self.is_any_condemned.load(Ordering::SeqCst) && self.condemned.contains(no)
+    }
+
+    /// From now on nothing refers to the pack. True if something may have referred to it before.
+    pub fn condemn(&self, no: PackNo) -> bool {
+        self.condemned.set(no);
+        self.is_any_condemned.store(true, Ordering::SeqCst);
+        self.referred.contains(no)
+    }
+
+    /// True if a pack is condemned.
+    pub fn is_any_condemned(&self) -> bool {
+        self.is_any_condemned.load(Ordering::SeqCst)
+    }
+
+    /// Remembers a pack of this run, before it is written: it may be condemned as soon as it is there.
+    pub fn own(&self, id: PackId) {
+        self.own.lock().insert(id);
+    }
+
+    /// True for a pack of this run.
+    pub fn is_own(&self, id: &PackId) -> bool {
+        self.own.lock().contains(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_seen_or_refused() {
+        let packs = PackUse::default();
+        let [one, two, far] = [PackNo::of(1), PackNo::of(2), PackNo::of(u32::MAX)];
+        assert!(packs.refer(one) && packs.refer(one) && packs.refer(far));
+        assert!(!packs.is_any_condemned());
+        assert!(packs.condemn(one) && packs.condemn(far) && !packs.condemn(two));
+        assert!(!packs.refer(one) && !packs.refer(two) && !packs.refer(far));
+        assert!(packs.is_condemned(two) && packs.is_any_condemned());
+    }
+
+    #[test]
+    fn references_and_condemning_at_once_never_miss_each_other() {
+        for _ in 0..200 {
+            let packs = PackUse::default();
+            let missed = std::thread::scope(|scope| {
+                let refers =
+                    scope.spawn(|| (0..64).map(|no| packs.refer(PackNo::of(no))).collect::<Vec<_>>());
+                let seen: Vec<bool> = (0..64).rev().map(|no| packs.condemn(PackNo::of(no))).collect();
+                let referred = refers.join().unwrap();
+                referred.into_iter().zip(seen.into_iter().rev()).any(|(refers, seen)| refers && !seen)
+            });
+            assert!(!missed);
+        }
+    }
+}
