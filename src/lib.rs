@@ -6,7 +6,7 @@
 //! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
-//! - operations: [`backup`], [`restore`], [`check`], [`forget`], [`edit`], [`rebuild_index`], [`stats`],
+//! - operations: [`backup`], [`restore`], [`check`], [`prune`], [`forget`], [`edit`], [`rebuild_index`], [`stats`],
 //!   [`find`], [`diff`], [`dump`]
 //! - the shell: [`cli`]
 //!
@@ -32,6 +32,7 @@ pub mod fs;
 pub mod id;
 pub mod limits;
 pub mod observe;
+pub mod prune;
 pub mod rebuild_index;
 pub mod repo;
 pub mod restore;

@@ -279,6 +279,32 @@ pub const CHECK_MISSING_KEPT: usize = 100_000;
 /// Packs whose directories are read together when an index is rebuilt.
 pub const REBUILD_BATCH_PACKS: usize = 64;
 
+// --- pruning -----------------------------------------------------------------------------------
+
+/// Percent of a repository's packs that a prune leaves unused unless told otherwise: the last few percent
+/// would cost most to free.
+pub const PRUNE_MAX_UNUSED_PERCENT: f64 = 5.0;
+/// A pack below its target size divided by this is small.
+pub const PRUNE_SMALL_PACK_PARTS: u64 = 4;
+/// So many small packs of a kind are put together: two months of daily backups. Fewer cost nothing that
+/// writing them anew would gain.
+pub const PRUNE_SMALL_PACKS_MIN: usize = 64;
+/// A frame of which at least so many percent are needed is copied as it is: compressing it again would cost
+/// more than it frees.
+pub const PRUNE_COPY_PERCENT: u64 = 90;
+/// Chunks that only deltas need, of which a prune looks whether plain frames would take less, some 40 bytes
+/// each. With more it does not look.
+pub const PRUNE_REBASE_CHUNKS_MAX: usize = 500_000;
+/// Index segments smaller than this share of the largest are small.
+pub const PRUNE_SMALL_SEGMENT_PARTS: usize = 4;
+/// So many small index segments are merged.
+pub const PRUNE_SEGMENTS_MERGE_MIN: usize = 8;
+/// Objects that are deleted at once.
+pub const DELETE_THREADS: usize = 8;
+/// Bytes of the reserve of a repository: room for the lease, the condemned packs and the segment of a prune
+/// on a full disk.
+pub const RESERVE_BYTES: usize = MIB;
+
 // --- finding, comparing, dumping ---------------------------------------------------------------
 
 /// Directories and long files that a search remembers to hold nothing it looks for, some 30 bytes each;
@@ -299,8 +325,7 @@ pub const DUMP_BATCH_STEPS: usize = 4096;
 pub const ARCHIVE_LINKS_MAX: usize = 500_000;
 /// Data runs of a sparse file that an archive describes, 16 bytes each; a file with more is written with zeros.
 pub const ARCHIVE_SPARSE_MAX_RUNS: usize = 100_000;
-/// Level of compression in zip archives: half the size of the text that level 1 leaves is not worth
-/// three times its time.
+/// Level of compression in zip archives: between the fastest and the usual 6, as one thread does it all.
 pub const ZIP_LEVEL: u32 = 4;
 
 // --- stores ------------------------------------------------------------------------------------

@@ -22,6 +22,12 @@ pub enum Phase {
     CheckingData,
     /// Reading pack directories to make a new index.
     RebuildingIndex,
+    /// Following every snapshot's references, to find what nothing refers to.
+    FindingUnused,
+    /// Writing what is needed of some packs to new ones.
+    Repacking,
+    /// Deleting packs that nothing needs.
+    Deleting,
 }
 
 /// Receives what an operation has to tell while it runs. Methods are called from many threads.
@@ -96,6 +102,11 @@ impl StopFlag {
     /// Asks everything that looks at this flag to end.
     pub fn stop(&self) {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Fails once [`stop`](Self::stop) was called.
+    pub fn check(&self) -> crate::error::Result<()> {
+        if self.is_stopped() { Err(crate::error::Error::Interrupted) } else { Ok(()) }
     }
 
     /// True once [`stop`](Self::stop) was called.

@@ -146,7 +146,7 @@ pub fn run(
     observer.phase(Phase::CheckingStructure, snapshots.len() as u64, 0);
     let reach = Reach::new(Arc::new(ChunkReader::new(Arc::clone(repo), FRAME_CACHE_BYTES)))?;
     reach.walk(snapshots.iter().map(|snapshot| &snapshot.manifest.root), &Strict, stop)?;
-    reach.mark_bases(&mut |_, _, base| Err(missing(base)))?;
+    reach.mark_bases(&|_, _, base| Err(missing(base)), stop)?;
     packs(repo, reach.referenced(), stop, &mut stats)?;
     objects(repo, &mut stats)?;
     Ok(stats)

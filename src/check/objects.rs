@@ -11,6 +11,7 @@ use crate::format::lease::LeaseRecord;
 use crate::id::{KeyId, PackId, SegmentId, SnapshotId};
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{Repository, layout};
+use crate::store::reserve::RESERVE;
 use crate::store::{ListItem, ObjectName};
 
 use super::report::{Advice, Findings, Severity};
@@ -89,6 +90,7 @@ fn place(name: &ObjectName) -> Place {
     };
     match name.as_str().split('/').next() {
         Some("config") => is(layout::config()),
+        Some(RESERVE) if last == name.as_str() => Place::Known,
         Some(layout::KEYS) => KeyId::from_hex(last).map_or(Place::Unknown, |id| is(layout::key(&id))),
         Some(layout::INDEX) => {
             SegmentId::from_hex(last).map_or(Place::Unknown, |id| is(layout::segment(&id)))

@@ -122,13 +122,14 @@ impl Check<'_> {
         let reach = Reach::new(Arc::clone(reader))?;
         let roots = snapshots.readable.iter().map(|snapshot| &snapshot.manifest.root);
         reach.walk(roots, &collector, self.stop)?;
-        reach.mark_bases(&mut |no, number, base| {
+        let broken = |no, number, base: &ChunkId| {
             damage.set_any();
             let pack = self.repo.index().pack_info(no)?.id;
             let what = format!("its base {base} is missing, or no base for it");
             self.findings.error(format!("pack {pack}, frame {number}"), what, Advice::BackUpAgain);
             Ok(())
-        })?;
+        };
+        reach.mark_bases(&broken, self.stop)?;
         counts.entries = collector.entries.into_inner();
         counts.chunks_referenced = reach.referenced().len();
         Ok(())

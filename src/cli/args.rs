@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
     backup, cache, cat, check, completions, diff, docs, dump, find, forget, history, init, key, ls, man,
-    rebuild_index, restore, rewrite, snapshots, stats, tag, version,
+    prune, rebuild_index, restore, rewrite, snapshots, stats, tag, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -110,6 +110,7 @@ pub enum Command {
     Stats(stats::StatsArgs),
     Key(key::KeyArgs),
     Cat(cat::CatArgs),
+    Prune(prune::PruneArgs),
     RebuildIndex(rebuild_index::RebuildIndexArgs),
     Cache(cache::CacheArgs),
     Completions(completions::CompletionsArgs),

@@ -70,6 +70,8 @@ pub enum Failure {
     Source(Error),
     /// A restore ended early that may have written to its target.
     Target(Error),
+    /// A prune ended early.
+    Prune(Error),
     /// Standard output could not be written.
     Output(io::Error),
 }
@@ -118,6 +120,7 @@ pub fn print_failure(settings: &Settings, failure: &Failure) -> ExitCode {
             Explanation { code: EXIT_DAMAGED, ..explain(error, settings.repo_if_any()) }
         }
         Failure::Source(error) => explain_source(error, settings.repo_if_any()),
+        Failure::Prune(error) => explain_prune(error, settings.repo_if_any()),
         Failure::Target(error) => explain_target(error, settings.repo_if_any()),
     };
     let Explanation { what, advice, code } = explanation;
@@ -259,6 +262,24 @@ fn explain_target(error: &Error, repo: Option<&str>) -> Explanation {
         }
         (_, advice) => Explanation { advice, ..explanation },
     }
+}
+
+/// What cannot be read may hide what is needed; and a full disk cannot be helped by running again.
+fn explain_prune(error: &Error, repo: Option<&str>) -> Explanation {
+    let explanation = explain(error, repo);
+    let advice = match error {
+        Error::Damaged { .. } => {
+            "Nothing was deleted: what cannot be read may hide what is needed. `backstay check` shows what \
+             is affected; rebuild the index if it says so, or forget the snapshots that cannot be read, and \
+             prune again."
+        }
+        Error::Store(error) if error.kind == StoreErrorKind::Full => {
+            "There is no room even to say what is to be deleted: free about 1 MiB there by other means, and \
+             prune again."
+        }
+        _ => return explanation,
+    };
+    Explanation { advice: Some(advice.to_owned()), ..explanation }
 }
 
 /// A source is found by a path of this machine, and the command line may be right though it is empty.

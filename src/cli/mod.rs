@@ -86,6 +86,7 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Stats(args) => stats::run(settings, &args),
         Command::Key(args) => key::run(settings, &args),
         Command::Cat(args) => cat::run(settings, &args),
+        Command::Prune(args) => prune::run(settings, &args),
         Command::RebuildIndex(args) => rebuild_index::run(settings, &args),
         Command::Cache(args) => cache::run(settings, &args),
         Command::Completions(args) => completions::run(&args),

@@ -183,6 +183,9 @@ impl Moment {
             Phase::CheckingStructure => "checking the structure",
             Phase::CheckingData => "checking the data",
             Phase::RebuildingIndex => "rebuilding the index",
+            Phase::FindingUnused => "finding unused data",
+            Phase::Repacking => "repacking",
+            Phase::Deleting => "deleting",
         }
     }
 
@@ -194,8 +197,10 @@ impl Moment {
         match self.phase {
             Phase::LoadingIndex => ("segment", "segments"),
             Phase::BackingUp | Phase::Restoring | Phase::Verifying | Phase::Syncing => ("file", "files"),
-            Phase::CheckingStructure => ("object", "objects"),
-            Phase::CheckingData | Phase::RebuildingIndex => ("pack", "packs"),
+            Phase::CheckingStructure | Phase::FindingUnused => ("object", "objects"),
+            Phase::CheckingData | Phase::RebuildingIndex | Phase::Repacking | Phase::Deleting => {
+                ("pack", "packs")
+            }
         }
     }
 

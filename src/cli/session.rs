@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
 use crate::observe::Observer;
 use crate::repo::{IndexedRepository, LockedRepository, Repository, format_time};
+use crate::store::reserve::ReserveStore;
 use crate::store::{Store, open_store};
 
 /// What an interrupted `init`, or a repository, has at the top of its folder.
@@ -26,6 +27,14 @@ pub fn open(settings: &Settings) -> Result<Repository> {
         repo.cache_manifests(&cache);
     }
     Ok(repo)
+}
+
+/// As [`open`], for a command that has to free space on a full disk.
+pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
+    let store = Arc::new(ReserveStore::new(store(settings)?));
+    let locked = LockedRepository::find(store)?;
+    let password = settings.password.read()?;
+    locked.unlock(&password)
 }
 
 /// Opens the repository and its index.

@@ -121,7 +121,7 @@ impl ChunkReader {
 
     /// The plaintext of a chunk. Where one copy of it is damaged, another one serves if there is any.
     pub fn read(&self, id: &ChunkId) -> Result<ChunkBytes> {
-        self.read_below(id, &mut Effort::default())
+        self.read_below(id, None, &mut Effort::default())
     }
 
     /// The plaintext of a chunk, if the first place that the index knows for it is no deeper than
@@ -137,19 +137,20 @@ impl ChunkReader {
         if depth > depth_max {
             return Ok(None);
         }
-        let bytes = self.read_at(id, &location, &mut Effort::default())?;
+        let bytes = self.read_at(id, &location, None, &mut Effort::default())?;
         // A frame that names it as a base refers to its pack.
         Ok(self.repo.pack_use().refer(location.pack).then_some(ShallowChunk { bytes, depth }))
     }
 
-    fn read_below(&self, id: &ChunkId, effort: &mut Effort) -> Result<ChunkBytes> {
+    /// Reads a chunk from a place less deep than `below`, if there is one.
+    fn read_below(&self, id: &ChunkId, below: Option<u8>, effort: &mut Effort) -> Result<ChunkBytes> {
         let mut found = self.repo.place_to_read(id)?;
         if found.is_none() && self.adopts && self.repo.adopt_unlisted_packs()? {
             found = self.repo.index().lookup(id)?;
         }
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
-        let first_error = match self.read_at(id, &location, effort) {
+        let first_error = match self.read_at(id, &location, below, effort) {
             Err(error) if is_gone(&error) => {
                 // A prune may have moved its chunks elsewhere.
                 self.repo.refresh_after_loss()?;
@@ -166,16 +167,29 @@ impl ChunkReader {
         };
         for other in self.repo.index().locations(id)?.into_iter().filter(|other| *other != location) {
             effort.depth = depth;
-            if let Ok(bytes) = self.read_at(id, &other, effort) {
+            if let Ok(bytes) = self.read_at(id, &other, below, effort) {
                 return Ok(bytes);
             }
         }
-        Err(first_error)
+        effort.depth = depth;
+        // No place is as it should be: what can be read is read all the same.
+        if below.is_some() { self.read_below(id, None, effort) } else { Err(first_error) }
     }
 
-    fn read_at(&self, id: &ChunkId, location: &Location, effort: &mut Effort) -> Result<ChunkBytes> {
+    fn read_at(
+        &self,
+        id: &ChunkId,
+        location: &Location,
+        below: Option<u8>,
+        effort: &mut Effort,
+    ) -> Result<ChunkBytes> {
         let pack = self.open_pack(location.pack)?;
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
+        if let Some(below) = below
+            && pack_reader::frame_entry(&pack.record, slot.frame)?.depth >= below
+        {
+            return Err(Error::damaged(format!("chunk {id}"), "it lies as deep as what is based on it"));
+        }
         let frame = self.frame(&pack, location.pack, slot.frame, effort)?;
         let start = slot.offset as usize;
         Ok(ChunkBytes { frame, range: start..start + slot.len as usize })
@@ -218,6 +232,12 @@ impl ChunkReader {
         self.frames.lock().keep((no, number), frame);
     }
 
+    /// The plaintexts of the bases of frame `number`, one after another; empty if it stands alone.
+    pub fn bases(&self, pack: &OpenPack, number: u32) -> Result<Vec<u8>> {
+        let entry = pack_reader::frame_entry(&pack.record, number)?;
+        self.prefix(pack, entry, number, &mut Effort::default())
+    }
+
     /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
     pub fn decode(&self, pack: &OpenPack, number: u32, sealed: &[u8]) -> Result<VerifiedFrame> {
         self.decode_below(pack, number, sealed, &mut Effort::default())
@@ -250,7 +270,7 @@ impl ChunkReader {
         }
         effort.begin_delta().map_err(|_| damaged("its chain of bases is too long"))?;
         for base in &entry.bases {
-            let bytes = self.read_below(base, effort)?;
+            let bytes = self.read_below(base, Some(entry.depth), effort)?;
             if prefix.len() + bytes.as_slice().len() > FRAME_PREFIX_MAX_BYTES {
                 return Err(damaged("its bases are too long"));
             }

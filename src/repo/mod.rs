@@ -20,6 +20,7 @@ use crate::repo::coord::Witness;
 use crate::repo::index::Location;
 use crate::repo::pack_use::PackUse;
 
+pub mod bases;
 pub mod chunk_reader;
 pub mod content;
 pub mod coord;

@@ -1,5 +1,6 @@
 //! Sets of chunks, as one bit for each place in the index.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
@@ -28,6 +29,39 @@ impl OrdinalSet {
         let Some((word, bit)) = self.place(ordinal) else { return true };
         // Most are in it already: looking costs less than writing to a line that others read.
         word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Takes `ordinal` out of the set.
+    pub fn remove(&self, ordinal: u64) {
+        if let Some((word, bit)) = self.place(ordinal) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// A copy with room for ordinals below `limit`.
+    pub fn copy(&self, limit: u64) -> Self {
+        let copy = Self::new(limit);
+        for (to, from) in copy.words.iter().zip(&self.words) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        copy
+    }
+
+    /// How many ordinals of `range` it holds.
+    pub fn count_in(&self, range: Range<u64>) -> u64 {
+        let mut count = 0;
+        let mut at = range.start;
+        while at < range.end {
+            let next = (at / 64 + 1).saturating_mul(64).min(range.end);
+            let Some((word, bit)) = self.place(at) else { break };
+            // From the first bit on, as many as lie in this word.
+            let bits = word.load(Ordering::Relaxed) / bit;
+            let wanted = next - at;
+            let mask = if wanted >= 64 { u64::MAX } else { (1 << wanted) - 1 };
+            count += u64::from((bits & mask).count_ones());
+            at = next;
+        }
+        count
     }
 
     /// True if `ordinal` is in the set.
@@ -74,6 +108,11 @@ impl OrdinalTable {
         first.saturating_add(u64::from(location.slot))
     }
 
+    /// One more than the largest ordinal.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// An empty set that has room for all ordinals of the table.
     pub fn empty_set(&self) -> OrdinalSet {
         OrdinalSet::new(self.limit)
@@ -95,6 +134,15 @@ mod tests {
             assert!(set.contains(ordinal));
         }
         assert_eq!(set.len(), 4);
+        assert_eq!(
+            [0..130, 0..64, 1..64, 64..129, 63..65, 5..5].map(|r| set.count_in(r)),
+            [4, 2, 1, 1, 2, 0]
+        );
+        let copy = set.copy(500);
+        copy.remove(63);
+        copy.remove(1000);
+        assert!(copy.insert(400) && !copy.contains(63) && copy.contains(129) && set.contains(63));
+        assert_eq!(copy.count_in(0..10_000), 4);
         // Beyond the limit nothing is remembered, and nothing breaks.
         assert!(set.insert(1000) && set.insert(1000) && !set.contains(1000));
     }

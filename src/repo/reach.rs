@@ -8,6 +8,7 @@
 //! - A changed list of parts is walked again, but not the chunks of it that were walked before.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,9 +21,10 @@ use crate::format::entry::{Content, Entry, Node, Part};
 use crate::id::ChunkId;
 use crate::limits::{REACH_BATCH_CHUNKS, REACH_FINGERPRINTS_MAX, REACH_WAITING_DIRS_MAX, TREE_DEPTH_MAX};
 use crate::observe::StopFlag;
+use crate::repo::bases::{Bases, Rule};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::ListingReader;
-use crate::repo::index::PackNo;
+use crate::repo::index::{Location, PackInfo, PackNo};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
 use crate::repo::part_list::{self, Memo, PartVisitor};
 
@@ -141,62 +143,48 @@ impl Reach {
 
     /// Adds what deltas are based on to what is referenced, until nothing new comes. `each` sees every
     /// base of a referenced frame that no pack holds, or that does not lie below the frame.
-    pub fn mark_bases(&self, each: &mut dyn FnMut(PackNo, u32, &ChunkId) -> Result<()>) -> Result<()> {
-        let index = self.reader.repo().index();
-        let mut with_deltas = Vec::new();
-        for info in index.packs() {
-            let no = info?.no;
-            if index.pack(no)?.directory.frames.iter().any(|frame| !frame.bases.is_empty()) {
-                with_deltas.push(no);
-            }
+    pub fn mark_bases(
+        &self,
+        each: &(dyn Fn(PackNo, u32, &ChunkId) -> Result<()> + Sync),
+        stop: &StopFlag,
+    ) -> Result<()> {
+        let bases = Bases::new(self.reader.repo().index())?;
+        bases.close(&MarkBases { reach: self, each }, &self.table.empty_set(), stop)
+    }
+
+    /// Takes in the places that the index has learnt since. Those that it had must still mean the same.
+    pub fn refresh(&mut self) -> Result<()> {
+        self.table = OrdinalTable::new(self.reader.repo().index())?;
+        let limit = self.table.limit();
+        for set in [&mut self.referenced, &mut self.listings, &mut self.part_lists] {
+            *set = set.copy(limit);
         }
-        let mut seen_frames = HashSet::new();
-        loop {
-            let mut grown = false;
-            for &no in &with_deltas {
-                grown |= self.mark_bases_of(no, &mut seen_frames, each)?;
-            }
-            if !grown {
-                return Ok(());
-            }
+        Ok(())
+    }
+}
+
+/// Bases of referenced frames are referenced.
+struct MarkBases<'a> {
+    reach: &'a Reach,
+    each: &'a (dyn Fn(PackNo, u32, &ChunkId) -> Result<()> + Sync),
+}
+
+impl Rule for MarkBases<'_> {
+    fn wants(&self, _: &PackInfo, mut frame: Range<u64>) -> bool {
+        frame.any(|ordinal| self.reach.referenced.contains(ordinal))
+    }
+
+    fn take(&self, places: &[Location]) {
+        let mut ordinals = places.iter().map(|place| self.reach.table.ordinal(place));
+        if !ordinals.clone().any(|ordinal| self.reach.referenced.contains(ordinal))
+            && let Some(first) = ordinals.next()
+        {
+            self.reach.referenced.insert(first);
         }
     }
 
-    fn mark_bases_of(
-        &self,
-        no: PackNo,
-        seen: &mut HashSet<(PackNo, u32)>,
-        each: &mut dyn FnMut(PackNo, u32, &ChunkId) -> Result<()>,
-    ) -> Result<bool> {
-        let index = self.reader.repo().index();
-        let (pack, mut ordinal) = (index.pack(no)?, index.pack_info(no)?.first_ordinal);
-        let mut grown = false;
-        for (number, frame) in (0u32..).zip(&pack.directory.frames) {
-            let first = ordinal;
-            ordinal += frame.chunks.len() as u64;
-            let is_referenced = || (first..ordinal).any(|ordinal| self.referenced.contains(ordinal));
-            if frame.bases.is_empty() || seen.contains(&(no, number)) || !is_referenced() {
-                continue;
-            }
-            seen.insert((no, number));
-            grown = true;
-            for (base, location) in frame.bases.iter().zip(index.lookup_many(&frame.bases)?) {
-                let Some(location) = location else {
-                    each(no, number, base)?;
-                    continue;
-                };
-                self.referenced.insert(self.table.ordinal(&location));
-                let below = index.pack(location.pack)?;
-                let slot = below.directory.slot(location.slot);
-                let base_frame =
-                    slot.and_then(|slot| below.directory.frames.get(usize::try_from(slot.frame).ok()?));
-                // A reader follows the recorded depth down, so a circle of bases cannot be read.
-                if base_frame.is_none_or(|base_frame| base_frame.depth >= frame.depth) {
-                    each(no, number, base)?;
-                }
-            }
-        }
-        Ok(grown)
+    fn broken(&self, pack: &PackInfo, number: u32, _: Range<u64>, base: &ChunkId) -> Result<()> {
+        (self.each)(pack.no, number, base)
     }
 }
 

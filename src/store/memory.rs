@@ -46,6 +46,12 @@ impl MemoryStore {
         Self { clock: Arc::clone(&self.clock), state: Mutex::new(self.state().clone()) }
     }
 
+    /// Makes it hold what `other` holds.
+    pub fn reset_to(&self, other: &Self) {
+        let state = other.state().clone();
+        *self.state() = state;
+    }
+
     /// Lets listings report `name` as strange.
     pub fn add_strange(&self, name: &str) {
         self.state().strange.push(name.to_owned());

@@ -48,6 +48,7 @@ pub mod local;
 pub mod location;
 pub mod memory;
 mod name;
+pub mod reserve;
 pub mod retry;
 
 /// What a listing says about an object.

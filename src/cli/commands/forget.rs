@@ -1,10 +1,13 @@
 //! `backstay forget`
 
+use std::sync::Arc;
+
 use clap::Args;
 use jiff::Span;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use crate::cli::commands::prune::{self, PruneOptionsArgs};
 use crate::cli::commands::snapshots::{kind, source, source_title, title, warn_of_unreadable};
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::selection::{self, SelectionArgs};
@@ -27,7 +30,7 @@ const SOURCE_WIDTH: usize = 30;
     group of snapshots (of one host and the same paths, unless --group-by says otherwise), and what any of \
     them keeps is kept. For each snapshot it is said which rules keep it. Days, weeks and so on are those of \
     the local time zone. Snapshots that cannot be read are named and left alone.\n\nForgetting frees no space \
-    by itself."
+    by itself: `prune`, or --prune, does that."
 )]
 #[command(
     after_help = "Examples:\n  backstay forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run\n  \
@@ -52,6 +55,13 @@ pub struct ForgetArgs {
     /// Say what would be forgotten, and forget nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+
+    /// Then remove the data that no snapshot needs any more, as `prune` does
+    #[arg(long)]
+    prune: bool,
+
+    #[command(flatten, next_help_heading = "With --prune")]
+    prune_options: PruneOptionsArgs,
 
     /// Allow rules that keep nothing of a group, and no rules at all beside --host, --tag or --path
     #[arg(long)]
@@ -161,7 +171,8 @@ impl KeepArgs {
 pub fn run(settings: &Settings, args: &ForgetArgs) -> Result<Outcome, Failure> {
     let policy = args.keep.policy();
     check_rules(args, &policy)?;
-    let repo = session::open(settings)?;
+    let repo =
+        Arc::new(if args.prune { session::open_with_reserve(settings)? } else { session::open(settings)? });
     let list = snapshots::list(&repo)?;
     let (ids, kept) = if args.snapshots.is_empty() {
         warn_of_unreadable(settings, &list, output::warn);
@@ -181,6 +192,11 @@ pub fn run(settings: &Settings, args: &ForgetArgs) -> Result<Outcome, Failure> {
     }
     let named_unreadable = !args.snapshots.is_empty();
     finish(settings, args.dry_run, &ids, kept)?;
+    if args.prune {
+        let mut options = args.prune_options.options(args.dry_run);
+        options.forgotten.extend(ids);
+        prune::prune(settings, &repo, &options)?;
+    }
     Ok(if list.errors.is_empty() || named_unreadable { Outcome::Done } else { Outcome::Failed })
 }
 

@@ -1,7 +1,8 @@
 //! `backstay init`
 
-use clap::Args;
+use std::sync::Arc;
 
+use clap::Args;
 use serde_json::json;
 
 use crate::cli::explain::{Failure, Outcome};
@@ -9,7 +10,7 @@ use crate::cli::settings::Settings;
 use crate::cli::{output, session};
 use crate::error::Error;
 use crate::repo::{InitOptions, LockedRepository, Repository};
-use crate::store::{create_store, open_store};
+use crate::store::{create_store, open_store, reserve};
 
 /// Make a new repository
 #[derive(Debug, Args)]
@@ -39,7 +40,9 @@ fn make(settings: &Settings, location: &str, args: &InitArgs) -> Result<Outcome,
     let password = settings.password.read_new()?;
     let store = create_store(location, &session::REPOSITORY_NAMES)?;
     let label = session::key_label(&args.note);
-    let repo = Repository::init(store, &password, &label, InitOptions::default())?;
+    let repo = Repository::init(Arc::clone(&store), &password, &label, InitOptions::default())?;
+    // The repository is there without it too.
+    let _ = reserve::make(&store);
     if settings.json {
         let id = repo.id().to_string();
         output::print_json_line(&json!({"message_type": "summary", "repository": location, "id": id}))?;

@@ -15,6 +15,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+pub mod prune;
 pub mod rebuild_index;
 pub mod restore;
 pub mod rewrite;

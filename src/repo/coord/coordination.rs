@@ -1,6 +1,6 @@
 //! Access to the leases and generations of one repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -284,8 +284,22 @@ impl Coordination {
         Ok(Some(generation.packs))
     }
 
+    /// Every pack of a generation: a prune will delete it, unless it turns out to be needed. Nothing where a
+    /// generation cannot be read.
+    pub fn condemned(&self) -> Result<Option<BTreeSet<PackId>>> {
+        let mut condemned = BTreeSet::new();
+        for id in self.generation_ids()? {
+            match self.generation(&id) {
+                Ok(packs) => condemned.extend(packs.unwrap_or_default()),
+                Err(Error::Damaged { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(condemned))
+    }
+
     /// Publishes a generation. `packs` are ascending, each once.
-    pub(super) fn publish(&self, packs: &[PackId]) -> Result<GenerationId> {
+    pub(crate) fn publish(&self, packs: &[PackId]) -> Result<GenerationId> {
         let id = GenerationId::from_bytes(self.surroundings.random()?);
         let own = self.surroundings.identity();
         let note = serde_json::json!({

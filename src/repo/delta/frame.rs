@@ -34,6 +34,11 @@ const BACKOFF_MAX_CHUNKS: u32 = 64;
 pub struct ReadBases(Vec<(ChunkId, ShallowChunk)>);
 
 impl DeltaFrame {
+    /// Chunks whose bases, and their plaintexts, are known.
+    pub fn of(chunks: PlainFrame, bases: Vec<ChunkId>, prefix: Vec<u8>, depth: u8) -> Self {
+        Self { chunks, bases, prefix, depth, backoff: Backoff::default() }
+    }
+
     /// Reads the bases of the chunk `id`. Nothing if there are none, or one of them is missing or damaged, or
     /// lies so deep that the chunk would lie deeper than `depth_max`.
     pub fn read(

@@ -202,6 +202,17 @@ impl Index {
         })
     }
 
+    /// Calls `each` with every place of each of `ids` that lies somewhere, in any order; the number is that
+    /// of the id in `ids`. `each` must not use the index.
+    pub fn places_many(&self, ids: &[ChunkId], each: &mut dyn FnMut(usize, &[Location])) -> Result<()> {
+        self.with(|db| read::places_many(db, ids, each))
+    }
+
+    /// Calls `each` with the places of every chunk that has several. `each` must not use the index.
+    pub fn repeated(&self, each: &mut dyn FnMut(&[Location])) -> Result<()> {
+        self.with(|db| read::repeated(db, each))
+    }
+
     /// The pack with this number, from a cache that is bounded by its chunks.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use rocksdb::{Direction, IteratorMode};
 
 use super::Index;
 use super::database::{Attempt, Database};
-use super::records::{Location, PackInfo, PackNo, SegmentMark, decode_info, decode_segment};
+use super::records::{LOCATION_BYTES, Location, PackInfo, PackNo, SegmentMark, decode_info, decode_segment};
 use super::write::{directory, key, pack_info};
 use crate::error::Result;
 use crate::format::segment::PackRecord;
@@ -32,6 +32,39 @@ pub(super) fn lookup_many(db: &Database, ids: &[ChunkId]) -> Attempt<Vec<Option<
         }
     })?;
     Ok(found)
+}
+
+/// Calls `each` with the number of every id of `ids` that lies somewhere, and all its places.
+pub(super) fn places_many(
+    db: &Database,
+    ids: &[ChunkId],
+    each: &mut dyn FnMut(usize, &[Location]),
+) -> Attempt<()> {
+    let mut order: Vec<(&[u8; 32], usize)> = ids.iter().map(ChunkId::as_bytes).zip(0..).collect();
+    order.sort_unstable();
+    let keys: Vec<&[u8; 32]> = order.iter().map(|(id, _)| *id).collect();
+    let mut places = Vec::new();
+    db.get_sorted(db.chunks()?, &keys, |number, value| {
+        if let (Some((_, place)), Some(value)) = (order.get(number), value) {
+            places.clear();
+            places.extend(Location::decode_all(value));
+            each(*place, &places);
+        }
+    })
+}
+
+/// Calls `each` with all places of every chunk that has several.
+pub(super) fn repeated(db: &Database, each: &mut dyn FnMut(&[Location])) -> Attempt<()> {
+    let mut places = Vec::new();
+    for item in db.db.iterator_cf(db.chunks()?, IteratorMode::Start) {
+        let (_, value) = item?;
+        if value.len() > LOCATION_BYTES {
+            places.clear();
+            places.extend(Location::decode_all(&value));
+            each(&places);
+        }
+    }
+    Ok(())
 }
 
 /// The packs of one page, in the order of their numbers, from `first` on.

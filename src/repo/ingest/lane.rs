@@ -71,25 +71,33 @@ impl Lane {
         ingest.store(kind, &mut self.plain)
     }
 
-    /// Stores the delta frame, if it is worth it, and else its chunks as plain ones.
     fn store_delta(&mut self, ingest: &Ingest, kind: PackKind) -> Result<()> {
         if self.delta.chunks.is_empty() {
             return Ok(());
         }
         let mut delta = std::mem::take(&mut self.delta);
-        let level = ingest.delta_level(kind, &delta.chunks);
-        let worth = encode_delta(kind, &mut delta, level)?;
-        let was_worth = worth.is_some();
-        if let Some(encoded) = worth {
-            ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
-        } else {
-            for (id, plaintext) in delta.chunks.iter() {
-                self.add(ingest, kind, id, plaintext)?;
-            }
-        }
+        let was_worth = self.store_one_delta(ingest, kind, &mut delta)?;
         delta.clear(was_worth);
         self.delta = delta;
         Ok(())
+    }
+
+    /// Stores a delta frame, if it is worth it, and else its chunks as plain ones. Says whether it was.
+    pub fn store_one_delta(
+        &mut self,
+        ingest: &Ingest,
+        kind: PackKind,
+        delta: &mut DeltaFrame,
+    ) -> Result<bool> {
+        let level = ingest.delta_level(kind, &delta.chunks);
+        if let Some(encoded) = encode_delta(kind, delta, level)? {
+            ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
+            return Ok(true);
+        }
+        for (id, plaintext) in delta.chunks.iter() {
+            self.add(ingest, kind, id, plaintext)?;
+        }
+        Ok(false)
     }
 }
 

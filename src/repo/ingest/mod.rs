@@ -32,14 +32,14 @@ use crate::limits::{
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::coord::Fence;
-use crate::repo::delta::OldStream;
+use crate::repo::delta::{DeltaFrame, OldStream};
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
 pub use stream::{MetadataWriter, PartList};
 
 use claims::Claims;
 use lane::{Lane, Lanes};
-use open_pack::OpenPack;
+use open_pack::{OpenPack, Verify};
 use uploader::Uploader;
 
 /// Shows that all packs of a run, and the segments that list them, are durable.
@@ -161,6 +161,24 @@ impl Ingest {
         self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, bases))
     }
 
+    /// Stores the chunks of a delta frame whose bases stay the same.
+    pub fn store_delta(&self, kind: PackKind, mut delta: DeltaFrame) -> Result<()> {
+        self.with_lane(kind, |lane| lane.store_one_delta(self, kind, &mut delta).map(drop))
+    }
+
+    /// Stores a frame as it was encoded before, whose seal was intact. Bases stay what they were: a delta is
+    /// not decoded again for this.
+    pub fn store_encoded(
+        &self,
+        kind: PackKind,
+        chunks: Vec<ChunkEntry>,
+        raw_len: u32,
+        encoded: EncodedFrame,
+    ) -> Result<()> {
+        let verify = if encoded.bases.is_empty() { Verify::Chunks { prefix: &[] } } else { Verify::Same };
+        self.pack_chunks(kind, chunks, raw_len, encoded, verify)
+    }
+
     fn with_lane(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<()>) -> Result<()> {
         let others = self.lanes.len().saturating_sub(1);
         let number = rayon::current_thread_index().unwrap_or(others).min(others);
@@ -206,10 +224,21 @@ impl Ingest {
         encoded: EncodedFrame,
         prefix: &[u8],
     ) -> Result<()> {
-        self.counters.chunks.fetch_add(frame.chunks().len() as u64, Ordering::Relaxed);
-        self.counters.raw_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         let raw_len = u32::try_from(frame.len()).map_err(|_| too_large())?;
-        let chunks = frame.take_chunks();
+        let verify = if self.options.verify { Verify::Chunks { prefix } } else { Verify::Not };
+        self.pack_chunks(kind, frame.take_chunks(), raw_len, encoded, verify)
+    }
+
+    fn pack_chunks(
+        &self,
+        kind: PackKind,
+        chunks: Vec<ChunkEntry>,
+        raw_len: u32,
+        encoded: EncodedFrame,
+        verify: Verify<'_>,
+    ) -> Result<()> {
+        self.counters.chunks.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        self.counters.raw_bytes.fetch_add(u64::from(raw_len), Ordering::Relaxed);
         if self.options.dry_run {
             self.counters.stored_bytes.fetch_add(encoded.bytes.len() as u64, Ordering::Relaxed);
             return Ok(());
@@ -227,7 +256,7 @@ impl Ingest {
             }
             reservation
         };
-        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, prefix, self.options.verify)? {
+        if let Some(closed) = reservation.fill(self.repo.keys(), encoded, verify)? {
             self.uploader.send(closed)?;
         }
         Ok(())
@@ -308,6 +337,12 @@ impl Ingest {
     /// their chunks, and gives up the rest.
     pub fn abandon(self) -> Result<()> {
         self.uploader.finish()
+    }
+
+    /// Ends a run of which nothing is wanted: deletes the packs that were written and that no segment lists.
+    /// Gives what had failed in the threads that write packs.
+    pub fn discard(self) -> Result<Option<Error>> {
+        self.uploader.discard()
     }
 }
 

@@ -43,6 +43,21 @@ pub struct OpenPack {
     shared: Arc<Shared>,
 }
 
+/// How a sealed frame is looked at again before it counts as stored.
+#[derive(Debug, Clone, Copy)]
+pub enum Verify<'a> {
+    /// Not at all.
+    Not,
+    /// It is opened and decoded, with the plaintexts of its bases, and every chunk is compared with its id.
+    Chunks {
+        /// The plaintexts.
+        prefix: &'a [u8],
+    },
+    /// It is opened and compared with what was sealed: enough for what a seal has proved to be what was
+    /// verified once.
+    Same,
+}
+
 /// A place for one frame.
 pub struct Reservation {
     shared: Arc<Shared>,
@@ -115,30 +130,34 @@ impl OpenPack {
 }
 
 impl Reservation {
-    /// Seals `encoded`, which refers to `prefix`, into its place; with `verify`, opens it again and compares
-    /// every chunk with its id. Gives the pack if this was the last place of a closed one.
+    /// Seals `encoded` into its place, and looks at it again as `verify` says. Gives the pack if this was the
+    /// last place of a closed one.
     pub fn fill(
         self,
         keys: &RoleKeys,
         encoded: EncodedFrame,
-        prefix: &[u8],
-        verify: bool,
+        verify: Verify<'_>,
     ) -> Result<Option<ClosedPack>> {
         let number = self.number.get();
         let mut sealed = encoded.bytes;
+        let before = matches!(verify, Verify::Same).then(|| sealed.clone());
         self.shared
             .sealer
             .seal(self.number, &mut sealed)
             .map_err(|_| Error::Internal("sealing a frame failed".to_owned()))?;
-        if verify {
-            seal::open_frame(keys, self.shared.sealer.key(), number, &self.entry, &sealed, prefix).map_err(
-                |error| {
-                    Error::Internal(format!(
-                        "a new frame does not open again ({error}): nothing was stored; this machine's \
-                         memory or processor is not reliable, test it before the next backup"
-                    ))
-                },
-            )?;
+        let key = self.shared.sealer.key();
+        match (verify, before) {
+            (Verify::Chunks { prefix }, _) => {
+                seal::open_frame(keys, key, number, &self.entry, &sealed, prefix).map_err(unreliable)?;
+            }
+            (_, Some(before)) => {
+                let mut again = sealed.clone();
+                key.open(number, &mut again).map_err(unreliable)?;
+                if again != before {
+                    return Err(unreliable("it holds other bytes"));
+                }
+            }
+            (Verify::Not | Verify::Same, None) => {}
         }
         let mut state = self.shared.state.lock();
         let index = usize::try_from(number).unwrap_or(usize::MAX);
@@ -147,6 +166,13 @@ impl Reservation {
         state.unfilled -= 1;
         self.shared.take_if_complete(&mut state)
     }
+}
+
+fn unreliable(what: impl std::fmt::Display) -> Error {
+    Error::Internal(format!(
+        "a new frame does not open again ({what}): nothing was stored; this machine's memory or processor is \
+         not reliable, test it before the next backup"
+    ))
 }
 
 fn full() -> Error {
@@ -235,7 +261,9 @@ mod tests {
         let pack = open_pack(&keys);
         for text in [&b"one"[..], b"two and three"] {
             let (reservation, encoded, full) = reserve(&pack, &keys, text, u64::MAX);
-            assert!(!full && reservation.fill(&keys, encoded, &[], true).unwrap().is_none());
+            assert!(
+                !full && reservation.fill(&keys, encoded, Verify::Chunks { prefix: &[] }).unwrap().is_none()
+            );
         }
         let closed = pack.close().unwrap().unwrap();
         let id = "ae67e222039e494fffa2b3f4d354d55208fb46d3cf108dceede4bcf7b98a9940";
@@ -271,8 +299,8 @@ mod tests {
         assert!(!full);
         let (second, second_bytes, full) = reserve(&pack, &keys, &[7; 2000], 100);
         assert!(full);
-        assert!(second.fill(&keys, second_bytes, &[], true).unwrap().is_none());
-        let closed = first.fill(&keys, first_bytes, &[], true).unwrap();
+        assert!(second.fill(&keys, second_bytes, Verify::Chunks { prefix: &[] }).unwrap().is_none());
+        let closed = first.fill(&keys, first_bytes, Verify::Chunks { prefix: &[] }).unwrap();
         assert_eq!(closed.map(|pack| pack.record.directory.frames.len()), Some(2));
     }
 
@@ -282,6 +310,6 @@ mod tests {
         let pack = open_pack(&keys);
         let (reservation, mut encoded, _) = reserve(&pack, &keys, b"what was hashed", 1);
         encoded.bytes[0] ^= 1;
-        assert!(reservation.fill(&keys, encoded, &[], true).is_err());
+        assert!(reservation.fill(&keys, encoded, Verify::Chunks { prefix: &[] }).is_err());
     }
 }

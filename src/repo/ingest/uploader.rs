@@ -82,6 +82,16 @@ impl Uploader {
         queue.send(pack).map_err(|_| stopped())
     }
 
+    /// Deletes the packs that were written and that no segment lists. Gives what had failed before.
+    pub fn discard(mut self) -> Result<Option<Error>> {
+        self.stop();
+        let unlisted = std::mem::take(&mut *self.shared.unlisted.lock());
+        for pack in &unlisted.packs {
+            self.shared.repo.store().delete(&layout::pack(&pack.id)?)?;
+        }
+        Ok(self.shared.failure.lock().take())
+    }
+
     /// Waits until all packs are written, and lists the rest of them.
     pub fn finish(mut self) -> Result<()> {
         self.stop();

@@ -29,6 +29,7 @@ const RANKS: &[(&str, u8)] = &[
     ("stats", 4),
     ("forget", 4),
     ("edit", 4),
+    ("prune", 4),
     ("rebuild_index", 4),
     ("find", 4),
     ("diff", 4),

@@ -1,0 +1,181 @@
+//! Removing what no snapshot needs any more, while backups go on.
+//!
+//! ```text
+//! mark       all that snapshots and running backups reach, and the bases of deltas      mark, live
+//! plan       packs that go, packs that stay, packs that are written anew (pure)         survey, plan
+//! rebase     deltas whose bases nothing else needs may become plain                    rebase
+//! repack     what is needed of these last goes to new packs, which are listed           repack
+//! condemn    the packs that are to go are published; running backups acknowledge it     repo::coord
+//! sweep      marked again; what is needed after all stays; the rest is dropped from
+//!            the index, then deleted                                                    collector
+//! segments   small index segments become few                                            merge
+//! ```
+//!
+//! A crash at any point leaves a repository that is whole, and the next prune goes on from there.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::env::Timestamp;
+use crate::error::{Error, Holder, Result, StoreErrorKind};
+use crate::format::entry::Content;
+use crate::id::SnapshotId;
+use crate::observe::{Observer, StopFlag};
+use crate::prune::collector::{Found, Pruner};
+use crate::prune::plan::{Count, PlanOptions, PlanTotals};
+use crate::repo::coord::{self, Coordination};
+use crate::repo::{IndexedRepository, Repository};
+use crate::store::reserve;
+
+mod collector;
+mod delete;
+mod live;
+mod mark;
+mod merge;
+pub mod plan;
+mod rebase;
+mod repack;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+/// How a prune is done.
+#[derive(Debug, Clone)]
+pub struct PruneOptions {
+    /// What is written anew.
+    pub plan: PlanOptions,
+    /// Store and delete nothing; only say what would be done.
+    pub dry_run: bool,
+    /// Snapshots that a dry run takes for forgotten. A real run heeds all that there are.
+    pub forgotten: BTreeSet<SnapshotId>,
+    /// How long to wait for running backups before what they may need is left for the next prune.
+    pub wait: Duration,
+    /// How long to try again where another prune or the like is going on.
+    pub retry_lock: Duration,
+}
+
+/// What was done; after a dry run, what would be.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PruneReport {
+    /// Snapshots whose data stays.
+    pub snapshots: u64,
+    /// What was planned with the packs that the index lists.
+    pub totals: PlanTotals,
+    /// Packs that no segment lists, such as runs leave behind that were killed, and of which this one may
+    /// delete some.
+    pub unlisted: Count,
+    /// Of them, those that are old enough to go.
+    pub orphans: Count,
+    /// Bytes that were read to write packs anew.
+    pub read_bytes: u64,
+    /// Bytes of packs and segments that were written.
+    pub written_bytes: u64,
+    /// Packs that were deleted, those included that earlier prunes had condemned.
+    pub deleted: Count,
+    /// Packs that were condemned and turned out to be needed.
+    pub rescued: u64,
+    /// Packs that wait for the next prune, because running backups may need them.
+    pub pending: u64,
+    /// These backups.
+    pub waits_for: Vec<Holder>,
+    /// Index segments that were put together.
+    pub segments_merged: u64,
+    /// The store was full: packs were written anew only as far as there was room for it.
+    pub was_full: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Removes what no snapshot and no running backup needs.
+///
+/// The store of `repo` should be a [`ReserveStore`](reserve::ReserveStore): then it works on a full disk.
+///
+/// # Errors
+/// [`Error::Busy`] while other maintenance goes on; damage, where something cannot be read that says what is
+/// needed: nothing is deleted then; any failure of the store. The repository is whole after each.
+pub fn run(
+    repo: &Arc<Repository>,
+    cache: &Path,
+    coordination: &Arc<Coordination>,
+    options: &PruneOptions,
+    observer: &dyn Observer,
+    stop: &StopFlag,
+) -> Result<PruneReport> {
+    let begun = Instant::now();
+    let indexed = Arc::new(IndexedRepository::open(Arc::clone(repo), cache, observer)?);
+    let mut pruner = Pruner::new(&indexed, options.plan, observer, stop)?;
+    let mut report = PruneReport::default();
+    if options.dry_run {
+        pruner.pass_over(&options.forgotten);
+        let (pins, oldest) = claims(coordination)?;
+        pruner.decide(&pins, oldest, &BTreeSet::new())?;
+        report.take(&pruner.found);
+    } else {
+        sweep(&mut pruner, coordination, options, stop, &mut report)?;
+        report.segments_merged = unless_full(merge::run(&indexed, stop))?.unwrap_or_default().old;
+        reserve::make(repo.store())?;
+    }
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Once; and once more where the first time made the room that the second needs to write packs anew.
+fn sweep(
+    pruner: &mut Pruner<'_>,
+    coordination: &Arc<Coordination>,
+    options: &PruneOptions,
+    stop: &StopFlag,
+    report: &mut PruneReport,
+) -> Result<()> {
+    let how = coord::PruneOptions {
+        retry_lock: options.retry_lock,
+        wait: options.wait,
+        ..coord::PruneOptions::default()
+    };
+    loop {
+        let outcome = coord::prune(coordination, pruner, &how, stop)?;
+        let again = pruner.found.was_full && outcome.deleted > 0 && !report.was_full;
+        report.was_full |= pruner.found.was_full;
+        report.rescued += outcome.rescued;
+        report.pending = outcome.pending;
+        report.waits_for = outcome.waits_for;
+        if !again {
+            report.take(&pruner.found);
+            return Ok(());
+        }
+    }
+}
+
+/// What running backups stand on, and since when the oldest of them runs; without a lease of one's own
+/// nobody can be told from the dead.
+fn claims(coordination: &Coordination) -> Result<(Vec<Content>, Timestamp)> {
+    let mut oldest = Timestamp { secs: i64::MAX, nanos: 0 };
+    let mut pins = Vec::new();
+    for lease in coordination.leases()? {
+        oldest = oldest.min(lease.started());
+        pins.extend(lease.record.into_iter().flat_map(|record| record.pins));
+    }
+    Ok((pins, oldest))
+}
+
+/// Nothing where there was no room.
+fn unless_full<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+impl PruneReport {
+    fn take(&mut self, found: &Found) {
+        self.snapshots = found.snapshots;
+        self.totals = found.totals;
+        self.unlisted = found.unlisted;
+        self.orphans = found.orphans;
+        self.read_bytes = found.repacked.read_bytes;
+        self.written_bytes = found.repacked.written_bytes;
+        self.deleted = found.deleted;
+    }
+}
