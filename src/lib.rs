@@ -7,7 +7,7 @@
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
 //! - operations: [`backup`], [`restore`], [`check`], [`forget`], [`edit`], [`prune`], [`rebuild_index`],
-//!   [`stats`]
+//!   [`stats`], [`find`], [`diff`], [`dump`]
 //! - the shell: [`cli`]
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
@@ -18,11 +18,14 @@ pub mod chunk;
 pub mod cli;
 pub mod compress;
 pub mod crypto;
+pub mod diff;
+pub mod dump;
 pub mod edit;
 pub mod entry_name;
 pub mod env;
 pub mod error;
 pub mod extent;
+pub mod find;
 pub mod forget;
 pub mod format;
 pub mod fs;

@@ -327,6 +327,29 @@ pub const PRUNE_FULL_REPACK_GROWTH: u64 = 4;
 /// Rounds of a prune on a full disk: enough for what is written anew to grow beyond any disk.
 pub const PRUNE_FULL_ROUNDS: u32 = 20;
 
+// --- finding, comparing, dumping ---------------------------------------------------------------
+
+/// Directories and long files that a search remembers to hold nothing it looks for, some 30 bytes each;
+/// others are searched again in the next snapshot.
+pub const FIND_BARREN_MAX: usize = 2_000_000;
+/// Changes that a comparison holds back to recognise renames, some 300 bytes each.
+pub const DIFF_HELD_MAX_CHANGES: usize = 200_000;
+/// References to chunks that a comparison looks up together.
+pub const DIFF_BATCH_CHUNKS: usize = 4096;
+/// Memory for a list that is sorted before it is shown: some two million entries.
+pub const LS_SORT_MAX_BYTES: usize = 512 * MIB;
+/// Bytes of file contents that a dump decodes at a time; three such batches are in memory.
+pub const DUMP_BATCH_BYTES: u64 = 8 * MIB as u64;
+/// Entries and chunks of such a batch, where they are small.
+pub const DUMP_BATCH_STEPS: usize = 4096;
+/// Inodes with several names of which an archive remembers the first one; names beyond that become files
+/// of their own.
+pub const ARCHIVE_LINKS_MAX: usize = 500_000;
+/// Data runs of a sparse file that an archive describes, 16 bytes each; a file with more is written with zeros.
+pub const ARCHIVE_SPARSE_MAX_RUNS: usize = 100_000;
+/// Level of compression in zip archives: between the fastest and the usual 6, as one thread does it all.
+pub const ZIP_LEVEL: u32 = 4;
+
 // --- stores ------------------------------------------------------------------------------------
 
 /// How often a store request that failed for a passing reason is sent in all.

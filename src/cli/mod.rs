@@ -3,13 +3,17 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
-//! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`: how things are shown
+//! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`, `entries`, `listing`, `ncdu`: how
+//!   things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
 
 mod args;
 mod commands;
+mod entries;
 mod explain;
+mod listing;
 mod names;
+mod ncdu;
 mod output;
 mod password;
 mod places;
@@ -73,6 +77,9 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Snapshots(args) => snapshots::run(settings, &args),
         Command::Ls(args) => ls::run(settings, &args),
         Command::Restore(args) => restore::run(settings, &args),
+        Command::Find(args) => find::run(settings, &args),
+        Command::Diff(args) => diff::run(settings, &args),
+        Command::History(args) => history::run(settings, &args),
         Command::Dump(args) => dump::run(settings, &args),
         Command::Forget(args) => forget::run(settings, &args),
         Command::Tag(args) => tag::run(settings, &args),

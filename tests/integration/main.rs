@@ -17,6 +17,7 @@
 
 mod support;
 
+mod archives;
 mod backup_cli;
 mod cloud;
 mod commands;
@@ -26,6 +27,7 @@ mod deltas;
 mod docs;
 mod environment;
 mod excludes;
+mod finding;
 mod fleet;
 mod fuzz_smoke;
 mod generated;
