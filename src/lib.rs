@@ -6,12 +6,14 @@
 //! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
+//! - browsing: [`browse`] (snapshots as folders and files, for those that serve them)
 //! - operations: [`backup`], [`restore`], [`check`], [`rebuild_index`], [`stats`]
 //! - the shell: [`cli`]
 //!
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
 
 pub mod backup;
+pub mod browse;
 pub mod check;
 pub mod chunk;
 pub mod cli;

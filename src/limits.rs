@@ -237,6 +237,47 @@ pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
 /// Handles that a restore asks the system for: the directories of its windows, and a very deep tree.
 pub const RESTORE_OPEN_FILES: u64 = 8192;
 
+// --- browsing: mounts and servers -----------------------------------------------------------------
+
+/// Decoded frames that a mount or server keeps: several readers in order, each with what is read ahead.
+pub const BROWSE_FRAMES_CACHE_BYTES: usize = 64 * MIB;
+/// Decoded frames that delta frames are decoded against.
+pub const BROWSE_BASES_CACHE_BYTES: usize = 16 * MIB;
+/// Streams whose list of parts is kept after use; a long one takes up to 300 KiB.
+pub const BROWSE_STREAMS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Runs of parts that are kept of each: a run covers about 128 MiB of a stream, in 100 KiB.
+pub const BROWSE_RUNS_KEPT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// Chunks of the lowest list of parts of a stream that can be read at any offset, 32 bytes each: 128 TiB of
+/// average chunks.
+pub const BROWSE_LISTS_MAX: usize = 1024 * 1024;
+/// Chunks of a list of parts that are read to count the holes of a file, whenever its attributes are asked
+/// for: 8 GiB of average chunks, and any file that is mostly holes.
+pub const BROWSE_STAT_LISTS_MAX: usize = 64;
+/// First distance by which a reader in order is read ahead of.
+pub const BROWSE_AHEAD_FIRST_BYTES: u64 = MIB as u64;
+/// Largest such distance: enough for all threads, and an eighth of the cache.
+pub const BROWSE_AHEAD_MAX_BYTES: u64 = 8 * MIB as u64;
+/// Reads this far from where the last one ended still count as in order: systems send several at once.
+pub const BROWSE_AHEAD_REORDER_BYTES: u64 = MIB as u64;
+/// Plaintext bytes that one thread reads ahead at a time: two frames, so that all threads have some.
+pub const BROWSE_AHEAD_GROUP_BYTES: u64 = MIB as u64;
+/// Groups that may wait to be read ahead; more are left for their reader.
+pub const BROWSE_AHEAD_QUEUE: usize = 64;
+/// Threads that read ahead, at least: a distant store answers several requests at once.
+pub const BROWSE_AHEAD_THREADS_MIN: usize = 4;
+/// Readers of one stream that are told apart.
+pub const BROWSE_CURSORS_MAX: usize = 8;
+/// Bytes of a listing that are looked at together.
+pub const BROWSE_LISTING_READ_BYTES: usize = 64 * KIB;
+/// In long listings, a name this often is remembered, for finding others.
+pub const BROWSE_MILESTONE_BYTES: u64 = 32 * KIB as u64;
+/// Longest name of a virtual folder, without the number behind it: what other systems accept too.
+pub const BROWSE_NAME_MAX_BYTES: usize = 240;
+/// How long a list of snapshots is good for, in seconds.
+pub const BROWSE_SNAPSHOTS_SECS: u64 = 5;
+/// How often, in seconds, the index is brought up to date because something was not found.
+pub const BROWSE_RESYNC_SECS: u64 = 30;
+
 // --- checking ----------------------------------------------------------------------------------
 
 /// References that a walk collects before it looks them up together, for each thread.
