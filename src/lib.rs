@@ -6,7 +6,7 @@
 //! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
-//! - browsing: [`browse`] (snapshots as folders and files, for those that serve them)
+//! - browsing: [`browse`] (snapshots as folders and files), and who serves it: [`mount`]
 //! - operations: [`backup`], [`restore`], [`check`], [`rebuild_index`], [`stats`]
 //! - the shell: [`cli`]
 //!
@@ -27,6 +27,7 @@ pub mod format;
 pub mod fs;
 pub mod id;
 pub mod limits;
+pub mod mount;
 pub mod observe;
 pub mod rebuild_index;
 pub mod repo;

@@ -278,6 +278,37 @@ pub const BROWSE_SNAPSHOTS_SECS: u64 = 5;
 /// How often, in seconds, the index is brought up to date because something was not found.
 pub const BROWSE_RESYNC_SECS: u64 = 30;
 
+/// Different problems of a mount or server that are remembered as said.
+pub const SERVE_COMPLAINT_KINDS: usize = 64;
+/// How long, in seconds, a problem that was said is not said again.
+pub const SERVE_COMPLAINT_SECS: u64 = 60;
+/// Problems that are said in that time: a lost store makes every request fail.
+pub const SERVE_COMPLAINTS_PER_PERIOD: u32 = 20;
+/// How long, in seconds, a kernel may keep what it was told of snapshots' contents: they never change.
+pub const MOUNT_CONTENT_SECS: u64 = 24 * 3600;
+/// How long, in seconds, it may keep what it was told of the folders above them.
+pub const MOUNT_VIRTUAL_SECS: u64 = 1;
+/// Entries that are looked up for a kernel's request at a time: about what its buffer holds.
+pub const MOUNT_BATCH_ENTRIES: usize = 24;
+/// Entries that are kept after use, some 400 bytes each, and at most 3 KiB.
+pub const MOUNT_ENTRIES_KEPT: usize = 8192;
+/// An entry with larger extended attributes is not kept.
+pub const MOUNT_CACHED_XATTR_BYTES: usize = 4 * KIB;
+/// Interrupted listings that go on without a search.
+pub const MOUNT_COOKIES_KEPT: usize = 1024;
+/// Requests that a kernel sends ahead of time, for all files together.
+pub const MOUNT_BACKGROUND_REQUESTS: u16 = 64;
+/// Threads that answer requests: two for each core, within these bounds. Most of them wait for the store.
+pub const MOUNT_THREADS_MIN: usize = 4;
+/// The upper bound.
+pub const MOUNT_THREADS_MAX: usize = 16;
+/// How far a kernel reads ahead in a file, in KiB: as much as one request may ask for.
+pub const MOUNT_READ_AHEAD_KIB: u32 = 1024;
+/// How often a mount looks whether it is to end, in milliseconds.
+pub const MOUNT_STOP_POLL_MS: u64 = 50;
+/// How long it then waits for requests that are being answered, in milliseconds.
+pub const MOUNT_STOP_WAIT_MS: u64 = 2000;
+
 // --- checking ----------------------------------------------------------------------------------
 
 /// References that a walk collects before it looks them up together, for each thread.

@@ -144,7 +144,8 @@ impl Browser {
     fn reload(&self, snapshots: &mut Snapshots) -> Result<()> {
         let (ids, _) = snapshots::ids(&self.repo)?;
         let ids: BTreeSet<SnapshotId> = ids.into_iter().collect();
-        let new: Vec<SnapshotId> = ids.iter().filter(|id| !snapshots.known.contains_key(id)).copied().collect();
+        let new: Vec<SnapshotId> =
+            ids.iter().filter(|id| !snapshots.known.contains_key(id)).copied().collect();
         let before = snapshots.known.len();
         snapshots.known.retain(|id, _| ids.contains(id));
         if new.is_empty() && before == snapshots.known.len() {

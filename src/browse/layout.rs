@@ -359,7 +359,8 @@ mod tests {
 
     #[test]
     fn names_that_meet_are_numbered() {
-        let snapshots = [snapshot(1, 0, "latest", &[]), snapshot(2, 1, "h", &[]), snapshot(3, 86_400, "h", &[])];
+        let snapshots =
+            [snapshot(1, 0, "latest", &[]), snapshot(2, 1, "h", &[]), snapshot(3, 86_400, "h", &[])];
         assert_eq!(
             laid_out(&["%T", "%T/%h%%%i"], Some("%Y-%m-%d"), &snapshots),
             [

@@ -44,7 +44,14 @@ impl Listing {
 
     /// The entries from address `at` on; 0 is the first.
     pub fn from(&self, at: u64) -> Entries<'_> {
-        Entries { listing: self, at, block: Bytes::Copied(Vec::new()), block_at: at, name: Vec::new(), named: None }
+        Entries {
+            listing: self,
+            at,
+            block: Bytes::Copied(Vec::new()),
+            block_at: at,
+            name: Vec::new(),
+            named: None,
+        }
     }
 
     /// The entry at address `at`.

@@ -12,6 +12,7 @@
 
 mod ahead;
 mod browser;
+mod complaints;
 mod frames;
 mod layout;
 mod listing;
@@ -23,6 +24,7 @@ mod view;
 mod tests;
 
 pub use browser::{Browser, BrowserOptions, Found};
+pub use complaints::Complaints;
 pub use layout::{DEFAULT_TEMPLATES, Placeable, Templates, TopDir, VirtualDir, VirtualNode};
 pub use listing::{Entries, Listing, Located};
 pub use stream::{Bytes, Stream};

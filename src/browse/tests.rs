@@ -158,7 +158,9 @@ fn new_snapshots_appear_and_forgotten_ones_go() {
     let f = Fixture::small();
     let (browser, recorder) = browser(&f);
     let latest = || match browser.find(&names("snapshots/latest")).unwrap() {
-        Some(Found::Virtual(VirtualNode::Link(name, _))) => String::from_utf8(name.as_bytes().to_vec()).unwrap(),
+        Some(Found::Virtual(VirtualNode::Link(name, _))) => {
+            String::from_utf8(name.as_bytes().to_vec()).unwrap()
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(latest(), "2026-01-02T00:00:00Z");

@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
-    backup, cache, cat, check, completions, docs, dump, init, key, ls, man, rebuild_index, restore,
+    backup, cache, cat, check, completions, docs, dump, init, key, ls, man, mount, rebuild_index, restore,
     snapshots, stats, version,
 };
 
@@ -100,6 +100,7 @@ pub enum Command {
     Ls(ls::LsArgs),
     Restore(Box<restore::RestoreArgs>),
     Dump(dump::DumpArgs),
+    Mount(Box<mount::MountArgs>),
     Check(check::CheckArgs),
     Stats(stats::StatsArgs),
     Key(key::KeyArgs),

@@ -3,10 +3,12 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
+//! - `background`: how a command goes on without a terminal
 //! - `output`, `progress`, `table`, `units`, `times`, `names`: how things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
 
 mod args;
+mod background;
 mod commands;
 mod explain;
 mod names;
@@ -71,6 +73,7 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Ls(args) => ls::run(settings, &args),
         Command::Restore(args) => restore::run(settings, &args),
         Command::Dump(args) => dump::run(settings, &args),
+        Command::Mount(args) => mount::run(settings, &args),
         Command::Check(args) => check::run(settings, &args),
         Command::Stats(args) => stats::run(settings, &args),
         Command::Key(args) => key::run(settings, &args),

@@ -11,6 +11,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+pub mod mount;
 pub mod rebuild_index;
 pub mod restore;
 pub mod snapshots;

@@ -30,6 +30,7 @@ const RANKS: &[(&str, u8)] = &[
     ("check", 4),
     ("stats", 4),
     ("rebuild_index", 4),
+    ("mount", 5),
     ("cli", 6),
     ("lib", 7),
     ("main", 7),
