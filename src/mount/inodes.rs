@@ -24,13 +24,6 @@ pub(super) struct Identity {
     check: u64,
 }
 
-impl Identity {
-    /// That of the top folder.
-    pub fn top() -> Self {
-        Self { ino: TOP, check: 0 }
-    }
-}
-
 /// An entry that the system knows.
 struct Record {
     /// The number of the folder.
@@ -146,13 +139,26 @@ impl Inodes {
         }
     }
 
-    /// Remembers what is virtual, and gives its number.
-    pub fn enter_virtual(&self, identity: Identity, meaning: impl FnOnce() -> Virtual) -> u64 {
+    /// Remembers what is virtual, unless it is known, and gives its number.
+    pub fn enter_virtual(
+        &self,
+        identity: Identity,
+        parent: u64,
+        name: &EntryName,
+        top: Option<Arc<TopDir>>,
+    ) -> u64 {
         let mut tables = self.0.lock();
         if !tables.virtuals.contains_key(&identity.ino) {
-            tables.virtuals.insert(identity.ino, meaning());
+            let above = tables.virtuals.get(&parent).map(|above| Arc::clone(&above.path)).unwrap_or_default();
+            let path = above.iter().chain([name]).cloned().collect();
+            tables.virtuals.insert(identity.ino, Virtual { path, top });
         }
         identity.ino
+    }
+
+    /// Says what is at the top.
+    pub fn set_top(&self, top: Option<Arc<TopDir>>) {
+        self.0.lock().virtuals.insert(TOP, Virtual { path: Arc::default(), top });
     }
 
     /// What a number stands for, if the system was told of it.

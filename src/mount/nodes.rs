@@ -50,8 +50,7 @@ impl Nodes {
             VirtualNode::Snapshot(top) => Some(top),
             _ => None,
         };
-        let identity = Identity::top();
-        inodes.enter_virtual(identity, || Virtual { path: Arc::from([]), top });
+        inodes.set_top(top);
         let kept = NonZeroUsize::new(MOUNT_ENTRIES_KEPT).unwrap_or(NonZeroUsize::MIN);
         Self { browser, inodes, entries: Mutex::new(LruCache::new(kept)) }
     }
@@ -82,14 +81,7 @@ impl Nodes {
             VirtualNode::Snapshot(top) => Some(Arc::clone(top)),
             _ => None,
         };
-        self.inodes.enter_virtual(virtual_identity(parent, name, node), || {
-            let above = match self.inodes.get(parent) {
-                Some(Meaning::Virtual(above)) => above.path,
-                _ => Arc::from([]),
-            };
-            let path = above.iter().cloned().chain([name.clone()]).collect();
-            Virtual { path, top }
-        })
+        self.inodes.enter_virtual(virtual_identity(parent, name, node), parent, name, top)
     }
 
     /// The number of the folder that `ino` is in.
