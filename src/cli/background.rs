@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::cli::explain::{EXIT_FAILED, Failure};
+use crate::cli::mount_helper;
 use crate::error::Error;
 
 /// What users say.
@@ -37,7 +38,9 @@ impl Log {
 pub fn start() -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(Error::io("find", "this program itself"))?;
     let mut command = Command::new(&program);
-    command.args(child_arguments(std::env::args_os().skip(1)));
+    // They were understood before.
+    let args = mount_helper::translate(std::env::args_os().collect()).unwrap_or_default();
+    command.args(child_arguments(args.into_iter().skip(1)));
     let spawned = command.stdout(Stdio::piped()).spawn();
     let mut child = spawned.map_err(Error::io("start", &program))?;
     let mut said = String::new();

@@ -3,7 +3,7 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
-//! - `background`: how a command goes on without a terminal
+//! - `background`: how a command goes on without a terminal; `mount_helper`: what `mount` and fstab call
 //! - `output`, `progress`, `table`, `units`, `times`, `names`: how things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
 
@@ -11,6 +11,7 @@ mod args;
 mod background;
 mod commands;
 mod explain;
+mod mount_helper;
 mod names;
 mod output;
 mod password;
@@ -37,9 +38,10 @@ use settings::Settings;
 pub fn main() -> ExitCode {
     forbid_core_dumps();
     panic::set_hook(Box::new(|info| explain::print_panic(&info.to_string())));
-    let run = || match args::parse(std::env::args_os()) {
-        Ok(cli) => run(cli),
-        Err(error) => explain::print_usage(&error),
+    let run = || match mount_helper::translate(std::env::args_os().collect()).map(args::parse) {
+        Ok(Ok(cli)) => run(cli),
+        Ok(Err(error)) => explain::print_usage(&error),
+        Err(wrong) => explain::print_wrong_options(&wrong),
     };
     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(ExitCode::FAILURE)
 }

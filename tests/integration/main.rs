@@ -27,6 +27,7 @@ mod environment;
 mod excludes;
 mod fuzz_smoke;
 mod generated;
+mod mount;
 mod moving_source;
 mod old_format;
 mod restore_cli;
