@@ -107,7 +107,6 @@ pub fn translate(args: Vec<OsString>) -> Result<Vec<OsString>, String> {
     let mut out: Vec<OsString> = ["backstay", "mount", PARENT_FLAG, "--repo"].map(OsString::from).into();
     out.push(repo);
     out.append(&mut ours);
-    out.push("--".into());
     out.extend(snapshot);
     out.push(dir);
     Ok(out)
@@ -145,11 +144,11 @@ mod tests {
         assert_eq!(
             translated("/sbin/mount.backstay /srv/repo /mnt -sn -o rw,allow_other,password_file=/k,x-systemd.automount")
                 .unwrap(),
-            "backstay mount --background --repo /srv/repo --allow-other --password-file=/k -- /mnt"
+            "backstay mount --background --repo /srv/repo --allow-other --password-file=/k /mnt"
         );
         assert_eq!(
             translated("mount.backstay r /m -o snapshot=latest:/home,tag=a,tag=b -t fuse.backstay").unwrap(),
-            "backstay mount --background --repo r --tag=a --tag=b -- latest:/home /m"
+            "backstay mount --background --repo r --tag=a --tag=b latest:/home /m"
         );
     }
 
