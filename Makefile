@@ -3,11 +3,13 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Where mount looks for helpers.
+SBINDIR ?= /sbin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET)/release/backstay
 
 # One profile for everything, so that RocksDB is compiled once.
-.PHONY: help setup needs build demo test test-long bench docs install clean
+.PHONY: help setup needs build demo test test-long bench docs install install-mount clean
 
 help:
 	@echo 'make demo       build, then back up, change, restore and check real files before your eyes'
@@ -17,6 +19,7 @@ help:
 	@echo 'make bench      measure each stage'
 	@echo 'make docs       make docs/cli.md anew'
 	@echo 'make install    install the program, its manual and completions below $(PREFIX)'
+	@echo 'make install-mount  make $(SBINDIR)/mount.backstay, for mount -t backstay and fstab'
 	@echo 'make setup      install the packages that a build needs (Debian, Ubuntu; as root or with sudo)'
 
 setup:
@@ -33,6 +36,8 @@ demo: build
 	scripts/demo $(PROGRAM)
 
 test: needs
+	@# Without them some tests are skipped, and say so.
+	-scripts/setup --tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) test --release
@@ -56,6 +61,10 @@ install: build
 	$(PROGRAM) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_backstay
 	install -d $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(PROGRAM) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/backstay.fish
+
+install-mount:
+	install -d $(DESTDIR)$(SBINDIR)
+	ln -sf $(PREFIX)/bin/backstay $(DESTDIR)$(SBINDIR)/mount.backstay
 
 clean:
 	$(CARGO) clean

@@ -489,7 +489,7 @@ fn large_folders_are_listed_in_bounded_memory() {
     let sandbox = Sandbox::new();
     let folder = sandbox.source.join("d");
     fs::create_dir(&folder).unwrap();
-    for number in 0..40_000 {
+    for number in 0..12_000 {
         rustix::fs::mknodat(
             rustix::fs::CWD,
             folder.join(format!("{number:08}-{}", "x".repeat(60))),
@@ -503,12 +503,12 @@ fn large_folders_are_listed_in_bounded_memory() {
     let mount = Mount::new(&sandbox, &[]);
     let seen = mount.source(&sandbox).join("d");
     let listed = names(&seen);
-    assert_eq!(listed.len(), 40_000);
+    assert_eq!(listed.len(), 12_000);
     assert!(listed.is_sorted() && listed[777].starts_with("00000777-"));
-    for number in [0, 5, 20_000, 39_999] {
+    for number in [0, 5, 6_000, 11_999] {
         assert!(seen.join(&listed[number]).symlink_metadata().is_ok());
     }
-    assert!(seen.join("00020000").symlink_metadata().is_err());
+    assert!(seen.join("00006000").symlink_metadata().is_err());
     assert!(mount.peak_memory() < 150 << 20, "{}", mount.peak_memory());
     mount.unmount().exits(0);
 }
