@@ -6,7 +6,7 @@
 //! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
-//! - browsing: [`browse`] (snapshots as folders and files), and who serves it: [`mount`]
+//! - browsing: [`browse`] (snapshots as folders and files), and who serves it: [`mount`], [`webdav`]
 //! - operations: [`backup`], [`restore`], [`check`], [`rebuild_index`], [`stats`]
 //! - the shell: [`cli`]
 //!
@@ -35,3 +35,4 @@ pub mod restore;
 pub mod seal;
 pub mod stats;
 pub mod store;
+pub mod webdav;

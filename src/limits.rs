@@ -309,6 +309,25 @@ pub const MOUNT_STOP_POLL_MS: u64 = 50;
 /// How long it then waits for requests that are being answered, in milliseconds.
 pub const MOUNT_STOP_WAIT_MS: u64 = 2000;
 
+/// Longest head of an HTTP request.
+pub const WEBDAV_HEAD_MAX_BYTES: usize = 32 * KIB;
+/// Most header fields of an HTTP request.
+pub const WEBDAV_HEADERS_MAX: usize = 64;
+/// Longest body of an HTTP request; clients send a list of properties.
+pub const WEBDAV_BODY_MAX_BYTES: usize = 64 * KIB;
+/// Bytes of a file that are sent at a time.
+pub const WEBDAV_PIECE_BYTES: usize = MIB;
+/// Entries of a folder that are read at a time.
+pub const WEBDAV_LIST_ENTRIES: usize = 256;
+/// Connections at a time; each has a thread, and a piece of a file in memory.
+pub const WEBDAV_CONNECTIONS_MAX: usize = 32;
+/// How long, in seconds, a client may say nothing.
+pub const WEBDAV_IDLE_SECS: u64 = 60;
+/// How long, in seconds, it may take nothing of what it is sent.
+pub const WEBDAV_WRITE_SECS: u64 = 60;
+/// How often a server looks for clients and whether it is to end, in milliseconds.
+pub const WEBDAV_STOP_POLL_MS: u64 = 100;
+
 // --- checking ----------------------------------------------------------------------------------
 
 /// References that a walk collects before it looks them up together, for each thread.

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
     backup, cache, cat, check, completions, docs, dump, init, key, ls, man, mount, rebuild_index, restore,
-    snapshots, stats, version,
+    serve, snapshots, stats, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -101,6 +101,7 @@ pub enum Command {
     Restore(Box<restore::RestoreArgs>),
     Dump(dump::DumpArgs),
     Mount(Box<mount::MountArgs>),
+    Serve(Box<serve::ServeArgs>),
     Check(check::CheckArgs),
     Stats(stats::StatsArgs),
     Key(key::KeyArgs),

@@ -76,6 +76,7 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Restore(args) => restore::run(settings, &args),
         Command::Dump(args) => dump::run(settings, &args),
         Command::Mount(args) => mount::run(settings, &args),
+        Command::Serve(args) => serve::run(settings, &args),
         Command::Check(args) => check::run(settings, &args),
         Command::Stats(args) => stats::run(settings, &args),
         Command::Key(args) => key::run(settings, &args),

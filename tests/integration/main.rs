@@ -34,3 +34,4 @@ mod restore_cli;
 mod round_trip;
 mod streams;
 mod tidy;
+mod webdav;

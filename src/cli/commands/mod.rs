@@ -14,6 +14,7 @@ pub mod man;
 pub mod mount;
 pub mod rebuild_index;
 pub mod restore;
+pub mod serve;
 pub mod snapshots;
 pub mod stats;
 pub mod version;

@@ -31,6 +31,7 @@ const RANKS: &[(&str, u8)] = &[
     ("stats", 4),
     ("rebuild_index", 4),
     ("mount", 5),
+    ("webdav", 5),
     ("cli", 6),
     ("lib", 7),
     ("main", 7),
