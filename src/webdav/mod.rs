@@ -74,7 +74,8 @@ struct Shared {
 /// [`Error::Usage`] for an address that others can reach, unless that is allowed and there is a login;
 /// [`Error::Io`] if the address cannot be had.
 pub fn listen(browser: Arc<Browser>, options: WebdavOptions, observer: Arc<dyn Observer>) -> Result<Server> {
-    if !options.listen.ip().is_loopback() && !(options.allow_remote && options.login.is_some()) {
+    let may_be_remote = options.allow_remote && options.login.is_some();
+    if !(options.listen.ip().is_loopback() || may_be_remote) {
         let text = "others than this machine can reach that address: it needs --allow-remote and --auth-file";
         return Err(Error::Usage(text.to_owned()));
     }
