@@ -240,7 +240,7 @@ pub const RESTORE_OPEN_FILES: u64 = 8192;
 // --- browsing: mounts and servers -----------------------------------------------------------------
 
 /// Decoded frames that a mount or server keeps: several readers in order, each with what is read ahead.
-pub const BROWSE_FRAMES_CACHE_BYTES: usize = 64 * MIB;
+pub const BROWSE_FRAMES_CACHE_BYTES: usize = 40 * MIB;
 /// Decoded frames that delta frames are decoded against.
 pub const BROWSE_BASES_CACHE_BYTES: usize = 16 * MIB;
 /// Streams whose list of parts is kept after use; a long one takes up to 300 KiB.
@@ -255,7 +255,7 @@ pub const BROWSE_LISTS_MAX: usize = 1024 * 1024;
 pub const BROWSE_STAT_LISTS_MAX: usize = 64;
 /// First distance by which a reader in order is read ahead of.
 pub const BROWSE_AHEAD_FIRST_BYTES: u64 = MIB as u64;
-/// Largest such distance: enough for all threads, and an eighth of the cache.
+/// Largest such distance: enough for all threads, and a fifth of the cache.
 pub const BROWSE_AHEAD_MAX_BYTES: u64 = 8 * MIB as u64;
 /// Reads this far from where the last one ended still count as in order: systems send several at once.
 pub const BROWSE_AHEAD_REORDER_BYTES: u64 = MIB as u64;

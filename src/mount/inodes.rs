@@ -221,7 +221,7 @@ mod tests {
         (a.meta.nlink, b.meta.nlink) = (2, 2);
         assert_eq!(entry_identity(5, 6, &a), entry_identity(5, 7, &b));
         assert_ne!(entry_identity(4, 6, &a), entry_identity(5, 6, &a));
-        assert_eq!(identity(1, b"ids").ino, 0x8ff6_6ed0_0f9d_9c55);
+        assert_eq!(identity(1, b"ids").ino, 785_119_724_160_111_784);
     }
 
     #[test]
