@@ -243,10 +243,11 @@ pub const RESTORE_OPEN_FILES: u64 = 8192;
 pub const BROWSE_FRAMES_CACHE_BYTES: usize = 40 * MIB;
 /// Decoded frames that delta frames are decoded against.
 pub const BROWSE_BASES_CACHE_BYTES: usize = 16 * MIB;
-/// Streams whose list of parts is kept after use; a long one takes up to 300 KiB.
+/// Streams whose list of parts is kept after use; of a long one, where its runs begin.
 pub const BROWSE_STREAMS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// Runs of parts that are kept of each: a run covers about 128 MiB of a stream, in 100 KiB.
-pub const BROWSE_RUNS_KEPT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// Runs of parts that are kept, of all streams: a run of a long stream covers about 128 MiB, in 160 KiB, so
+/// that a file of 8 GiB can be read at random.
+pub const BROWSE_RUNS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Chunks of the lowest list of parts of a stream that can be read at any offset, 32 bytes each: 128 TiB of
 /// average chunks.
 pub const BROWSE_LISTS_MAX: usize = 1024 * 1024;

@@ -1,6 +1,7 @@
 //! A byte stream that is read at any offset.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Part};
 use crate::id::ChunkId;
-use crate::limits::{BROWSE_RUNS_KEPT, BROWSE_STAT_LISTS_MAX};
+use crate::limits::BROWSE_STAT_LISTS_MAX;
 use crate::repo::chunk_reader::{ChunkBytes, ChunkReader};
 use crate::seal::VerifiedFrame;
 
@@ -56,11 +57,17 @@ impl PlacedRun {
     }
 }
 
+/// Runs of all streams that were used lately, by the number of the stream and of the run.
+pub(super) type Runs = Mutex<LruCache<(u64, usize), Arc<PlacedRun>>>;
+
+static STREAMS: AtomicU64 = AtomicU64::new(0);
+
 /// A stream of one [`View`](super::View): what is known of its parts, and who reads it in order.
 pub struct Stream {
     pub(super) content: Content,
     map: Mutex<PartMap>,
-    runs: Mutex<LruCache<usize, Arc<PlacedRun>>>,
+    /// Tells it from all others of this process.
+    number: u64,
     allocated: OnceLock<u64>,
     pub(super) cursors: Mutex<Cursors>,
     /// For a long listing: some of its names, and where their entries start.
@@ -72,7 +79,7 @@ impl Stream {
         Ok(Self {
             content: content.clone(),
             map: Mutex::new(PartMap::new(reader, content)?),
-            runs: Mutex::new(LruCache::new(BROWSE_RUNS_KEPT)),
+            number: STREAMS.fetch_add(1, Ordering::Relaxed),
             allocated: OnceLock::new(),
             cursors: Mutex::default(),
             milestones: OnceLock::new(),
@@ -88,17 +95,18 @@ impl Stream {
     pub(super) fn run_at(
         &self,
         reader: &ChunkReader,
+        runs: &Runs,
         offset: u64,
         place: impl FnOnce(Run) -> Result<PlacedRun>,
     ) -> Result<Arc<PlacedRun>> {
         let mut map = self.map.lock();
         let number = map.find(reader, offset)?;
-        if let Some(run) = self.runs.lock().get(&number) {
+        if let Some(run) = runs.lock().get(&(self.number, number)) {
             return Ok(Arc::clone(run));
         }
         // Under the lock: of several threads that want this run one reads it.
         let run = Arc::new(place(map.run(reader, number)?)?);
-        self.runs.lock().put(number, Arc::clone(&run));
+        runs.lock().put((self.number, number), Arc::clone(&run));
         Ok(run)
     }
 

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::format::entry::{Content, Part};
 use crate::id::ChunkId;
 use crate::limits::{
-    BROWSE_AHEAD_GROUP_BYTES, BROWSE_BASES_CACHE_BYTES, BROWSE_FRAMES_CACHE_BYTES, BROWSE_STREAMS_KEPT,
+    BROWSE_AHEAD_GROUP_BYTES, BROWSE_BASES_CACHE_BYTES, BROWSE_FRAMES_CACHE_BYTES, BROWSE_RUNS_KEPT,
+    BROWSE_STREAMS_KEPT,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
@@ -20,7 +21,7 @@ use super::ahead::{Group, Prefetcher};
 use super::frames::{Frames, Place};
 use super::listing::Listing;
 use super::parts::Run;
-use super::stream::{Bytes, Filling, Gather, Piece, Placed, PlacedRun, Spot, Stream};
+use super::stream::{Bytes, Filling, Gather, Piece, Placed, PlacedRun, Runs, Spot, Stream};
 
 /// What tells most streams apart; the content itself is compared too.
 type StreamKey = (Option<ChunkId>, u64);
@@ -30,6 +31,7 @@ pub struct View {
     pub(super) reader: ChunkReader,
     pub(super) frames: Frames,
     streams: Mutex<LruCache<StreamKey, Arc<Stream>>>,
+    runs: Runs,
     prefetcher: Prefetcher,
 }
 
@@ -39,6 +41,7 @@ impl View {
             reader: ChunkReader::adopting(repo, BROWSE_BASES_CACHE_BYTES),
             frames: Frames::new(BROWSE_FRAMES_CACHE_BYTES),
             streams: Mutex::new(LruCache::new(BROWSE_STREAMS_KEPT)),
+            runs: Mutex::new(LruCache::new(BROWSE_RUNS_KEPT)),
             prefetcher,
         })
     }
@@ -96,7 +99,7 @@ impl View {
         let mut at = offset;
         let mut last: Option<(Place, Arc<VerifiedFrame>)> = None;
         while at < end {
-            let run = stream.run_at(&self.reader, at, |run| self.place(run))?;
+            let run = stream.run_at(&self.reader, &self.runs, at, |run| self.place(run))?;
             for part in run.from(at) {
                 if part.start >= end {
                     break;
@@ -192,7 +195,7 @@ impl View {
         let mut group: Option<Group> = None;
         let mut at = from;
         while at < to {
-            let run = stream.run_at(&self.reader, at, |run| self.place(run))?;
+            let run = stream.run_at(&self.reader, &self.runs, at, |run| self.place(run))?;
             for part in run.from(at) {
                 if part.start >= to {
                     break;
