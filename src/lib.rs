@@ -6,6 +6,7 @@
 //! - pure transforms: [`mod@format`] (bytes on disk), [`chunk`], [`compress`], [`crypto`]
 //! - boundaries: [`seal`] (frames), [`store`] (objects), [`fs`] (files)
 //! - the repository: [`repo`]
+//! - browsing: [`browse`] (snapshots as folders and files), and who serves it: [`mount`], [`webdav`]
 //! - operations: [`backup`], [`restore`], [`check`], [`forget`], [`edit`], [`prune`], [`rebuild_index`],
 //!   [`stats`], [`find`], [`diff`], [`dump`]
 //! - the shell: [`cli`]
@@ -13,6 +14,7 @@
 //! `docs/architecture.md` is the map; `docs/format.md` specifies every byte of a repository.
 
 pub mod backup;
+pub mod browse;
 pub mod check;
 pub mod chunk;
 pub mod cli;
@@ -31,6 +33,7 @@ pub mod format;
 pub mod fs;
 pub mod id;
 pub mod limits;
+pub mod mount;
 pub mod observe;
 pub mod prune;
 pub mod rebuild_index;
@@ -39,3 +42,4 @@ pub mod restore;
 pub mod seal;
 pub mod stats;
 pub mod store;
+pub mod webdav;

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
     backup, cache, cat, check, completions, diff, docs, dump, find, forget, history, init, key, ls, man,
-    prune, rebuild_index, restore, rewrite, snapshots, stats, tag, version,
+    mount, prune, rebuild_index, restore, rewrite, serve, snapshots, stats, tag, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -135,6 +135,8 @@ pub enum Command {
     History(history::HistoryArgs),
     Restore(Box<restore::RestoreArgs>),
     Dump(dump::DumpArgs),
+    Mount(Box<mount::MountArgs>),
+    Serve(Box<serve::ServeArgs>),
     Forget(Box<forget::ForgetArgs>),
     Tag(tag::TagArgs),
     Rewrite(rewrite::RewriteArgs),

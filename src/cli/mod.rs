@@ -3,15 +3,18 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
+//! - `background`: how a command goes on without a terminal; `mount_helper`: what `mount` and fstab call
 //! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`, `entries`, `listing`, `ncdu`: how
 //!   things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
 
 mod args;
+mod background;
 mod commands;
 mod entries;
 mod explain;
 mod listing;
+mod mount_helper;
 mod names;
 mod ncdu;
 mod output;
@@ -40,9 +43,10 @@ use settings::Settings;
 pub fn main() -> ExitCode {
     forbid_core_dumps();
     panic::set_hook(Box::new(|info| explain::print_panic(&info.to_string())));
-    let run = || match args::parse(std::env::args_os()) {
-        Ok(cli) => run(cli),
-        Err(error) => explain::print_usage(&error),
+    let run = || match mount_helper::translate(std::env::args_os().collect()).map(args::parse) {
+        Ok(Ok(cli)) => run(cli),
+        Ok(Err(error)) => explain::print_usage(&error),
+        Err(wrong) => explain::print_wrong_options(&wrong),
     };
     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(ExitCode::FAILURE)
 }
@@ -81,6 +85,8 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Diff(args) => diff::run(settings, &args),
         Command::History(args) => history::run(settings, &args),
         Command::Dump(args) => dump::run(settings, &args),
+        Command::Mount(args) => mount::run(settings, &args),
+        Command::Serve(args) => serve::run(settings, &args),
         Command::Forget(args) => forget::run(settings, &args),
         Command::Tag(args) => tag::run(settings, &args),
         Command::Rewrite(args) => rewrite::run(settings, &args),

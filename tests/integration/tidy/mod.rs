@@ -23,6 +23,8 @@ const RANKS: &[(&str, u8)] = &[
     ("store", 2),
     ("fs", 2),
     ("repo", 3),
+    // Below `mount` and `webdav`, which serve what it reads.
+    ("browse", 4),
     ("backup", 4),
     ("restore", 4),
     ("check", 4),
@@ -34,6 +36,8 @@ const RANKS: &[(&str, u8)] = &[
     ("find", 4),
     ("diff", 4),
     ("dump", 4),
+    ("mount", 5),
+    ("webdav", 5),
     ("cli", 6),
     ("lib", 7),
     ("main", 7),
