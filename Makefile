@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET)/release/backstay
 
 # One profile for everything, so that RocksDB is compiled once.
-.PHONY: help setup needs build demo test test-long bench docs install clean
+.PHONY: help setup needs servers build demo test test-long bench docs install clean
 
 help:
 	@echo 'make demo       build, then back up, change, restore and check real files before your eyes'
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench      measure each stage'
 	@echo 'make docs       make docs/cli.md anew'
 	@echo 'make install    install the program, its manual and completions below $(PREFIX)'
+	@echo 'make servers    install the servers that some tests start'
 	@echo 'make setup      install the packages that a build needs (Debian, Ubuntu; as root or with sudo)'
 
 setup:
@@ -26,18 +27,22 @@ setup:
 needs:
 	scripts/setup
 
+# Servers that tests start; where one cannot be installed its tests are skipped.
+servers:
+	scripts/servers
+
 build: needs
 	$(CARGO) build --release
 
 demo: build
 	scripts/demo $(PROGRAM)
 
-test: needs
+test: needs servers
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) test --release
 
-test-long: needs
+test-long: needs servers
 	BACKSTAY_SIM_SEEDS=2000000 $(CARGO) test --release -- --include-ignored
 
 bench: needs

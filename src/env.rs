@@ -75,12 +75,15 @@ fn start_of(stat: &str) -> Option<u64> {
 }
 
 /// Environment variables that hold passwords or lead to them: no other program inherits them from us.
-pub const SECRET_VARIABLES: [&str; 5] = [
+pub const SECRET_VARIABLES: [&str; 8] = [
     "BACKSTAY_PASSWORD",
     "BACKSTAY_PASSWORD_FILE",
     "BACKSTAY_PASSWORD_COMMAND",
     "BACKSTAY_NEW_PASSWORD_FILE",
     "BACKSTAY_NEW_PASSWORD_COMMAND",
+    "BACKSTAY_WEBDAV_USER",
+    "BACKSTAY_WEBDAV_PASSWORD",
+    "BACKSTAY_WEBDAV_TOKEN",
 ];
 
 /// Fills `buf` with random bytes from the operating system.

@@ -198,12 +198,24 @@ pub enum StoreErrorKind {
     AlreadyExists,
     /// Credentials or permissions do not allow it.
     Denied,
+    /// No credentials were given, and none were found where this machine keeps them.
+    NoCredentials,
+    /// There is no such bucket or container.
+    NoBucket,
+    /// The bucket is in another region, or the server at another address.
+    Elsewhere,
+    /// This machine's clock is too wrong for a signature.
+    ClockSkew,
+    /// The server's certificate is not one that this machine trusts.
+    Untrusted,
     /// No space, or quota reached.
     Full,
     /// May succeed when tried again: a timeout, a reset, throttling.
     Transient,
     /// The place cannot hold objects at all (a file where a folder should be, a read-only mount).
     Unusable,
+    /// The store does not do what it says, and nothing can be kept there safely.
+    Unreliable,
     /// The object ends before the bytes that were asked for.
     OutOfRange,
     /// Anything else.

@@ -170,6 +170,8 @@ pub const OPEN_DATA_PACKS: usize = 2;
 pub const SECOND_PACK_AFTER_BYTES: u64 = 8 * MIB as u64;
 /// Packs that are written to the store at once.
 pub const UPLOAD_THREADS: usize = 2;
+/// Most packs that are written at once to a store that takes more at a time; each is in memory.
+pub const UPLOAD_THREADS_MAX: usize = 4;
 /// Bytes of a large file or stream that are hashed, compressed and sealed by one task.
 pub const READ_BATCH_BYTES: usize = MIB;
 /// Such tasks that may wait or run at once, for each thread; bounds the memory of a backup.
@@ -236,6 +238,10 @@ pub const OPEN_PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 pub const READ_COALESCE_GAP_BYTES: u64 = 64 * KIB as u64;
 /// Largest coalesced read.
 pub const READ_COALESCE_MAX_BYTES: u64 = 4 * MIB as u64;
+/// Stored frames of a remote store that came with others, kept until they are asked for.
+pub const EARLY_FRAMES_BYTES: usize = 16 * MIB;
+/// Readers that go through a pack frame by frame and are remembered.
+pub const EARLY_STREAMS_KEPT: usize = 64;
 /// File parts a restore plans at a time; bounds the memory of a plan.
 pub const RESTORE_WINDOW_PARTS: usize = 32_768;
 /// Files a restore plans at a time.
@@ -259,6 +265,12 @@ pub const RESTORE_LISTING_CACHE_BYTES: usize = 8 * MIB;
 /// How long nobody has written to what an earlier run left of a file, before another run removes it. One that
 /// is at work writes all the time.
 pub const LEFTOVER_MIN_AGE: Duration = Duration::from_secs(3600);
+
+/// Copies of a remote repository's metadata packs that stay on this machine: the metadata of some
+/// ten million files.
+pub const OBJECT_CACHE_MAX_BYTES: u64 = 1024 * MIB as u64;
+/// No larger object is copied: metadata packs are 4 MiB.
+pub const OBJECT_CACHE_ENTRY_MAX_BYTES: u64 = 64 * MIB as u64;
 
 // --- checking ----------------------------------------------------------------------------------
 
@@ -305,6 +317,14 @@ pub const DELETE_THREADS: usize = 8;
 /// on a full disk.
 pub const RESERVE_BYTES: usize = MIB;
 
+/// Bytes that a prune writes anew at first on a full disk: they fit into the reserve, with room left for the
+/// condemned packs and the segment that drops them.
+pub const PRUNE_FULL_REPACK_BYTES: u64 = 256 * KIB as u64;
+/// How much more it writes anew in each next round, by the room that was made.
+pub const PRUNE_FULL_REPACK_GROWTH: u64 = 4;
+/// Rounds of a prune on a full disk: enough for what is written anew to grow beyond any disk.
+pub const PRUNE_FULL_ROUNDS: u32 = 20;
+
 // --- stores ------------------------------------------------------------------------------------
 
 /// How often a store request that failed for a passing reason is sent in all.
@@ -315,6 +335,34 @@ pub const STORE_RETRY_FIRST_WAIT_MS: u64 = 200;
 /// No wait is longer: an operator who watches must not take it for a hang.
 pub const STORE_RETRY_MAX_WAIT_MS: u64 = 10_000;
 
+/// Requests that a remote store is sent at a time, unless `--connections` says otherwise: enough to hide
+/// a round trip of 50 ms behind the others, few enough for a server that counts them.
+pub const STORE_CONNECTIONS: usize = 8;
+/// Most `--connections`.
+pub const STORE_CONNECTIONS_MAX: usize = 256;
+/// Threads that drive connections: encryption of what goes over them is all their work.
+pub const STORE_RUNTIME_THREADS: usize = 2;
+/// Longest time to reach a server.
+pub const STORE_CONNECT_TIMEOUT_S: u64 = 15;
+/// Longest time in which nothing of a request gets on. Not how long a request may take: 64 MiB need ten
+/// minutes on a slow link.
+pub const STORE_STALL_TIMEOUT_S: u64 = 60;
+/// Longest time in which the place answers that hands out a machine's credentials; it is next door.
+pub const STORE_METADATA_TIMEOUT_S: u64 = 3;
+/// How often a request to a remote store is sent in all: a server that restarts is back within that time.
+pub const STORE_REMOTE_ATTEMPTS: u32 = 8;
+/// What was read ahead and not asked for in this time makes room for other reads.
+pub const STORE_AHEAD_STALE_S: u64 = 30;
+/// What is read of the body of an answer that says no.
+pub const STORE_ERROR_BODY_MAX_BYTES: usize = 64 * KIB;
+/// Bytes of a body that are handed to a connection at a time: how finely progress is seen.
+pub const STORE_BODY_PIECE_BYTES: usize = 64 * KIB;
+/// Silence that a rate limit makes up for afterwards.
+pub const STORE_PACE_BURST_MS: u64 = 100;
+/// A clock that is wrong by more than this is told as the reason of a refusal: stores allow 15 minutes.
+pub const STORE_CLOCK_SKEW_MAX_S: u64 = 5 * 60;
+/// Bytes of a credentials or configuration file of a cloud's own tools that are read.
+pub const STORE_PROFILE_MAX_BYTES: u64 = MIB as u64;
 // --- leases and prune --------------------------------------------------------------------------
 
 /// A lease that was not renewed for so long is in force no more. A run that can reach its store renews it

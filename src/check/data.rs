@@ -115,8 +115,13 @@ impl Work<'_> {
         let pack = Arc::new(OpenPack::new(&check.repo, Arc::clone(&record)));
         let mut hasher = blake3::Hasher::new();
         let mut whole = true;
-        for piece in pieces(&record) {
+        let pieces = pieces(&record);
+        let ahead = check.repo.store().profile();
+        let ahead = if ahead.is_remote { ahead.requests.div_ceil(rayon::current_num_threads()) } else { 0 };
+        for (number, piece) in pieces.iter().enumerate() {
             check.go_on()?;
+            let next = pieces.get(number + 1..).unwrap_or_default().iter().take(ahead);
+            next.for_each(|next| check.repo.store().prefetch(&name, next.extent));
             if self.failure.lock().is_some() {
                 return Ok(());
             }
@@ -126,7 +131,7 @@ impl Work<'_> {
                     if std::mem::take(&mut whole) {
                         self.damage.add_wrong(no, error.reason);
                     }
-                    self.each_frame(&pack, no, &piece)?;
+                    self.each_frame(&pack, no, piece)?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -134,7 +139,7 @@ impl Work<'_> {
             hasher.update(&bytes);
             self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             check.observer.advance(0, bytes.len() as u64);
-            self.frames(&pack, no, &piece, &bytes, to_idle)?;
+            self.frames(&pack, no, piece, &bytes, to_idle)?;
         }
         if !whole {
             // That was said; a hash of a part says nothing.

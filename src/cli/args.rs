@@ -1,6 +1,7 @@
 //! The command line: every option that all commands know, and the list of commands.
 
 use std::ffi::{OsStr, OsString};
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::builder::{BoolishValueParser, FalseyValueParser, Resettable};
@@ -34,7 +35,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Where the repository is: a folder
+    /// Where the repository is
+    ///
+    /// A folder; s3://BUCKET/PREFIX or s3:https://SERVER/BUCKET/PREFIX; gs://BUCKET/PREFIX;
+    /// az://CONTAINER/PREFIX; or the https:// address of a WebDAV folder. Credentials are no part of it:
+    /// they come from the variables and files that each service's own tools use.
     #[arg(short, long, global = true, value_name = "REPO")]
     #[arg(env = "BACKSTAY_REPOSITORY", hide_env_values = true)]
     pub repo: Option<String>,
@@ -57,6 +62,11 @@ pub struct GlobalArgs {
     #[arg(env = "BACKSTAY_CACHE_DIR", hide_env_values = true)]
     pub cache_dir: Option<PathBuf>,
 
+    /// Keep nothing on this machine: what is loaded is deleted at the end
+    #[arg(long, global = true, env = "BACKSTAY_NO_CACHE", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub no_cache: bool,
+
     /// Print JSON, as docs/json.md describes it
     #[arg(long, global = true, env = "BACKSTAY_JSON", hide_env_values = true)]
     #[arg(value_parser = BoolishValueParser::new())]
@@ -76,6 +86,28 @@ pub struct GlobalArgs {
     #[arg(long, global = true, env = "NO_COLOR", hide_env_values = true)]
     #[arg(value_parser = FalseyValueParser::new())]
     pub no_color: bool,
+
+    /// Setting of a remote store, such as s3.region=eu-west-1; may be repeated
+    ///
+    /// The guide about cloud stores lists the keys. The variable takes several, separated by commas.
+    #[arg(short, long, global = true, value_name = "KEY=VALUE", value_delimiter = ',')]
+    #[arg(env = "BACKSTAY_OPTION", hide_env_values = true)]
+    pub option: Vec<String>,
+
+    /// Send at most so many KiB per second to a remote store
+    #[arg(long, global = true, value_name = "KIB")]
+    #[arg(env = "BACKSTAY_LIMIT_UPLOAD", hide_env_values = true)]
+    pub limit_upload: Option<NonZeroU64>,
+
+    /// Receive at most so many KiB per second from a remote store
+    #[arg(long, global = true, value_name = "KIB")]
+    #[arg(env = "BACKSTAY_LIMIT_DOWNLOAD", hide_env_values = true)]
+    pub limit_download: Option<NonZeroU64>,
+
+    /// Requests to a remote store at a time [default: 8]
+    #[arg(long, global = true, value_name = "COUNT")]
+    #[arg(env = "BACKSTAY_CONNECTIONS", hide_env_values = true)]
+    pub connections: Option<NonZeroUsize>,
 
     /// Which of two sources of the password stands on the command line, and not in the environment.
     #[arg(skip)]

@@ -305,6 +305,23 @@ fn explain_store(error: &StoreError, repo: Option<&str>) -> Explanation {
     let advice = match error.kind {
         StoreErrorKind::NotFound => Some("Run `backstay check` to see what is missing."),
         StoreErrorKind::Denied => Some("Check who may read and write there, or its credentials."),
+        StoreErrorKind::NoCredentials => Some(
+            "Set the variables of the service, such as AWS_ACCESS_KEY_ID; the guide about cloud stores \
+                lists them.",
+        ),
+        StoreErrorKind::NoBucket => {
+            Some("Check its name and the server; a bucket or container is made with the service's own tools.")
+        }
+        StoreErrorKind::Elsewhere => {
+            Some("Set AWS_REGION (or --option s3.region=REGION), or correct the address in -r/--repo.")
+        }
+        StoreErrorKind::ClockSkew => Some("Set this machine's clock, best by NTP."),
+        StoreErrorKind::Untrusted => {
+            Some("If the server has a certificate of your own authority, give --option ca-file=FILE.")
+        }
+        StoreErrorKind::Unreliable => {
+            Some("A repository there could lose data: use another store, or repair this one.")
+        }
         StoreErrorKind::Full => Some("Make room there and run the same command again: nothing is lost."),
         StoreErrorKind::Transient => Some("It may pass: run the same command again."),
         StoreErrorKind::Unusable => Some("Name an empty or new folder, or the one of a repository."),
@@ -361,6 +378,12 @@ mod tests {
             (Error::NotFound { what: "snapshot abcd".to_owned() }, 1),
             (store(StoreErrorKind::Denied), 1),
             (store(StoreErrorKind::Full), 1),
+            (store(StoreErrorKind::NoCredentials), 1),
+            (store(StoreErrorKind::NoBucket), 1),
+            (store(StoreErrorKind::Elsewhere), 1),
+            (store(StoreErrorKind::ClockSkew), 1),
+            (store(StoreErrorKind::Untrusted), 1),
+            (store(StoreErrorKind::Unreliable), 1),
             (Error::Io { action: "read", path: "/x".into(), source: denied }, 1),
             (Error::Index("it is broken".to_owned()), 1),
             (Error::Command { command: "pg_dump".to_owned(), outcome: "exited with status 1".to_owned() }, 1),

@@ -56,10 +56,12 @@ fn run(cli: Cli) -> ExitCode {
     let settings = Settings::new(cli.global);
     signals::install();
     crate::fs::raise_open_files_limit();
-    match dispatch(&settings, cli.command) {
+    let code = match dispatch(&settings, cli.command) {
         Ok(outcome) => outcome.exit_code(),
         Err(failure) => explain::print_failure(&settings, &failure),
-    }
+    };
+    output::note_traffic(&settings);
+    code
 }
 
 fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::explain::Failure;
 use crate::cli::names::printable_text;
 use crate::cli::settings::Settings;
+use crate::cli::units;
 use crate::error::without_numbers;
 
 /// Collected before it is written.
@@ -71,6 +72,15 @@ pub fn warn_beside(settings: &Settings, text: &str) {
         format!("warning: {}\n", printable_text(&without_numbers(text)))
     };
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Says to standard error what went over the network, if that was asked for by `--verbose`.
+pub fn note_traffic(settings: &Settings) {
+    if let Some(traffic) = settings.traffic().filter(|_| !settings.json) {
+        let requests = units::counted(traffic.requests, "request", "requests");
+        let (sent, received) = (units::size(traffic.sent), units::size(traffic.received));
+        let _ = writeln!(io::stderr(), "Network:  {requests}, {sent} sent, {received} received");
+    }
 }
 
 fn warning_line(text: &str) -> String {

@@ -18,15 +18,23 @@ pub const REPOSITORY_NAMES: [&str; 7] = ["config", "keys", "packs", "index", "sn
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {
+    let mut repo = open_without_copies(settings)?;
+    // Without a cache, or where it cannot be made, everything is read from the store each time.
+    if let Ok(cache) = cache(settings) {
+        repo.cache_manifests(&cache);
+        if repo.store().profile().is_remote {
+            repo.cache_metadata(&cache);
+        }
+    }
+    Ok(repo)
+}
+
+/// Opens the repository for a command that looks at what is in the store, not at copies of it.
+pub fn open_without_copies(settings: &Settings) -> Result<Repository> {
     let store = store(settings)?;
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
-    let mut repo = locked.unlock(&password)?;
-    // Without a cache, or where it cannot be made, manifests are read from the store each time.
-    if let Ok(cache) = cache(settings) {
-        repo.cache_manifests(&cache);
-    }
-    Ok(repo)
+    locked.unlock(&password)
 }
 
 /// As [`open`], for a command that has to free space on a full disk.
@@ -34,7 +42,13 @@ pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
     let store = Arc::new(ReserveStore::new(store(settings)?));
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
-    locked.unlock(&password)
+    let mut repo = locked.unlock(&password)?;
+    if repo.store().profile().is_remote
+        && let Ok(cache) = cache(settings)
+    {
+        repo.cache_metadata(&cache);
+    }
+    Ok(repo)
 }
 
 /// Opens the repository and its index.
@@ -46,7 +60,9 @@ pub fn open_indexed(settings: &Settings, observer: &dyn Observer) -> Result<Arc<
 
 /// The store of the repository.
 pub fn store(settings: &Settings) -> Result<Arc<dyn Store>> {
-    open_store(settings.repo()?)
+    let store = open_store(settings.repo()?, &settings.store_options()?)?;
+    settings.remember_store(&store);
+    Ok(store)
 }
 
 /// The cache folder, made if it is missing.

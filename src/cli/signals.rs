@@ -49,6 +49,11 @@ fn is_in(mask: u64, signal: i32) -> bool {
     u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|rest| rest & 1 == 1)
 }
 
+/// The flag, for those that only want to know.
+pub fn flag() -> &'static StopFlag {
+    &STOP
+}
+
 /// Says that an operation begins that looks at the flag, and gives the flag. Until then a signal ends
 /// the program at once.
 pub fn stop_flag() -> &'static StopFlag {

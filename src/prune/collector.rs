@@ -8,6 +8,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::segment::Segment;
 use crate::id::{PackId, SnapshotId};
+use crate::limits::{PRUNE_FULL_REPACK_BYTES, PRUNE_FULL_REPACK_GROWTH};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::prune::delete;
 use crate::prune::live::{Live, Ranks};
@@ -19,6 +20,7 @@ use crate::repo::bases::Bases;
 use crate::repo::coord::{Collector, Round};
 use crate::repo::index::PackNo;
 use crate::repo::{IndexedRepository, layout, segments};
+use crate::store::reserve;
 
 /// What was found and done with packs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,8 +37,10 @@ pub struct Found {
     pub repacked: Repacked,
     /// Packs that were deleted.
     pub deleted: Count,
-    /// There was no room to write anything anew: only what nothing needs was condemned.
+    /// There was no room to write all anew that was to be.
     pub was_full: bool,
+    /// The last round met a full store.
+    pub met_full: bool,
 }
 
 /// Does the work of a prune.
@@ -48,6 +52,8 @@ pub struct Pruner<'a> {
     marks: Marks,
     /// What was found and done.
     pub found: Found,
+    /// Most bytes that are written anew at a time, on a full disk.
+    limit: Option<u64>,
     /// Sizes of packs that are condemned.
     sizes: HashMap<PackId, u64>,
 }
@@ -61,7 +67,16 @@ impl<'a> Pruner<'a> {
         stop: &'a StopFlag,
     ) -> Result<Self> {
         let marks = Marks::new(Arc::clone(repo))?;
-        Ok(Self { repo, plan, observer, stop, marks, found: Found::default(), sizes: HashMap::new() })
+        Ok(Self {
+            repo,
+            plan,
+            observer,
+            stop,
+            marks,
+            found: Found::default(),
+            limit: None,
+            sizes: HashMap::new(),
+        })
     }
 
     /// Takes snapshots for forgotten that are still there: for runs that only decide.
@@ -133,19 +148,40 @@ impl Verdict<'_> {
 
 impl Collector for Pruner<'_> {
     fn condemn(&mut self, round: &Round<'_>) -> Result<Vec<PackId>> {
-        let mut verdict = self.decide(round.pins, round.oldest, round.condemned)?;
-        self.found.was_full = false;
-        let packs = &verdict.decision.repack;
-        match repack::run(self.repo, &verdict.live, packs, round.fence, self.observer, self.stop) {
-            Ok(repacked) => self.found.repacked = repacked,
-            Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => {
-                // Nothing can be written: what nothing needs is condemned all the same.
-                let plan = PlanOptions { max_unused: MaxUnused::Unlimited, ..self.plan };
-                verdict = self.decide_by(&plan, round.pins, round.oldest, round.condemned)?;
-                self.found.was_full = true;
+        let mut limit = self.limit;
+        self.found.met_full = false;
+        let verdict = loop {
+            let plan = PlanOptions {
+                max_repack_bytes: limit.unwrap_or(u64::MAX).min(self.plan.max_repack_bytes),
+                ..self.plan
+            };
+            let verdict = self.decide_by(&plan, round.pins, round.oldest, round.condemned)?;
+            if limit.is_some() && !verdict.decision.repack.is_empty() {
+                // Its room is what the first packs are written to; it is made again at the end.
+                reserve::give_up(self.repo.store())?;
             }
-            Err(error) => return Err(error),
-        }
+            let packs = &verdict.decision.repack;
+            match repack::run(self.repo, &verdict.live, packs, round.fence, self.observer, self.stop) {
+                Ok(repacked) => {
+                    self.found.repacked.read_bytes += repacked.read_bytes;
+                    self.found.repacked.written_bytes += repacked.written_bytes;
+                    break verdict;
+                }
+                // Less fits, or nothing at all: what nothing needs is condemned all the same.
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::Full && limit != Some(0) => {
+                    self.found.met_full = true;
+                    let is_first = limit.is_none_or(|limit| limit > PRUNE_FULL_REPACK_BYTES);
+                    limit = Some(if is_first { PRUNE_FULL_REPACK_BYTES } else { 0 });
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        // The next round writes more to the room that this one makes, until it writes all it wants.
+        let bytes = verdict.decision.totals.before.bytes;
+        let next =
+            limit.map(|limit| limit.saturating_mul(PRUNE_FULL_REPACK_GROWTH).max(PRUNE_FULL_REPACK_BYTES));
+        self.found.was_full = limit.is_some_and(|limit| limit < bytes);
+        self.limit = next.filter(|_| self.found.was_full);
         self.sizes.extend(verdict.condemned());
         Ok(verdict.condemned().map(|(id, _)| id).collect())
     }

@@ -22,6 +22,7 @@ use crate::env::Timestamp;
 use crate::error::{Error, Holder, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::id::SnapshotId;
+use crate::limits::PRUNE_FULL_ROUNDS;
 use crate::observe::{Observer, StopFlag};
 use crate::prune::collector::{Found, Pruner};
 use crate::prune::plan::{Count, PlanOptions, PlanTotals};
@@ -82,8 +83,10 @@ pub struct PruneReport {
     pub waits_for: Vec<Holder>,
     /// Index segments that were put together.
     pub segments_merged: u64,
-    /// The store was full: packs were written anew only as far as there was room for it.
+    /// The store was full: packs were written anew a few at a time.
     pub was_full: bool,
+    /// Not all could be written anew that was to be: there was no room.
+    pub still_full: bool,
     /// How long it took.
     pub seconds: f64,
 }
@@ -121,7 +124,7 @@ pub fn run(
     Ok(report)
 }
 
-/// Once; and once more where the first time made the room that the second needs to write packs anew.
+/// Once; and on a full disk again as long as each time makes room to write more packs anew.
 fn sweep(
     pruner: &mut Pruner<'_>,
     coordination: &Arc<Coordination>,
@@ -134,18 +137,20 @@ fn sweep(
         wait: options.wait,
         ..coord::PruneOptions::default()
     };
-    loop {
+    for round in 1..=PRUNE_FULL_ROUNDS {
         let outcome = coord::prune(coordination, pruner, &how, stop)?;
-        let again = pruner.found.was_full && outcome.deleted > 0 && !report.was_full;
         report.was_full |= pruner.found.was_full;
         report.rescued += outcome.rescued;
         report.pending = outcome.pending;
         report.waits_for = outcome.waits_for;
-        if !again {
-            report.take(&pruner.found);
-            return Ok(());
+        let is_stuck = outcome.deleted == 0 && pruner.found.met_full;
+        if !pruner.found.was_full || is_stuck || round == PRUNE_FULL_ROUNDS {
+            report.still_full = pruner.found.was_full;
+            break;
         }
     }
+    report.take(&pruner.found);
+    Ok(())
 }
 
 /// What running backups stand on, and since when the oldest of them runs; without a lease of one's own

@@ -19,7 +19,12 @@ pub enum MaxUnused {
 
 impl MaxUnused {
     /// Bytes that may be left unused beside `used` bytes.
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of bytes need not be exact, and is neither negative nor beyond u64"
+    )]
     pub(super) fn allowed(self, used: u64) -> u64 {
         match self {
             Self::Unlimited => u64::MAX,

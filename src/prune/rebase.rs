@@ -197,7 +197,7 @@ fn user(
         chunks: chunks.map(|(chunk, ordinal)| (ordinal, chunk.len)).collect(),
         stored: frame.extent.len(),
         // What is alike compresses alike; without a plain base nothing is known.
-        plain_per_kib: if plain_raw == 0 { 1024 } else { plain_stored * 1024 / plain_raw },
+        plain_per_kib: (plain_stored * 1024).checked_div(plain_raw).unwrap_or(1024),
         bases: ordinals,
     })
 }

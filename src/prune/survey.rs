@@ -113,6 +113,7 @@ impl<'a> Survey<'a> {
 
     /// Gives up bases that only deltas need, where that saves something: gives the packs that have to be
     /// written anew for it. `roots` are the places that snapshots reach.
+    #[allow(clippy::too_many_arguments, reason = "what all steps of a decision work on")]
     pub fn rebase(
         &self,
         live: &mut Live,

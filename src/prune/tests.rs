@@ -39,7 +39,9 @@ const ALL: PruneOptions = PruneOptions {
 
 impl Bench {
     fn new() -> Self {
-        let files = (0..4).map(|n| (format!("f{n}"), noise(n, 40_000 + 10_000 * n as usize))).collect();
+        let files = (0..4)
+            .map(|n| (format!("f{n}"), noise(n, 40_000 + 10_000 * usize::try_from(n).unwrap())))
+            .collect();
         let source = TempDir::new().unwrap();
         Self { fixture: Fixture::empty(), files, source, taken: Vec::new(), edits: 0 }
     }

@@ -11,6 +11,7 @@ use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
 use crate::repo::IndexedRepository;
+use crate::repo::frame_source::FrameSource;
 use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{self, OpenPack};
 use crate::seal::VerifiedFrame;
@@ -44,6 +45,7 @@ pub struct ChunkReader {
     adopts: bool,
     frames: Mutex<FrameCache>,
     packs: Mutex<LruCache<PackNo, Arc<OpenPack>>>,
+    source: FrameSource,
 }
 
 /// The plaintext of a chunk, inside the frame it came in.
@@ -105,7 +107,8 @@ impl ChunkReader {
     pub fn new(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
         let frames =
             Mutex::new(FrameCache { frames: LruCache::unbounded(), bytes: 0, max_bytes: cache_bytes });
-        Self { repo, adopts: false, frames, packs: Mutex::new(LruCache::new(OPEN_PACKS_KEPT)) }
+        let packs = Mutex::new(LruCache::new(OPEN_PACKS_KEPT));
+        Self { repo, adopts: false, frames, packs, source: FrameSource::default() }
     }
 
     /// As [`new`](Self::new), for getting data back at any price: chunks whose segment is lost or
@@ -213,8 +216,7 @@ impl ChunkReader {
         if let Some(frame) = self.cached_frame(no, number) {
             return Ok(frame);
         }
-        let entry = pack_reader::frame_entry(&pack.record, number)?;
-        let sealed = pack_reader::read_extent(&self.repo, &pack.record, entry.extent)?;
+        let sealed = self.source.read(&self.repo, &pack.record, no, number)?;
         let frame = Arc::new(self.decode_below(pack, number, &sealed, effort)?);
         self.frames.lock().keep((no, number), &frame);
         Ok(frame)

@@ -19,6 +19,7 @@ use crate::format::key_slot::{KdfParams, KeyLabel};
 use crate::id::{KeyId, RepoId};
 use crate::repo::keyring::{self, KeyInfo};
 use crate::repo::manifest_cache::ManifestCache;
+use crate::repo::object_cache::ObjectCache;
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{format_time, layout};
 use crate::store::{ListItem, Store};
@@ -51,6 +52,7 @@ pub struct Repository {
     config: RepoConfig,
     chunker: Chunker,
     manifests: Option<ManifestCache>,
+    metadata: Option<ObjectCache>,
 }
 
 impl LockedRepository {
@@ -89,7 +91,7 @@ impl LockedRepository {
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
         let Self { store, .. } = self;
         let (master, current_key) = (unlocked.master, unlocked.key);
-        Ok(Repository { store, keys, master, current_key, config, chunker, manifests: None })
+        Ok(Repository { store, keys, master, current_key, config, chunker, manifests: None, metadata: None })
     }
 }
 
@@ -98,8 +100,9 @@ fn missing_config(store: &Arc<dyn Store>) -> Error {
     let mut remains = false;
     for folder in [layout::KEYS, layout::PACKS, layout::SNAPSHOTS] {
         let listed = store.list(folder, &mut |item| remains |= matches!(item, ListItem::Object(_)));
-        if listed.is_err() {
-            break;
+        // There may be no bucket at all.
+        if let Err(error) = listed {
+            return error.into();
         }
     }
     if remains {
@@ -155,7 +158,7 @@ impl Repository {
         // stands can no other repository come to need them.
         keyring::remove_foreign(&store, id)?;
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
-        Ok(Self { store, keys, master, current_key, config, chunker, manifests: None })
+        Ok(Self { store, keys, master, current_key, config, chunker, manifests: None, metadata: None })
     }
 
     /// Keeps manifests that were read below the cache folder `cache`, for the next listing.
@@ -172,6 +175,16 @@ impl Repository {
     /// Where its objects live.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Keeps metadata packs below the cache folder `cache`, and reads them there. For a remote store.
+    pub fn cache_metadata(&mut self, cache: &Path) {
+        self.metadata = Some(ObjectCache::new(cache.join(self.id().to_string()).join("metadata")));
+    }
+
+    /// Metadata packs that are kept on this machine, if they are.
+    pub(super) fn metadata_cache(&self) -> Option<&ObjectCache> {
+        self.metadata.as_ref()
     }
 
     /// Its id.

@@ -31,7 +31,23 @@ fn pack_header(repo: &Repository, kind: PackKind, salt: [u8; 32]) -> Header {
 /// Reads `extent` of a pack.
 pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Result<Bytes> {
     let name = layout::pack(&pack.id)?;
+    if pack.kind == PackKind::Metadata
+        && let Some(cache) = repo.metadata_cache()
+    {
+        // What is wrong with it, or with the pack, is found out below.
+        let copied = cache.get_range(pack.id.as_bytes(), extent, || Ok(repo.store().get(&name)?));
+        if let Ok(Some(bytes)) = copied {
+            return Ok(bytes);
+        }
+    }
     repo.store().get_range(&name, extent).map_err(|error| missing_is_damage(&name, error.into()))
+}
+
+/// Says that `extent` of a pack will be read soon.
+pub fn prefetch_extent(repo: &Repository, pack: &PackRecord, extent: Extent) {
+    if let Ok(name) = layout::pack(&pack.id) {
+        repo.store().prefetch(&name, extent);
+    }
 }
 
 /// A pack that the index lists must be there, and be as long as the index says.
@@ -81,8 +97,11 @@ pub fn read_directory(repo: &Repository, id: &PackId, size: u64) -> Result<PackR
             Extent::new(offset, len).ok_or_else(|| Error::damaged(&name, "its length is impossible"))?;
         Ok(repo.store().get_range(&name, extent)?)
     };
-    let head = get(0, head_len)?;
     let tail_len = size.min(PACK_TAIL_READ_BYTES);
+    if let Some(tail) = Extent::new(size - tail_len, tail_len) {
+        repo.store().prefetch(&name, tail);
+    }
+    let head = get(0, head_len)?;
     let tail = get(size - tail_len, tail_len)?;
     let footer = footer_of(&name, &head, &tail)?;
     let extent = footer.directory_extent(size).map_err(|error| decode_error(&name, error))?;

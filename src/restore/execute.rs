@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::fs::target::TargetFile;
 use crate::limits::{RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
-use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent};
+use crate::repo::pack_reader::{OpenPack, frame_entry, prefetch_extent, read_extent};
 use crate::seal::VerifiedFrame;
 
 use super::file::FileState;
@@ -53,6 +53,32 @@ impl OpenFiles {
             self.0.remove(0);
         }
         self.0.push((number, file));
+    }
+}
+
+/// Lets a remote store read the next groups while this one is decoded.
+struct ReadAhead {
+    /// Groups that may be on their way.
+    groups: usize,
+    /// The first one that nobody has asked for.
+    next: AtomicUsize,
+}
+
+impl ReadAhead {
+    fn new(session: &Session<'_>) -> Self {
+        let profile = session.reader.repo().store().profile();
+        Self { groups: if profile.is_remote { profile.requests } else { 0 }, next: AtomicUsize::new(0) }
+    }
+
+    /// A thread takes on group `task`.
+    fn after(&self, session: &Session<'_>, groups: &[Group], task: usize) {
+        let end = (task + 1).saturating_add(self.groups).min(groups.len());
+        let first = self.next.fetch_max(end, Ordering::Relaxed).max(task + 1);
+        for group in groups.get(first..end).unwrap_or_default() {
+            if let Ok(pack) = session.reader.open_pack(group.pack) {
+                prefetch_extent(session.reader.repo(), &pack.record, group.extent);
+            }
+        }
     }
 }
 
@@ -125,10 +151,12 @@ impl Session<'_> {
         let loose_end = gaps + loose.len();
         let next = AtomicUsize::new(0);
         let count = loose_end + nodes.len();
+        let ahead = ReadAhead::new(self);
         let work = || {
             while !self.is_stopped() {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 if let Some(group) = plan.groups.get(task) {
+                    ahead.after(self, &plan.groups, task);
                     self.group(&planned, group);
                 } else if let Some(gap) = window.gaps.get(task - groups) {
                     self.gap(&planned, gap);

@@ -55,7 +55,7 @@ pub(super) fn io_source<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a i
 }
 
 /// What the cause at the bottom says. The layers above repeat it in words of their own.
-fn innermost(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
     let mut current = error;
     while let Some(source) = current.source() {
         current = source;

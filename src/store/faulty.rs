@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile};
 
 #[cfg(test)]
 mod tests;
@@ -75,6 +75,12 @@ pub enum Fault {
     Truncate,
     /// A read gives bytes of which one bit, seeded, is wrong.
     FlipBit,
+    /// A write or delete is answered as if it had been done, and is not.
+    Ignore,
+    /// A create replaces what is there.
+    ForgetCondition,
+    /// A listing leaves out what was written last under it.
+    StaleList,
 }
 
 /// What goes wrong, and when. Requests are counted from one since the plan was set; with several
@@ -229,6 +235,10 @@ impl<S: Store> FaultyStore<S> {
     }
 }
 
+fn is(fault: Option<(Fault, u64)>, expected: Fault) -> bool {
+    fault.is_some_and(|(fault, _)| fault == expected)
+}
+
 /// Loses the answer of a change that was made, if `fault` says so.
 fn answer(
     request: Request,
@@ -262,7 +272,7 @@ fn damage(fault: Option<(Fault, u64)>, content: Bytes) -> Bytes {
             }
             damaged.into()
         }
-        Fault::Fail(_) | Fault::LoseAnswer => content,
+        _ => content,
     }
 }
 
@@ -279,13 +289,23 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.location()
     }
 
+    fn profile(&self) -> StoreProfile {
+        self.inner.profile()
+    }
+
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         let fault = self.begin_write(Request::Put, name, &parts)?;
+        if is(fault, Fault::Ignore) {
+            return Ok(());
+        }
         answer(Request::Put, name, fault, self.inner.put(name, parts))
     }
 
     fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         let fault = self.begin_write(Request::Create, name, &parts)?;
+        if is(fault, Fault::ForgetCondition) {
+            return self.inner.put(name, parts);
+        }
         answer(Request::Create, name, fault, self.inner.create(name, parts))
     }
 
@@ -305,8 +325,20 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
-        self.begin(Request::List, prefix)?;
-        self.inner.list(prefix, each)
+        let fault = self.begin(Request::List, prefix)?;
+        let mut items = Vec::new();
+        self.inner.list(prefix, &mut |item| items.push(item))?;
+        if is(fault, Fault::StaleList) {
+            let last = items.iter().enumerate().max_by_key(|(_, item)| match item {
+                ListItem::Object(info) => Some(info.modified),
+                ListItem::Strange(_) => None,
+            });
+            if let Some(last) = last.map(|(at, _)| at) {
+                items.remove(last);
+            }
+        }
+        items.into_iter().for_each(each);
+        Ok(())
     }
 
     fn ends_with_process(&self) -> bool {
@@ -315,6 +347,9 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let fault = self.begin(Request::Delete, name.as_str())?;
+        if is(fault, Fault::Ignore) {
+            return Ok(());
+        }
         answer(Request::Delete, name, fault, self.inner.delete(name))
     }
 }

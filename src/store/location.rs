@@ -6,51 +6,157 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
-use crate::store::{LocalStore, Store};
+use crate::limits::STORE_REMOTE_ATTEMPTS;
+use crate::observe::StopFlag;
+use crate::store::cloud::{AzureServer, CloudStore, Network, S3Location, S3Server, Variables, gcs, webdav};
+use crate::store::options::StoreOptions;
+use crate::store::retry::{RetryPolicy, RetryStore, ThreadSleeper};
+use crate::store::{LocalStore, Store, probe};
 
 /// Schemes of stores that may come; a path that begins like one must be written as `local:...`.
-const REMOTE_SCHEMES: [&str; 19] = [
-    "s3", "gs", "gcs", "az", "azure", "abfs", "abfss", "wasb", "b2", "swift", "sftp", "ssh", "rest",
-    "rclone", "http", "https", "webdav", "memory", "smb",
+const REMOTE_SCHEMES: [&str; 14] = [
+    "gcs", "azure", "abfs", "abfss", "wasb", "b2", "swift", "sftp", "ssh", "rest", "rclone", "webdav",
+    "memory", "smb",
 ];
 
-/// The store at `location`, which must exist: a path, `local:PATH`, or `file:///PATH`.
+/// A bucket or container of a service whose address is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BucketLocation {
+    pub bucket: String,
+    pub prefix: String,
+    /// For messages.
+    pub location: String,
+}
+
+/// What a location names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Location {
+    Folder(PathBuf),
+    S3(S3Location),
+    Gcs(BucketLocation),
+    Azure(BucketLocation),
+    WebDav(String),
+}
+
+/// The store at `location`: a path, `local:PATH`, `file:///PATH`, `s3://BUCKET/PREFIX`,
+/// `s3:https://SERVER/BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, or the `http(s)://`
+/// address of a WebDAV folder. A folder must exist; others are not looked at yet.
 ///
 /// Fails as [`Usage`](Error::Usage) where `location` names no store that is supported, as
 /// [`NoRepository`](Error::NoRepository) where nothing is there, and as [`Store`](Error::Store) where
 /// the place cannot be used.
-pub fn open_store(location: &str) -> Result<Arc<dyn Store>> {
-    let path = parse(location)?;
-    match LocalStore::open(&path) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {
-            Err(Error::NoRepository { location: path.display().to_string() })
-        }
-        Err(e) => Err(e.into()),
+pub fn open_store(location: &str, options: &StoreOptions) -> Result<Arc<dyn Store>> {
+    match parse(location)? {
+        Location::Folder(path) => match LocalStore::open(&path) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {
+                Err(Error::NoRepository { location: path.display().to_string() })
+            }
+            Err(e) => Err(e.into()),
+        },
+        remote => Ok(Arc::new(retrying(connect(&remote, options)?, options))),
     }
 }
 
-/// The store at `location`, made if nothing is there. At its top it may hold only `known` names, such
-/// as an interrupted `init` leaves. Fails as [`open_store`] does.
-pub fn create_store(location: &str, known: &[&str]) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(LocalStore::create(&parse(location)?, known)?))
+/// The store at `location`, made if nothing is there; a bucket must be there. At its top it may hold only
+/// `known` names, such as an interrupted `init` leaves. A remote store is tried out, and refused as
+/// [`Unusable`](StoreErrorKind::Unusable) if it does not keep what the contract asks. Fails as
+/// [`open_store`] does.
+pub fn create_store(location: &str, known: &[&str], options: &StoreOptions) -> Result<Arc<dyn Store>> {
+    let remote = match parse(location)? {
+        Location::Folder(path) => return Ok(Arc::new(LocalStore::create(&path, known)?)),
+        remote => remote,
+    };
+    let store = connect(&remote, options)?;
+    let retries = retrying(Arc::clone(&store), options);
+    if let Some(foreign) = store.foreign(known)? {
+        let reason = format!("{} is not empty: it holds {foreign:?}", store.location());
+        return Err(StoreError::new(StoreErrorKind::Unusable, "create", "", reason).into());
+    }
+    probe::run(&retries)?;
+    Ok(Arc::new(retries))
 }
 
 /// The folder that `location` names, if it names one on this machine.
 pub fn local_folder(location: &str) -> Option<PathBuf> {
-    parse(location).ok()
+    match parse(location).ok()? {
+        Location::Folder(path) => Some(path),
+        _ => None,
+    }
 }
 
-/// The folder that `location` names.
-fn parse(location: &str) -> Result<PathBuf> {
+fn retrying(store: Arc<CloudStore>, options: &StoreOptions) -> RetryStore<Arc<CloudStore>> {
+    static NEVER: StopFlag = StopFlag::new();
+    let policy = RetryPolicy { attempts: STORE_REMOTE_ATTEMPTS, ..RetryPolicy::default() };
+    RetryStore::new(store, policy, Arc::new(ThreadSleeper(options.stop().unwrap_or(&NEVER))))
+}
+
+/// The remote store at `location`, with `variables` for an environment, and nothing tried again. Fails as
+/// [`open_store`] does.
+pub fn open_remote(
+    location: &str,
+    options: &StoreOptions,
+    variables: &dyn Fn(&str) -> Option<String>,
+) -> Result<Arc<CloudStore>> {
+    connect_with(&parse(location)?, options, variables)
+}
+
+fn connect(location: &Location, options: &StoreOptions) -> Result<Arc<CloudStore>> {
+    connect_with(location, options, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+/// Makes the store of a location, whose server is not asked anything yet.
+fn connect_with(
+    location: &Location,
+    options: &StoreOptions,
+    variables: Variables<'_>,
+) -> Result<Arc<CloudStore>> {
+    let network = |endpoint: Option<&str>, authorization| -> Result<Network> {
+        let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http:"));
+        Ok(Network::new(options.network(plain, authorization, variables)?)?)
+    };
+    let (place, network) = match location {
+        Location::Folder(path) => {
+            return Err(Error::Internal(format!("{} is no remote store", path.display())));
+        }
+        Location::S3(bucket) => {
+            let server = S3Server::find(bucket, options, variables)?;
+            let network = network(server.endpoint.as_deref(), None)?;
+            (server.place(bucket, options, variables, &network)?, network)
+        }
+        Location::Gcs(bucket) => {
+            let network = network(gcs::endpoint(options, variables).as_deref(), None)?;
+            (gcs::place(bucket, options, variables, &network)?, network)
+        }
+        Location::Azure(bucket) => {
+            let server = AzureServer::find(options, variables);
+            let network = network(server.endpoint.as_deref(), None)?;
+            (server.place(bucket, options, &network)?, network)
+        }
+        Location::WebDav(url) => {
+            let network = network(Some(url), webdav::authorization(variables)?)?;
+            (webdav::place(url, &network)?, network)
+        }
+    };
+    Ok(Arc::new(CloudStore::new(place, network)?))
+}
+
+fn parse(location: &str) -> Result<Location> {
     let path = match location.split_once(':') {
         Some(("local", path)) => PathBuf::from(path),
         Some(("file", url)) => file_url(url)?,
+        Some(("s3", rest)) => return s3(location, rest),
+        Some(("gs", rest)) => return Ok(Location::Gcs(bucket(location, rest)?)),
+        Some(("az", rest)) => return Ok(Location::Azure(bucket(location, rest)?)),
+        Some(("http" | "https", rest)) if rest.starts_with("//") => {
+            check_address(location, rest.trim_start_matches('/'))?;
+            return Ok(Location::WebDav(location.trim_end_matches('/').to_owned()));
+        }
         // Only the scheme is quoted: the rest may hold a password.
         Some((scheme, rest))
             if REMOTE_SCHEMES.contains(&scheme) || (rest.starts_with("//") && is_scheme(scheme)) =>
         {
-            let hint = format!("stores of the kind {scheme:?} are not supported yet; use a folder");
+            let hint = format!("stores of the kind {scheme:?} are not supported");
             return Err(Error::Usage(format!("{hint} (local:{scheme}:... for a path of that name)")));
         }
         _ => PathBuf::from(location),
@@ -58,7 +164,66 @@ fn parse(location: &str) -> Result<PathBuf> {
     if path == Path::new("") {
         return Err(Error::Usage("the repository's location is empty".into()));
     }
-    Ok(path)
+    Ok(Location::Folder(path))
+}
+
+/// `s3:` + `//BUCKET/PREFIX`, or an address, with or without its scheme, and then the bucket.
+fn s3(location: &str, rest: &str) -> Result<Location> {
+    if rest.starts_with("//") {
+        let BucketLocation { bucket, prefix, location } = bucket(location, rest)?;
+        return Ok(Location::S3(S3Location { endpoint: None, bucket, prefix, location }));
+    }
+    let (scheme, address) = match rest.split_once("://") {
+        Some((scheme @ ("http" | "https"), address)) => (scheme, address),
+        Some(_) => return Err(Error::Usage("the server in an s3: location begins with https://".into())),
+        None => ("https", rest),
+    };
+    check_address(location, address)?;
+    let (host, path) = address.split_once('/').unwrap_or((address, ""));
+    let BucketLocation { bucket, prefix, .. } = bucket(location, &format!("//{path}"))?;
+    let endpoint = Some(format!("{scheme}://{host}"));
+    let location = location.trim_end_matches('/').to_owned();
+    Ok(Location::S3(S3Location { endpoint, bucket, prefix, location }))
+}
+
+/// `//BUCKET/PREFIX`.
+fn bucket(location: &str, rest: &str) -> Result<BucketLocation> {
+    let (bucket, prefix) =
+        rest.strip_prefix("//").map_or(("", ""), |rest| rest.split_once('/').unwrap_or((rest, "")));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if bucket.is_empty() || !bucket.chars().all(is_name) {
+        let text = "a location in a bucket is written s3://BUCKET/PREFIX (gs:, az:), or s3:https://SERVER/BUCKET/PREFIX";
+        return Err(Error::Usage(text.into()));
+    }
+    let prefix = prefix.trim_end_matches('/');
+    let is_part =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_control);
+    if !prefix.is_empty() && !prefix.split('/').all(is_part) {
+        let text = format!("{prefix:?} cannot be the beginning of an object's name");
+        return Err(Error::Usage(text));
+    }
+    Ok(BucketLocation {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        location: location.trim_end_matches('/').to_owned(),
+    })
+}
+
+/// An address that is shown in messages must hold no secret.
+fn check_address(location: &str, address: &str) -> Result<()> {
+    let host = address.split('/').next().unwrap_or_default();
+    if host.is_empty() {
+        return Err(Error::Usage("the repository's location names no server".into()));
+    }
+    if host.contains('@') {
+        let text = "a location must not hold a user or password: they are taken from the environment \
+            (see the guide about cloud stores)";
+        return Err(Error::Usage(text.into()));
+    }
+    if location.contains(['?', '#']) {
+        return Err(Error::Usage("a location must not hold a query (?) or fragment (#)".into()));
+    }
+    Ok(())
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -123,9 +288,27 @@ mod tests {
             ("2024-01-01T10:00", "2024-01-01T10:00"),
             ("a:b", "a:b"),
         ] {
-            assert_eq!(parse(location).unwrap(), Path::new(path), "{location}");
+            assert_eq!(parse(location).unwrap(), Location::Folder(path.into()), "{location}");
         }
-        assert_eq!(parse("file:///%ff").unwrap().as_os_str().as_bytes(), b"/\xff");
+        assert_eq!(local_folder("file:///%ff").unwrap().as_os_str().as_bytes(), b"/\xff");
+        assert_eq!(local_folder("s3://b/x"), None);
+    }
+
+    #[test]
+    fn locations_of_buckets() {
+        let s3 = |location: &str| match parse(location).unwrap() {
+            Location::S3(found) => (found.endpoint.unwrap_or_default(), found.bucket, found.prefix),
+            other => panic!("{other:?}"),
+        };
+        let owned = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(s3("s3://b"), owned("", "b", ""));
+        assert_eq!(s3("s3://my.bucket-1/a/b/"), owned("", "my.bucket-1", "a/b"));
+        assert_eq!(s3("s3:http://127.0.0.1:9000/b/p"), owned("http://127.0.0.1:9000", "b", "p"));
+        assert_eq!(s3("s3:https://host/b"), owned("https://host", "b", ""));
+        assert_eq!(s3("s3:host:1/b/p q"), owned("https://host:1", "b", "p q"));
+        assert!(matches!(parse("gs://b/p").unwrap(), Location::Gcs(found) if found.prefix == "p"));
+        assert!(matches!(parse("az://c").unwrap(), Location::Azure(found) if found.bucket == "c"));
+        assert_eq!(parse("https://host/dav/").unwrap(), Location::WebDav("https://host/dav".to_owned()));
     }
 
     #[test]
@@ -134,6 +317,15 @@ mod tests {
             "",
             "local:",
             "s3:https://me:secret@host/b",
+            "https://me:secret@host/b",
+            "https://host/b?token=secret",
+            "s3:",
+            "s3:ftp://host/b",
+            "s3://",
+            "s3://b/../x",
+            "s3://b//x",
+            "gs:b",
+            "https://",
             "sftp:x",
             "foo://me:secret@x",
             "file://host/x",
@@ -153,9 +345,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/repo");
         let location = path.to_str().unwrap();
-        let missing = open_store(location).unwrap_err();
+        let missing = open_store(location, &StoreOptions::default()).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NoRepository, "{missing}");
-        create_store(location, &[]).unwrap();
-        open_store(&format!("file://{location}")).unwrap();
+        create_store(location, &[], &StoreOptions::default()).unwrap();
+        open_store(&format!("file://{location}"), &StoreOptions::default()).unwrap();
     }
 }

@@ -20,8 +20,8 @@
 //!
 //! A store knows nothing of encryption or of formats.
 //!
-//! [`local`] and [`memory`] are stores; [`retry`] and [`faulty`] decorate any store; [`location`]
-//! makes a store of the text that a user gives. [`memory`], [`faulty`] and [`conformance`] exist for
+//! [`local`], [`cloud`] and [`memory`] are stores; [`retry`] and [`faulty`] decorate any store; [`location`]
+//! makes a store of the text that a user gives, [`probe`] tries out what a new one keeps of the contract. [`memory`], [`faulty`] and [`conformance`] exist for
 //! tests, and are public because the tests of the whole program use them too.
 //!
 //! [`StoreErrorKind::AlreadyExists`]: crate::error::StoreErrorKind::AlreadyExists
@@ -35,12 +35,16 @@ use bytes::Bytes;
 use crate::env::Timestamp;
 use crate::error::StoreError;
 use crate::extent::Extent;
+use crate::limits::UPLOAD_THREADS;
 
+pub use cloud::Traffic;
 pub use local::LocalStore;
 pub use location::{create_store, open_store};
 pub use name::{NameParseError, ObjectName};
+pub use options::{StoreLimits, StoreOptions};
 
 mod blocking;
+pub mod cloud;
 pub mod conformance;
 mod failure;
 pub mod faulty;
@@ -48,6 +52,8 @@ pub mod local;
 pub mod location;
 pub mod memory;
 mod name;
+pub mod options;
+pub mod probe;
 pub mod reserve;
 pub mod retry;
 
@@ -62,10 +68,39 @@ pub struct ObjectInfo {
     pub modified: Timestamp,
 }
 
+/// How a store is best used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreProfile {
+    /// True if every request takes a round trip over a network.
+    pub is_remote: bool,
+    /// Requests that are worth making at the same time.
+    pub requests: usize,
+}
+
+impl StoreProfile {
+    /// A disk of this machine.
+    pub const LOCAL: Self = Self { is_remote: false, requests: UPLOAD_THREADS };
+
+    /// A server that takes so many requests at a time.
+    pub const fn remote(requests: usize) -> Self {
+        Self { is_remote: true, requests }
+    }
+}
+
 /// A place for objects. See the module's contract.
 pub trait Store: Send + Sync + fmt::Debug {
     /// The place, for messages: never holds credentials.
     fn location(&self) -> String;
+
+    /// How it is best used.
+    fn profile(&self) -> StoreProfile {
+        StoreProfile::LOCAL
+    }
+
+    /// What went over the network so far, if the store is on one.
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
 
     /// Stores the concatenation of `parts` under `name`.
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError>;
@@ -80,6 +115,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Exactly the bytes of `extent`; an error of kind
     /// [`OutOfRange`](crate::error::StoreErrorKind::OutOfRange) where the object ends before.
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError>;
+
+    /// Says that [`get_range`](Self::get_range) will soon be called with the same arguments. A store may
+    /// begin to read, or take no notice.
+    fn prefetch(&self, _name: &ObjectName, _extent: Extent) {}
 
     /// Length and time of one object.
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError>;
@@ -113,6 +152,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).location()
     }
 
+    fn profile(&self) -> StoreProfile {
+        (**self).profile()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        (**self).traffic()
+    }
+
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         (**self).put(name, parts)
     }
@@ -127,6 +174,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
         (**self).get_range(name, extent)
+    }
+
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        (**self).prefetch(name, extent);
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {

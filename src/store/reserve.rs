@@ -12,7 +12,7 @@ use crate::env::fill_random;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::RESERVE_BYTES;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, Traffic};
 
 /// What the reserve is called.
 pub const RESERVE: &str = "reserve";
@@ -42,6 +42,16 @@ pub fn make(store: &dyn Store) -> Result<bool, StoreError> {
     }
 }
 
+/// Deletes the reserve; false if there is none.
+pub fn give_up(store: &dyn Store) -> Result<bool, StoreError> {
+    let name = reserve_name()?;
+    match store.info(&name) {
+        Ok(_) => store.delete(&name).map(|()| true),
+        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// A store whose reserve is given up when a small object meets no room. Packs have no claim to it.
 #[derive(Debug)]
 pub struct ReserveStore {
@@ -54,18 +64,6 @@ impl ReserveStore {
         Self { inner }
     }
 
-    /// Deletes the reserve; false if there is none.
-    fn give_up(&self) -> Result<bool, StoreError> {
-        let name = reserve_name()?;
-        match self.inner.info(&name) {
-            Ok(_) => {}
-            Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        self.inner.delete(&name)?;
-        Ok(true)
-    }
-
     fn write(
         &self,
         name: &ObjectName,
@@ -73,7 +71,7 @@ impl ReserveStore {
         put: &dyn Fn(Vec<Bytes>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         match put(parts.clone()) {
-            Err(error) if error.kind == StoreErrorKind::Full && may_use(name) && self.give_up()? => {
+            Err(error) if error.kind == StoreErrorKind::Full && may_use(name) && give_up(&self.inner)? => {
                 put(parts)
             }
             result => result,
@@ -88,6 +86,14 @@ fn may_use(name: &ObjectName) -> bool {
 impl Store for ReserveStore {
     fn location(&self) -> String {
         self.inner.location()
+    }
+
+    fn profile(&self) -> StoreProfile {
+        self.inner.profile()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.inner.traffic()
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
@@ -106,6 +112,10 @@ impl Store for ReserveStore {
         self.inner.get_range(name, extent)
     }
 
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        self.inner.prefetch(name, extent);
+    }
+
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
         self.inner.info(name)
     }
@@ -116,6 +126,10 @@ impl Store for ReserveStore {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.inner.delete(name)
+    }
+
+    fn ends_with_process(&self) -> bool {
+        self.inner.ends_with_process()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::{STORE_ATTEMPTS, STORE_RETRY_FIRST_WAIT_MS, STORE_RETRY_MAX_WAIT_MS};
 use crate::observe::StopFlag;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, Traffic};
 
 /// How often, and after which waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub trait Sleeper: Send + Sync + fmt::Debug {
 
 /// Sleeps on the calling thread, and gives up soon after the flag is set.
 #[derive(Debug)]
-pub struct ThreadSleeper(pub Arc<StopFlag>);
+pub struct ThreadSleeper(pub &'static StopFlag);
 
 impl Sleeper for ThreadSleeper {
     fn sleep(&self, time: Duration) -> bool {
@@ -130,6 +130,14 @@ impl<S: Store> Store for RetryStore<S> {
         self.inner.location()
     }
 
+    fn profile(&self) -> StoreProfile {
+        self.inner.profile()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.inner.traffic()
+    }
+
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         self.retry(|_| self.inner.put(name, parts.clone()))
     }
@@ -157,6 +165,10 @@ impl<S: Store> Store for RetryStore<S> {
 
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
         self.retry(|_| self.inner.get_range(name, extent))
+    }
+
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        self.inner.prefetch(name, extent);
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
@@ -260,10 +272,10 @@ mod tests {
 
     #[test]
     fn who_asks_to_stop_does_not_wait() {
-        let stop = Arc::new(StopFlag::new());
-        stop.stop();
+        static STOP: StopFlag = StopFlag::new();
+        STOP.stop();
         let faulty = FaultyStore::new(MemoryStore::new(), FaultPlan::none().cut_off_after(0));
-        let sleeper = Arc::new(ThreadSleeper(stop));
+        let sleeper = Arc::new(ThreadSleeper(&STOP));
         let store = RetryStore::new(faulty, RetryPolicy::default(), sleeper);
         store.get(&name("a")).unwrap_err();
         assert_eq!(store.inner.counts().total(), 1);

@@ -1,7 +1,7 @@
 //! Tests of the program as its users meet it: the built binary, real files, real signals.
 //!
 //! What they know of a repository is what `docs/format.md` says. Only `old_format`,
-//! `fuzz_smoke` and `leases` use the library.
+//! `fuzz_smoke`, `leases` and the conformance of remote stores use the library.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,6 +18,7 @@
 mod support;
 
 mod backup_cli;
+mod cloud;
 mod commands;
 mod crash;
 mod damage;

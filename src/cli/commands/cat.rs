@@ -57,7 +57,7 @@ enum Object {
 }
 
 pub fn run(settings: &Settings, args: &CatArgs) -> Result<Outcome, Failure> {
-    let repo = std::sync::Arc::new(session::open(settings)?);
+    let repo = std::sync::Arc::new(session::open_without_copies(settings)?);
     match &args.object {
         Object::Config => output::print_json(repo.config())?,
         Object::Snapshot { id } => {

@@ -54,7 +54,7 @@ pub fn run(settings: &Settings, args: &CheckArgs) -> Result<Outcome, Failure> {
         None if args.read_data => ReadData::All,
         None => ReadData::Nothing,
     };
-    let repo = session::open(settings).map_err(judge)?;
+    let repo = session::open_without_copies(settings).map_err(judge)?;
     let cache = session::cache(settings)?;
     let progress = Progress::new(settings);
     let options = CheckOptions { read_data };

@@ -10,12 +10,12 @@ use crate::cli::settings::Settings;
 use crate::cli::{output, session};
 use crate::error::Error;
 use crate::repo::{InitOptions, LockedRepository, Repository};
-use crate::store::{create_store, open_store, reserve};
+use crate::store::{StoreOptions, create_store, open_store, reserve};
 
 /// Make a new repository
 #[derive(Debug, Args)]
 #[command(long_about = "Make a new repository.\n\nThe place is a folder that does not exist yet, or is \
-    empty. The password is asked for twice at a terminal, or taken from where --password-file and the \
+    empty, or an empty prefix of a bucket that exists. The password is asked for twice at a terminal, or taken from where --password-file and the \
     like say. Whoever forgets it loses everything in the repository: keep a copy of it in another place.")]
 pub struct InitArgs {
     /// A note for the first key, shown by `key list`
@@ -26,23 +26,31 @@ pub struct InitArgs {
 pub fn run(settings: &Settings, args: &InitArgs) -> Result<Outcome, Failure> {
     let location = settings.repo()?;
     // Before a password is asked for, and before a folder is made.
-    match open_store(location).and_then(LockedRepository::find) {
+    let options = settings.store_options()?;
+    match open_store(location, &options).and_then(LockedRepository::find) {
         Ok(found) => drop(found),
         Err(Error::NoRepository { .. } | Error::Damaged { .. }) => {
-            return make(settings, location, args);
+            return make(settings, location, &options, args);
         }
         Err(error) => return Err(error.into()),
     }
     Err(Error::RepositoryExists { location: location.to_owned() }.into())
 }
 
-fn make(settings: &Settings, location: &str, args: &InitArgs) -> Result<Outcome, Failure> {
+fn make(
+    settings: &Settings,
+    location: &str,
+    options: &StoreOptions,
+    args: &InitArgs,
+) -> Result<Outcome, Failure> {
     let password = settings.password.read_new()?;
-    let store = create_store(location, &session::REPOSITORY_NAMES)?;
+    let store = create_store(location, &session::REPOSITORY_NAMES, options)?;
     let label = session::key_label(&args.note);
     let repo = Repository::init(Arc::clone(&store), &password, &label, InitOptions::default())?;
     // The repository is there without it too.
-    let _ = reserve::make(&store);
+    if !store.profile().is_remote {
+        let _ = reserve::make(&store);
+    }
     if settings.json {
         let id = repo.id().to_string();
         output::print_json_line(&json!({"message_type": "summary", "repository": location, "id": id}))?;

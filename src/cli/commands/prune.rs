@@ -163,8 +163,11 @@ fn notes(report: &PruneReport) -> Vec<String> {
         notes.push(format!("{pending} will be deleted by the next prune; this one does not wait for:"));
         notes.extend(report.waits_for.iter().map(|holder| format!("  {holder}")));
     }
-    if report.was_full {
-        notes.push("the store was full: prune again to free what there was no room to write anew".to_owned());
+    if report.still_full {
+        notes.push(
+            "the store is full: prune again once there is more room, to free what could not be written anew"
+                .to_owned(),
+        );
     }
     notes
 }
@@ -194,6 +197,7 @@ fn summary(dry_run: bool, report: &PruneReport) -> Value {
         "waits_for": report.waits_for.iter().map(waits_for).collect::<Vec<_>>(),
         "segments_merged": report.segments_merged,
         "store_was_full": report.was_full,
+        "store_still_full": report.still_full,
         "seconds": report.seconds,
     })
 }

@@ -43,7 +43,7 @@ fn parse_pack(text: &str) -> Result<PackId, String> {
 }
 
 pub fn run(settings: &Settings, args: &RebuildIndexArgs) -> Result<Outcome, Failure> {
-    let repo = Arc::new(session::open(settings)?);
+    let repo = Arc::new(session::open_without_copies(settings)?);
     let cache = session::cache(settings)?;
     let progress = Progress::new(settings);
     let leave_out = args.leave_out.iter().copied().collect();

@@ -8,8 +8,9 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use crate::format::pack::PackKind;
 use crate::format::segment::{PackRecord, Segment};
-use crate::limits::{SEGMENT_TARGET_CHUNKS, UPLOAD_THREADS};
+use crate::limits::{SEGMENT_TARGET_CHUNKS, UPLOAD_THREADS_MAX};
 use crate::repo::coord::Fence;
 use crate::repo::ingest::Counters;
 use crate::repo::ingest::claims::Claims;
@@ -60,7 +61,8 @@ impl Uploader {
         // No room to wait in: who closes a pack waits until a thread takes it, which bounds memory.
         let (queue, closed_packs) = crossbeam_channel::bounded(0);
         let mut threads = Vec::new();
-        for number in 0..UPLOAD_THREADS {
+        let count = shared.repo.store().profile().requests.clamp(1, UPLOAD_THREADS_MAX);
+        for number in 0..count {
             let (shared, closed_packs) = (Arc::clone(&shared), closed_packs.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("upload-{number}"))
@@ -145,7 +147,12 @@ impl Shared {
     fn write(&self, pack: ClosedPack) -> Result<()> {
         let ClosedPack { record, parts } = pack;
         self.repo.pack_use().own(record.id);
-        self.repo.store().put(&layout::pack(&record.id)?, parts)?;
+        let cache = self.repo.metadata_cache().filter(|_| record.kind == PackKind::Metadata);
+        self.repo.store().put(&layout::pack(&record.id)?, parts.clone())?;
+        if let Some(cache) = cache {
+            cache.keep(record.id.as_bytes(), &parts);
+        }
+        drop(parts);
         self.counters.stored_bytes.fetch_add(record.size, Ordering::Relaxed);
         let ready = {
             let mut unlisted = self.unlisted.lock();

@@ -41,6 +41,8 @@ pub struct Sandbox {
     pub cache: PathBuf,
     /// What is backed up, unless a test says otherwise. Exists and is empty at first.
     pub source: PathBuf,
+    /// Where the program is told that the repository is, if that is not its folder.
+    pub location: Option<String>,
     program: OsString,
     as_nobody: bool,
     targets: AtomicU32,
@@ -57,6 +59,7 @@ impl Sandbox {
             repo: root.join("repo"),
             cache: root.join("cache"),
             source,
+            location: None,
             program: program(),
             as_nobody: false,
             targets: AtomicU32::new(0),
@@ -131,7 +134,7 @@ impl Sandbox {
             .env("HOME", self.root())
             .env("TZ", "UTC")
             .env("RUST_BACKTRACE", "1")
-            .env("BACKSTAY_REPOSITORY", &self.repo)
+            .env("BACKSTAY_REPOSITORY", self.location.as_ref().map_or(self.repo.as_os_str(), OsStr::new))
             .env("BACKSTAY_PASSWORD", PASSWORD)
             .env("BACKSTAY_CACHE_DIR", &self.cache)
             .current_dir(self.root())

@@ -1,0 +1,151 @@
+//! Azure Blob Storage.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_store::RetryConfig;
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::path::Path;
+
+use crate::error::{Error, Result};
+use crate::store::cloud::s3::Variables;
+use crate::store::cloud::{Creating, Network, Place, failure};
+use crate::store::location::BucketLocation;
+use crate::store::options::StoreOptions;
+
+/// Name and key of the emulator's account: the same everywhere, and published by its makers.
+const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
+const EMULATOR_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// The account, its address and how to get in.
+pub(in crate::store) struct AzureServer {
+    settings: BTreeMap<&'static str, String>,
+    /// Its address; nothing for Microsoft's.
+    pub endpoint: Option<String>,
+}
+
+impl AzureServer {
+    /// What the options and the environment say.
+    pub(in crate::store) fn find(options: &StoreOptions, variables: Variables<'_>) -> Self {
+        let mut settings = BTreeMap::new();
+        let mut endpoint = None;
+        let emulator = options.flag("az.emulator").unwrap_or_else(|| {
+            variables("AZURE_STORAGE_USE_EMULATOR").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        });
+        if emulator {
+            settings.insert("account", EMULATOR_ACCOUNT.to_owned());
+            settings.insert("key", EMULATOR_KEY.to_owned());
+            endpoint = Some(format!("http://127.0.0.1:10000/{EMULATOR_ACCOUNT}"));
+        }
+        for (name, value) in variables("AZURE_STORAGE_CONNECTION_STRING").iter().flat_map(|text| parts(text))
+        {
+            match name {
+                "AccountName" => drop(settings.insert("account", value.to_owned())),
+                "AccountKey" => drop(settings.insert("key", value.to_owned())),
+                "SharedAccessSignature" => drop(settings.insert("sas", value.to_owned())),
+                "BlobEndpoint" => endpoint = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        let known = [
+            ("account", &["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"][..]),
+            ("key", &["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY"][..]),
+            ("sas", &["AZURE_STORAGE_SAS_TOKEN"][..]),
+            ("client", &["AZURE_CLIENT_ID"][..]),
+            ("client-secret", &["AZURE_CLIENT_SECRET"][..]),
+            ("tenant", &["AZURE_TENANT_ID"][..]),
+            ("authority", &["AZURE_AUTHORITY_HOST"][..]),
+            ("federated-token", &["AZURE_FEDERATED_TOKEN_FILE"][..]),
+            ("identity-endpoint", &["IDENTITY_ENDPOINT", "MSI_ENDPOINT"][..]),
+        ];
+        for (name, names) in known {
+            if let Some(value) = names.iter().find_map(|variable| variables(variable)) {
+                settings.insert(name, value);
+            }
+        }
+        if let Some(account) = options.text("az.account") {
+            settings.insert("account", account.to_owned());
+        }
+        let given =
+            options.text("az.endpoint").map(str::to_owned).or_else(|| variables("AZURE_STORAGE_ENDPOINT"));
+        Self { settings, endpoint: given.or(endpoint) }
+    }
+
+    /// The container to keep objects in.
+    pub(in crate::store) fn place(
+        self,
+        location: &BucketLocation,
+        options: &StoreOptions,
+        network: &Network,
+    ) -> Result<Place> {
+        if !self.settings.contains_key("account") {
+            let text =
+                "no storage account is named: set AZURE_STORAGE_ACCOUNT, or give --option az.account=NAME";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        let conditional = options.flag("conditional-create").unwrap_or(true);
+        let mut builder = MicrosoftAzureBuilder::new()
+            .with_container_name(&location.bucket)
+            .with_http_connector(network.connector())
+            .with_allow_http(true)
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+        if let Some(endpoint) = self.endpoint {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+        }
+        for (name, value) in self.settings {
+            let key = match name {
+                "account" => AzureConfigKey::AccountName,
+                "key" => AzureConfigKey::AccessKey,
+                "sas" => AzureConfigKey::SasKey,
+                "client" => AzureConfigKey::ClientId,
+                "client-secret" => AzureConfigKey::ClientSecret,
+                "tenant" => AzureConfigKey::AuthorityId,
+                "authority" => AzureConfigKey::AuthorityHost,
+                "federated-token" => AzureConfigKey::FederatedTokenFile,
+                _ => AzureConfigKey::MsiEndpoint,
+            };
+            builder = builder.with_config(key, value);
+        }
+        let objects = builder.build().map_err(|e| Error::Usage(failure::innermost(&e)))?;
+        Ok(Place {
+            objects: Arc::new(objects),
+            creating: if conditional { Creating::Conditional } else { Creating::CheckFirst },
+            prefix: Path::from(location.prefix.as_str()),
+            location: location.location.clone(),
+            has_folders: false,
+        })
+    }
+}
+
+/// The `name=value` parts of a connection string. Keys end with `=` themselves.
+fn parts(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split(';').filter_map(|part| part.trim().split_once('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_account_comes_from_options_variables_or_a_connection_string() {
+        let find = |options: &[&str], variables: &[(&str, &str)]| {
+            let options = StoreOptions::parse(options.iter().copied()).unwrap();
+            AzureServer::find(&options, &|name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let text = "DefaultEndpointsProtocol=https;AccountName=me;AccountKey=abc==;BlobEndpoint=https://x/me";
+        let server = find(&[], &[("AZURE_STORAGE_CONNECTION_STRING", text)]);
+        assert_eq!(server.settings.get("account").unwrap(), "me");
+        assert_eq!(server.settings.get("key").unwrap(), "abc==");
+        assert_eq!(server.endpoint.as_deref(), Some("https://x/me"));
+        let variables = [("AZURE_STORAGE_ACCOUNT", "you"), ("AZURE_STORAGE_KEY", "k")];
+        let server = find(&["az.account=other"], &variables);
+        assert_eq!(server.settings.get("account").unwrap(), "other");
+        assert_eq!(server.endpoint, None);
+        let server = find(&["az.emulator=yes"], &[]);
+        assert_eq!(server.settings.get("account").unwrap(), EMULATOR_ACCOUNT);
+        assert!(server.endpoint.unwrap().starts_with("http://127.0.0.1:10000/"));
+    }
+}

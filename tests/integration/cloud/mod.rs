@@ -1,0 +1,9 @@
+//! Stores on servers: their contract, the whole program over them, and what goes wrong on the way.
+
+mod conformance;
+mod external;
+mod faults;
+mod link;
+mod program;
+mod server;
+mod speed;
