@@ -130,7 +130,7 @@ mod tests {
             bases: Vec::new(),
             chunks: Vec::new(),
         };
-        let directory = Directory { frames: (0..frames).map(frame).collect(), ..Directory::default() };
+        let directory = Directory { frames: (0..frames).map(frame).collect() };
         PackRecord {
             id: PackId::from_bytes([1; 32]),
             size: 1 << 30,

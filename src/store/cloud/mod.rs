@@ -350,9 +350,11 @@ impl Store for CloudStore {
         if ahead.len() >= self.network.connections() * 2 {
             // What nobody came for must not keep others out for ever.
             let is_stale = |oldest: &Ahead| oldest.since.elapsed().as_secs() > STORE_AHEAD_STALE_S;
-            match ahead.pop_front_if(|oldest| is_stale(oldest)) {
-                Some(oldest) => oldest.bytes.abort(),
-                None => return,
+            if !ahead.front().is_some_and(is_stale) {
+                return;
+            }
+            if let Some(oldest) = ahead.pop_front() {
+                oldest.bytes.abort();
             }
         }
         let bytes = runtime.spawn(self.read_range(name, extent));

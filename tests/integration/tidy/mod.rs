@@ -46,6 +46,8 @@ const RANKS: &[(&str, u8)] = &[
 /// What may use a module of its own rank.
 const WITHIN_RANK: &[(&str, &str)] = &[
     ("entry_name", "limits"),
+    // Who is at work, and since when, is part of an error.
+    ("error", "env"),
     // What is sealed is laid out by `format`, which knows nothing of keys.
     ("crypto", "format"),
     // The chunker cuts by a table that is a key, and by the profile that the config holds.
