@@ -75,7 +75,7 @@ pub const FRAME_MAX_BASES: usize = 64;
 pub const FRAME_PREFIX_MAX_BYTES: usize = 16 * MIB;
 /// Deepest chain of delta frames that a reader follows.
 pub const DELTA_DEPTH_MAX: u8 = 64;
-/// Most delta frames that reading one chunk may decode, over all copies that are tried.
+/// Most frames that reading one chunk may decode, over all bases and all copies that are tried.
 pub const DELTA_EFFORT_MAX_FRAMES: u32 = 16 * 1024;
 /// Stored bytes after which a data pack is closed.
 pub const DATA_PACK_TARGET_BYTES: usize = 24 * MIB;

@@ -86,16 +86,23 @@ impl ShallowChunk {
 #[derive(Default)]
 struct Effort {
     depth: u8,
-    deltas: u32,
+    frames: u32,
 }
 
 impl Effort {
     fn begin_delta(&mut self) -> std::result::Result<(), ()> {
-        if self.depth >= DELTA_DEPTH_MAX || self.deltas >= DELTA_EFFORT_MAX_FRAMES {
+        if self.depth >= DELTA_DEPTH_MAX {
             return Err(());
         }
         self.depth += 1;
-        self.deltas += 1;
+        Ok(())
+    }
+
+    fn begin_frame(&mut self) -> std::result::Result<(), ()> {
+        if self.frames >= DELTA_EFFORT_MAX_FRAMES {
+            return Err(());
+        }
+        self.frames += 1;
         Ok(())
     }
 
@@ -129,10 +136,10 @@ impl ChunkReader {
         self.read_below(id, None, &mut Effort::default())
     }
 
-    /// The plaintext of a chunk, if the first place that the index knows for it is no deeper than
-    /// `depth_max`. Other places are not tried.
+    /// The plaintext of a chunk, if the place where it is to be read lies no deeper than `depth_max`. Other
+    /// places are not tried.
     pub fn read_shallow(&self, id: &ChunkId, depth_max: u8) -> Result<Option<ShallowChunk>> {
-        let Some(location) = self.repo.index().lookup(id)? else { return Ok(None) };
+        let Some(location) = self.repo.place_to_read(id)? else { return Ok(None) };
         if self.repo.pack_use().is_condemned(location.pack) {
             return Ok(None);
         }
@@ -153,7 +160,7 @@ impl ChunkReader {
         let mut chunks = vec![*id];
         for step in 0..DELTA_ROOT_STEPS {
             let Some(&id) = chunks.get(step) else { return Ok(roots) };
-            let location = self.repo.index().lookup(&id)?.ok_or_else(|| missing(&id))?;
+            let location = self.repo.place_to_read(&id)?.ok_or_else(|| missing(&id))?;
             let pack = self.open_pack(location.pack)?;
             let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(&id))?;
             let bases = &pack_reader::frame_entry(&pack.record, slot.frame)?.bases;
@@ -215,9 +222,13 @@ impl ChunkReader {
         {
             return Err(Error::damaged(format!("chunk {id}"), "it lies as deep as what is based on it"));
         }
+        let entry = pack_reader::frame_entry(&pack.record, slot.frame)?;
+        // The index may be wrong about the place, and what lies there right in itself.
+        if entry.chunks.get(slot.chunk as usize).is_none_or(|chunk| chunk.id != *id) {
+            return Err(missing(id));
+        }
         let frame = self.frame(&pack, location.pack, slot.frame, effort)?;
         let start = slot.offset as usize;
-        let entry = pack_reader::frame_entry(&pack.record, slot.frame)?;
         frame
             .chunk(self.repo.keys(), entry, slot.chunk as usize, start)
             .map_err(|error| pack_reader::frame_error(&pack.record, slot.frame, error))?;
@@ -244,8 +255,16 @@ impl ChunkReader {
         if let Some(frame) = self.cached_frame(no, number) {
             return Ok(frame);
         }
+        effort.begin_frame().map_err(|()| {
+            let frame = format!("pack {}, frame {number}", pack.record.id);
+            Error::damaged(frame, "too many frames lie below what is based on it")
+        })?;
+        // Bases first: a chain must not hold the stored bytes of all its frames.
+        let entry = pack_reader::frame_entry(&pack.record, number)?;
+        let prefix = self.prefix(pack, entry, number, effort)?;
         let sealed = self.source.read(&self.repo, &pack.record, no, number)?;
-        let frame = Arc::new(self.decode_below(pack, number, &sealed, effort)?);
+        let frame = pack_reader::unseal_frame(&pack.record, &pack.key, number, &sealed, &prefix)?;
+        let frame = Arc::new(frame);
         self.frames.lock().keep((no, number), &frame);
         Ok(frame)
     }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::id::ChunkId;
-use crate::limits::{DELTA_FRAME_MAX_BYTES, DELTA_GATHER_MAX_BYTES, DELTA_PREFIX_MAX_BYTES, FRAME_MAX_BASES};
+use crate::limits::{
+    DELTA_FRAME_MAX_BYTES, DELTA_GATHER_MAX_BYTES, DELTA_PREFIX_MAX_BYTES, FRAME_MAX_BASES, FRAME_MAX_CHUNKS,
+};
 use crate::repo::chunk_reader::{ChunkReader, ShallowChunk};
 use crate::seal::PlainFrame;
 
@@ -63,7 +65,9 @@ impl DeltaFrame {
                 // What it was made of is a good base too, if not as near.
                 None => {
                     for root in reader.roots(base).ok()?.into_iter().rev() {
-                        if !wanted.contains(&root) && read.iter().all(|(id, _)| *id != root) {
+                        // One that goes back to itself cannot be had: its pack is condemned.
+                        if root != *base && !wanted.contains(&root) && read.iter().all(|(id, _)| *id != root)
+                        {
                             wanted.push_front(root);
                         }
                     }
@@ -74,7 +78,7 @@ impl DeltaFrame {
             if *base == id {
                 return None;
             }
-            if len > DELTA_PREFIX_MAX_BYTES {
+            if len > DELTA_PREFIX_MAX_BYTES || read.len() >= FRAME_MAX_BASES {
                 break;
             }
             read.push((*base, bytes));
@@ -87,7 +91,8 @@ impl DeltaFrame {
         let fresh = bases.0.iter().filter(|(id, _)| !self.bases.contains(id));
         let (count, bytes) = fresh.fold((0, 0), |(n, sum), (_, bytes)| (n + 1, sum + bytes.as_slice().len()));
         self.chunks.is_empty()
-            || (self.belongs(len, count < bases.0.len(), bases.depth())
+            || (self.chunks.chunks().len() < FRAME_MAX_CHUNKS
+                && self.belongs(len, count < bases.0.len(), bases.depth())
                 && self.chunks.len() + len <= DELTA_FRAME_MAX_BYTES
                 && self.prefix.len() + bytes <= DELTA_PREFIX_MAX_BYTES
                 && self.bases.len() + count <= FRAME_MAX_BASES)

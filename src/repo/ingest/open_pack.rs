@@ -17,7 +17,7 @@ use crate::format::header::{HEADER_LEN, Header};
 use crate::format::pack::{FOOTER_LEN, Footer, PACK_ALIGNMENT, PackKind};
 use crate::format::segment::PackRecord;
 use crate::id::PackId;
-use crate::limits::PACK_MAX_CHUNKS;
+use crate::limits::{FRAME_MAX_BASES, FRAME_MAX_CHUNKS, PACK_MAX_CHUNKS};
 use crate::repo::Repository;
 use crate::repo::sealed::new_header;
 use crate::seal::{self, EncodedFrame};
@@ -102,6 +102,10 @@ impl OpenPack {
         chunks: Vec<ChunkEntry>,
         target: u64,
     ) -> Result<(Reservation, bool)> {
+        // No reader would accept the directory of such a pack.
+        if encoded.bases.len() > FRAME_MAX_BASES || chunks.len() > FRAME_MAX_CHUNKS {
+            return Err(Error::Internal("a frame has too many chunks or bases".to_owned()));
+        }
         let mut state = self.shared.state.lock();
         let number = self.shared.sealer.take_number().ok_or_else(full)?;
         let stored = (encoded.bytes.len() + TAG_LEN) as u64;

@@ -97,7 +97,7 @@ impl PartList {
     pub fn replacing(ingest: &Ingest, old: Option<&Content>) -> Self {
         let long = old.filter(|old| ingest.writes_deltas() && old.depth > 0);
         let old = long.map(|old| {
-            let size = old.parts.iter().map(Part::len).sum();
+            let size = old.parts.iter().map(Part::len).fold(0, u64::saturating_add);
             Box::new(Content { size, depth: old.depth - 1, parts: old.parts.clone() })
         });
         Self { old, ..Self::default() }
