@@ -3,11 +3,13 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Where mount looks for helpers.
+SBINDIR ?= /sbin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET)/release/backstay
 
 # One profile for everything, so that RocksDB is compiled once.
-.PHONY: help setup needs servers build demo test test-long bench docs install clean
+.PHONY: help setup needs servers build demo test test-long bench docs install install-mount clean
 
 help:
 	@echo 'make demo       build, then back up, change, restore and check real files before your eyes'
@@ -18,6 +20,7 @@ help:
 	@echo 'make docs       make docs/cli.md anew'
 	@echo 'make install    install the program, its manual and completions below $(PREFIX)'
 	@echo 'make servers    install the servers that some tests start'
+	@echo 'make install-mount  make $(SBINDIR)/mount.backstay, for mount -t backstay and fstab'
 	@echo 'make setup      install the packages that a build needs (Debian, Ubuntu; as root or with sudo)'
 
 setup:
@@ -38,6 +41,8 @@ demo: build
 	scripts/demo $(PROGRAM)
 
 test: needs servers
+	@# Without them some tests are skipped, and say so.
+	-scripts/setup --tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) test --release
@@ -61,6 +66,10 @@ install: build
 	$(PROGRAM) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_backstay
 	install -d $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(PROGRAM) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/backstay.fish
+
+install-mount:
+	install -d $(DESTDIR)$(SBINDIR)
+	ln -sf $(PREFIX)/bin/backstay $(DESTDIR)$(SBINDIR)/mount.backstay
 
 clean:
 	$(CARGO) clean

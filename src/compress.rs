@@ -1,4 +1,7 @@
-//! zstd, with a hard cap on what a decoder may give out.
+//! zstd, and patches against old bytes, with a hard cap on what a decoder may give out.
+
+mod find;
+mod patch;
 
 use std::io;
 
@@ -57,6 +60,24 @@ pub fn compress_delta(raw: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> 
     // Packs wait in memory: what they hold is no longer than it must be.
     out.shrink_to(len + TAG_LEN);
     Some(out)
+}
+
+/// `raw` as a patch of `old`, or nothing where it would not be shorter than `raw`.
+pub fn compress_patch(raw: &[u8], old: &[u8], level: i32) -> Option<Vec<u8>> {
+    patch::encode(raw, old, level, TAG_LEN).filter(|bytes| bytes.len() < raw.len())
+}
+
+/// The `raw_len` bytes that a patch makes of `old`.
+pub fn apply_patch(
+    context: &mut Decompressor,
+    patch: &[u8],
+    old: &[u8],
+    raw_len: usize,
+) -> Result<Vec<u8>, DecompressError> {
+    if raw_len > FRAME_RAW_MAX_BYTES || old.len() > FRAME_PREFIX_MAX_BYTES {
+        return Err(DecompressError);
+    }
+    patch::decode(patch, old, raw_len, context)
 }
 
 /// A reusable decompressor.

@@ -100,24 +100,21 @@ pub const SEALED_LEVEL: i32 = 3;
 /// zstd level of metadata frames: there is little of it, and it is read often.
 pub const ZSTD_METADATA_LEVEL: i32 = 3;
 
-/// zstd level of a run's first data deltas: where little changed, the smaller result costs hardly any time.
-pub const ZSTD_DELTA_FIRST_LEVEL: i32 = 6;
-/// Plaintext bytes of a run that are encoded at that level.
-pub const DELTA_FIRST_BYTES: u64 = 256 * MIB as u64;
-/// zstd level of the data deltas after them: lower levels find too little in a prefix.
-pub const ZSTD_DELTA_LEVEL: i32 = 3;
+/// zstd level of what a patch of data does not find in its bases: there is little of it.
+pub const ZSTD_PATCH_LEVEL: i32 = 6;
 /// zstd level of metadata deltas: they are few, and mostly what an incremental of a large tree adds.
 pub const ZSTD_METADATA_DELTA_LEVEL: i32 = 9;
-/// Largest plaintext of a delta frame of several chunks: beyond it, and beyond the prefix below, the match
-/// tables of that level no longer reach.
+/// Largest plaintext of a delta frame of several chunks: whoever reads one of them decodes them all.
 pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;
 /// Largest prefix of a delta frame that is written.
-pub const DELTA_PREFIX_MAX_BYTES: usize = 512 * KIB;
+pub const DELTA_PREFIX_MAX_BYTES: usize = 1024 * KIB;
 /// Largest chunk that shares a delta frame with chunks it has nothing to do with.
 pub const DELTA_GATHER_MAX_BYTES: usize = 64 * KIB;
 /// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
 /// `docs/decisions/0012`.
 pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
+/// Chunks that are looked at on the way to what a chunk at that depth goes back to.
+pub const DELTA_ROOT_STEPS: usize = 128;
 /// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does
 /// not lose the place.
 pub const DELTA_AHEAD_BYTES: u64 = 1024 * MIB as u64;
@@ -253,6 +250,11 @@ pub const RESTORE_WINDOW_DIRS: usize = 512;
 pub const RESTORE_FIRST_WINDOW_PARTS: usize = 512;
 /// Plaintext bytes of the frames that one read fetches: what a thread takes on at a time.
 pub const RESTORE_GROUP_RAW_BYTES: u64 = 8 * MIB as u64;
+/// Bases that a window plans for, some 100 bytes each; deltas beyond that look for theirs themselves.
+pub const RESTORE_WINDOW_BASES: usize = 128 * 1024;
+/// Plaintexts of bases that wait for their deltas: neighbours in a file lie in packs that were filled at the
+/// same time, and come some 20 MB apart.
+pub const RESTORE_BASES_BYTES: usize = 40 * MIB;
 /// Symlinks, empty files and the like that a thread takes on at a time.
 pub const RESTORE_LOOSE_BATCH: usize = 64;
 /// Allocated zeros that are written before the run looks whether it was stopped.
@@ -271,6 +273,98 @@ pub const LEFTOVER_MIN_AGE: Duration = Duration::from_secs(3600);
 pub const OBJECT_CACHE_MAX_BYTES: u64 = 1024 * MIB as u64;
 /// No larger object is copied: metadata packs are 4 MiB.
 pub const OBJECT_CACHE_ENTRY_MAX_BYTES: u64 = 64 * MIB as u64;
+
+// --- browsing: mounts and servers -----------------------------------------------------------------
+
+/// Decoded frames that a mount or server keeps: several readers in order, each with what is read ahead.
+pub const BROWSE_FRAMES_CACHE_BYTES: usize = 40 * MIB;
+/// Decoded frames that delta frames are decoded against.
+pub const BROWSE_BASES_CACHE_BYTES: usize = 16 * MIB;
+/// Streams whose list of parts is kept after use; of a long one, where its runs begin.
+pub const BROWSE_STREAMS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Runs of parts that are kept, of all streams: a run of a long stream covers about 128 MiB, in 160 KiB, so
+/// that a file of 8 GiB can be read at random.
+pub const BROWSE_RUNS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Chunks of the lowest list of parts of a stream that can be read at any offset, 32 bytes each: 128 TiB of
+/// average chunks.
+pub const BROWSE_LISTS_MAX: usize = 1024 * 1024;
+/// Chunks of a list of parts that are read to count the holes of a file, whenever its attributes are asked
+/// for: 8 GiB of average chunks, and any file that is mostly holes.
+pub const BROWSE_STAT_LISTS_MAX: usize = 64;
+/// First distance by which a reader in order is read ahead of.
+pub const BROWSE_AHEAD_FIRST_BYTES: u64 = MIB as u64;
+/// Largest such distance: enough for all threads, and a fifth of the cache.
+pub const BROWSE_AHEAD_MAX_BYTES: u64 = 8 * MIB as u64;
+/// Reads this far from where the last one ended still count as in order: systems send several at once.
+pub const BROWSE_AHEAD_REORDER_BYTES: u64 = MIB as u64;
+/// Plaintext bytes that one thread reads ahead at a time: two frames, so that all threads have some.
+pub const BROWSE_AHEAD_GROUP_BYTES: u64 = MIB as u64;
+/// Groups that may wait to be read ahead; more are left for their reader.
+pub const BROWSE_AHEAD_QUEUE: usize = 64;
+/// Threads that read ahead, at least: a distant store answers several requests at once.
+pub const BROWSE_AHEAD_THREADS_MIN: usize = 4;
+/// Readers of one stream that are told apart.
+pub const BROWSE_CURSORS_MAX: usize = 8;
+/// Bytes of a listing that are looked at together.
+pub const BROWSE_LISTING_READ_BYTES: usize = 64 * KIB;
+/// In long listings, a name this often is remembered, for finding others.
+pub const BROWSE_MILESTONE_BYTES: u64 = 32 * KIB as u64;
+/// Longest name of a virtual folder, without the number behind it: what other systems accept too.
+pub const BROWSE_NAME_MAX_BYTES: usize = 240;
+/// How long a list of snapshots is good for, in seconds.
+pub const BROWSE_SNAPSHOTS_SECS: u64 = 5;
+/// How often, in seconds, the index is brought up to date because something was not found.
+pub const BROWSE_RESYNC_SECS: u64 = 30;
+
+/// Different problems of a mount or server that are remembered as said.
+pub const SERVE_COMPLAINT_KINDS: usize = 64;
+/// How long, in seconds, a problem that was said is not said again.
+pub const SERVE_COMPLAINT_SECS: u64 = 60;
+/// Problems that are said in that time: a lost store makes every request fail.
+pub const SERVE_COMPLAINTS_PER_PERIOD: u32 = 20;
+/// How long, in seconds, a kernel may keep what it was told of snapshots' contents: they never change.
+pub const MOUNT_CONTENT_SECS: u64 = 24 * 3600;
+/// How long, in seconds, it may keep what it was told of the folders above them.
+pub const MOUNT_VIRTUAL_SECS: u64 = 1;
+/// Entries that are looked up for a kernel's request at a time: about what its buffer holds.
+pub const MOUNT_BATCH_ENTRIES: usize = 24;
+/// Entries that are kept after use, some 400 bytes each, and at most 3 KiB.
+pub const MOUNT_ENTRIES_KEPT: usize = 8192;
+/// An entry with larger extended attributes is not kept.
+pub const MOUNT_CACHED_XATTR_BYTES: usize = 4 * KIB;
+/// Interrupted listings that go on without a search.
+pub const MOUNT_COOKIES_KEPT: usize = 1024;
+/// Requests that a kernel sends ahead of time, for all files together.
+pub const MOUNT_BACKGROUND_REQUESTS: u16 = 64;
+/// Threads that answer requests: two for each core, within these bounds. Most of them wait for the store.
+pub const MOUNT_THREADS_MIN: usize = 4;
+/// The upper bound.
+pub const MOUNT_THREADS_MAX: usize = 16;
+/// How far a kernel reads ahead in a file, in KiB: as much as one request may ask for.
+pub const MOUNT_READ_AHEAD_KIB: u32 = 1024;
+/// How often a mount looks whether it is to end, in milliseconds.
+pub const MOUNT_STOP_POLL_MS: u64 = 50;
+/// How long it then waits for requests that are being answered, in milliseconds.
+pub const MOUNT_STOP_WAIT_MS: u64 = 2000;
+
+/// Longest head of an HTTP request.
+pub const WEBDAV_HEAD_MAX_BYTES: usize = 32 * KIB;
+/// Most header fields of an HTTP request.
+pub const WEBDAV_HEADERS_MAX: usize = 64;
+/// Longest body of an HTTP request; clients send a list of properties.
+pub const WEBDAV_BODY_MAX_BYTES: usize = 64 * KIB;
+/// Bytes of a file that are sent at a time.
+pub const WEBDAV_PIECE_BYTES: usize = MIB;
+/// Entries of a folder that are read at a time.
+pub const WEBDAV_LIST_ENTRIES: usize = 256;
+/// Connections at a time; each has a thread, and a piece of a file in memory.
+pub const WEBDAV_CONNECTIONS_MAX: usize = 32;
+/// How long, in seconds, a client may say nothing.
+pub const WEBDAV_IDLE_SECS: u64 = 60;
+/// How long, in seconds, it may take nothing of what it is sent.
+pub const WEBDAV_WRITE_SECS: u64 = 60;
+/// How often a server looks for clients and whether it is to end, in milliseconds.
+pub const WEBDAV_STOP_POLL_MS: u64 = 100;
 
 // --- checking ----------------------------------------------------------------------------------
 
@@ -324,6 +418,29 @@ pub const PRUNE_FULL_REPACK_BYTES: u64 = 256 * KIB as u64;
 pub const PRUNE_FULL_REPACK_GROWTH: u64 = 4;
 /// Rounds of a prune on a full disk: enough for what is written anew to grow beyond any disk.
 pub const PRUNE_FULL_ROUNDS: u32 = 20;
+
+// --- finding, comparing, dumping ---------------------------------------------------------------
+
+/// Directories and long files that a search remembers to hold nothing it looks for, some 30 bytes each;
+/// others are searched again in the next snapshot.
+pub const FIND_BARREN_MAX: usize = 2_000_000;
+/// Changes that a comparison holds back to recognise renames, some 300 bytes each.
+pub const DIFF_HELD_MAX_CHANGES: usize = 200_000;
+/// References to chunks that a comparison looks up together.
+pub const DIFF_BATCH_CHUNKS: usize = 4096;
+/// Memory for a list that is sorted before it is shown: some two million entries.
+pub const LS_SORT_MAX_BYTES: usize = 512 * MIB;
+/// Bytes of file contents that a dump decodes at a time; three such batches are in memory.
+pub const DUMP_BATCH_BYTES: u64 = 8 * MIB as u64;
+/// Entries and chunks of such a batch, where they are small.
+pub const DUMP_BATCH_STEPS: usize = 4096;
+/// Inodes with several names of which an archive remembers the first one; names beyond that become files
+/// of their own.
+pub const ARCHIVE_LINKS_MAX: usize = 500_000;
+/// Data runs of a sparse file that an archive describes, 16 bytes each; a file with more is written with zeros.
+pub const ARCHIVE_SPARSE_MAX_RUNS: usize = 100_000;
+/// Level of compression in zip archives: between the fastest and the usual 6, as one thread does it all.
+pub const ZIP_LEVEL: u32 = 4;
 
 // --- stores ------------------------------------------------------------------------------------
 

@@ -1,13 +1,15 @@
 //! Frames: several chunks, compressed together and sealed by one AEAD operation.
 //!
 //! [`PlainFrame`] gathers chunks, [`encode`] compresses them, a pack's sealer encrypts the result.
-//! The way back is [`open_frame`], the only maker of a [`VerifiedFrame`]: whoever holds one holds
-//! bytes whose every chunk has the id it is called by.
+//! The way back is [`open_frame`]: whoever holds a [`VerifiedFrame`] holds bytes whose every chunk has
+//! the id it is called by. An [`OpenedFrame`] checks each chunk when it is first asked for.
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::compress::{Compressor, Decompressor};
+use crate::compress::{Compressor, Decompressor, apply_patch};
 use crate::crypto::aead::{BrokenSeal, ObjectKey, TAG_LEN};
 use crate::crypto::keys::RoleKeys;
 use crate::format::directory::{ChunkEntry, Codec, FrameEntry};
@@ -134,21 +136,82 @@ impl From<BrokenSeal> for FrameError {
     }
 }
 
-/// The plaintext of a frame, every chunk checked against its id.
+/// The plaintext of a frame whose seal was good. A chunk is given out once it was checked against its id.
 #[derive(Debug)]
-pub struct VerifiedFrame {
+pub struct OpenedFrame {
     bytes: Vec<u8>,
+    /// Which chunks were checked.
+    checked: Vec<AtomicBool>,
+}
+
+impl OpenedFrame {
+    /// Plaintext bytes.
+    pub fn raw_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes that a delta is based on. They may be unchecked: what is made of them is not.
+    pub fn base(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.bytes.get(range)
+    }
+
+    /// The bytes of `range`, of chunks that were checked.
+    pub fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.bytes.get(range)
+    }
+
+    /// The bytes of chunk `number` of the frame that `entry` describes, which begin at `start`.
+    pub fn chunk(
+        &self,
+        keys: &RoleKeys,
+        entry: &FrameEntry,
+        number: usize,
+        start: usize,
+    ) -> Result<&[u8], FrameError> {
+        let chunk = entry.chunks.get(number).ok_or(FrameError::Decompress)?;
+        let wrong = || FrameError::WrongChunk(chunk.id);
+        let plaintext = self.bytes.get(start..start + chunk.len as usize).ok_or_else(wrong)?;
+        let checked = self.checked.get(number).ok_or_else(wrong)?;
+        if !checked.load(Ordering::Relaxed) {
+            if keys.chunk_id(plaintext) != chunk.id {
+                return Err(wrong());
+            }
+            checked.store(true, Ordering::Relaxed);
+        }
+        Ok(plaintext)
+    }
+
+    fn check_all(&self, keys: &RoleKeys, entry: &FrameEntry) -> Result<(), FrameError> {
+        let mut start = 0;
+        for (number, chunk) in entry.chunks.iter().enumerate() {
+            self.chunk(keys, entry, number, start)?;
+            start += chunk.len as usize;
+        }
+        Ok(())
+    }
+}
+
+/// The plaintext of a frame, every chunk checked against its id.
+#[derive(Debug, Clone)]
+pub struct VerifiedFrame {
+    frame: Arc<OpenedFrame>,
 }
 
 impl VerifiedFrame {
+    /// Checks what was not checked yet.
+    pub fn new(frame: Arc<OpenedFrame>, keys: &RoleKeys, entry: &FrameEntry) -> Result<Self, FrameError> {
+        frame.check_all(keys, entry)?;
+        Ok(Self { frame })
+    }
+
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.frame.bytes
     }
 
     /// The bytes of `range`, if the frame has them.
     pub fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
-        self.bytes.get(range)
+        self.frame.slice(range)
     }
 }
 
@@ -183,6 +246,17 @@ pub fn open_frame(
     sealed: &[u8],
     prefix: &[u8],
 ) -> Result<VerifiedFrame, FrameError> {
+    VerifiedFrame::new(Arc::new(unseal_frame(key, number, entry, sealed, prefix)?), keys, entry)
+}
+
+/// As [`open_frame`], with no chunk checked yet.
+pub fn unseal_frame(
+    key: &ObjectKey,
+    number: u32,
+    entry: &FrameEntry,
+    sealed: &[u8],
+    prefix: &[u8],
+) -> Result<OpenedFrame, FrameError> {
     let raw_len = entry.raw_len as usize;
     let bytes = match entry.codec {
         Codec::Raw => {
@@ -190,13 +264,14 @@ pub fn open_frame(
             key.open(number, &mut bytes)?;
             bytes
         }
-        Codec::Zstd | Codec::ZstdDelta => SCRATCH.with_borrow_mut(|scratch| {
+        Codec::Zstd | Codec::ZstdDelta | Codec::Patch => SCRATCH.with_borrow_mut(|scratch| {
             let (opened, decompressor) = scratch.parts()?;
             opened.clear();
             opened.extend_from_slice(sealed);
             key.open(number, opened)?;
             let result = match entry.codec {
                 Codec::ZstdDelta => decompressor.decompress_delta(opened, prefix, raw_len),
+                Codec::Patch => apply_patch(decompressor, opened, prefix, raw_len),
                 _ => decompressor.decompress(opened, raw_len),
             };
             result.map_err(|_| FrameError::Decompress)
@@ -205,16 +280,8 @@ pub fn open_frame(
     if bytes.len() != raw_len {
         return Err(FrameError::Decompress);
     }
-    let mut rest = bytes.as_slice();
-    for chunk in &entry.chunks {
-        let (plaintext, tail) =
-            rest.split_at_checked(chunk.len as usize).ok_or(FrameError::WrongChunk(chunk.id))?;
-        if keys.chunk_id(plaintext) != chunk.id {
-            return Err(FrameError::WrongChunk(chunk.id));
-        }
-        rest = tail;
-    }
-    Ok(VerifiedFrame { bytes })
+    let checked = entry.chunks.iter().map(|_| AtomicBool::new(false)).collect();
+    Ok(OpenedFrame { bytes, checked })
 }
 
 #[cfg(test)]
@@ -257,7 +324,7 @@ mod tests {
 
     fn open(f: &Fixture) -> Result<Vec<u8>, FrameError> {
         let key = f.keys.object_key(&f.header);
-        open_frame(&f.keys, &key, 0, &f.entry, &f.sealed, &[]).map(|frame| frame.bytes)
+        open_frame(&f.keys, &key, 0, &f.entry, &f.sealed, &[]).map(|frame| frame.bytes().to_vec())
     }
 
     #[test]

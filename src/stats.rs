@@ -111,6 +111,21 @@ impl Stats {
         }
     }
 
+    /// Bytes that deltas save: what their frames would take if they compressed as those that stand alone do,
+    /// less what they take.
+    pub fn delta_saving(&self) -> u64 {
+        let mut plain = DepthTotals::default();
+        let mut deltas = DepthTotals::default();
+        for depth in &self.depths {
+            let totals = if depth.depth == 0 { &mut plain } else { &mut deltas };
+            totals.raw_bytes += depth.raw_bytes;
+            totals.stored_bytes += depth.stored_bytes;
+        }
+        let alone = u128::from(deltas.raw_bytes) * u128::from(plain.stored_bytes);
+        let alone = u64::try_from(alone / u128::from(plain.raw_bytes.max(1))).unwrap_or(u64::MAX);
+        alone.saturating_sub(deltas.stored_bytes)
+    }
+
     /// Bytes that a restore writes for each distinct byte of file data; 1 where there is none.
     pub fn dedup_ratio(&self) -> f64 {
         ratio(self.restore_bytes, self.data.referenced.raw_bytes)
@@ -261,6 +276,11 @@ mod tests {
         assert_eq!(both.data.referenced, both.data.all);
         assert_eq!(both.depths.len(), 1);
         assert_eq!(both.depths[0].raw_bytes, both.total().all.raw_bytes);
+        assert_eq!(both.delta_saving(), 0);
+        let depth =
+            |depth, raw_bytes, stored_bytes| DepthTotals { depth, frames: 1, raw_bytes, stored_bytes };
+        let depths = vec![depth(0, 1000, 500), depth(1, 300, 10), depth(2, 100, 20)];
+        assert_eq!(Stats { depths, ..Stats::default() }.delta_saving(), 170);
         assert_eq!((both.manifests.objects, both.segments.objects, both.unlisted.objects), (2, 2, 0));
         assert!(both.dedup_ratio() > 1.0 && both.data.all.compression_ratio() > 0.5);
         assert_eq!(stats(&[]).total().referenced, ChunkTotals::default());

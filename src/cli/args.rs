@@ -9,8 +9,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::commands::{
-    backup, cache, cat, check, completions, docs, dump, forget, init, key, ls, man, prune, rebuild_index,
-    restore, rewrite, snapshots, stats, tag, version,
+    backup, cache, cat, check, completions, diff, docs, dump, find, forget, history, init, key, ls, man,
+    mount, prune, rebuild_index, restore, rewrite, serve, snapshots, stats, tag, version,
 };
 
 /// Deduplicating, encrypted backups, and a recovery that is measured.
@@ -130,8 +130,13 @@ pub enum Command {
     Backup(Box<backup::BackupArgs>),
     Snapshots(snapshots::SnapshotsArgs),
     Ls(ls::LsArgs),
+    Find(Box<find::FindArgs>),
+    Diff(diff::DiffArgs),
+    History(history::HistoryArgs),
     Restore(Box<restore::RestoreArgs>),
     Dump(dump::DumpArgs),
+    Mount(Box<mount::MountArgs>),
+    Serve(Box<serve::ServeArgs>),
     Forget(Box<forget::ForgetArgs>),
     Tag(tag::TagArgs),
     Rewrite(rewrite::RewriteArgs),

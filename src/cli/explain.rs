@@ -142,6 +142,13 @@ pub fn print_usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS }
 }
 
+/// Says what is wrong with the arguments of the mount helper.
+pub fn print_wrong_options(what: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "backstay: {}", printable_text(what));
+    // What `mount` takes as wrong usage.
+    EXIT_FAILED.into()
+}
+
 /// Says that the program met a bug of its own.
 pub fn print_panic(what: &str) {
     let what = what.lines().collect::<Vec<_>>().join(" ").replacen("panicked at", "at", 1);

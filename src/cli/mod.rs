@@ -3,13 +3,20 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
-//! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`: how things are shown
+//! - `background`: how a command goes on without a terminal; `mount_helper`: what `mount` and fstab call
+//! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`, `entries`, `listing`, `ncdu`: how
+//!   things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
 
 mod args;
+mod background;
 mod commands;
+mod entries;
 mod explain;
+mod listing;
+mod mount_helper;
 mod names;
+mod ncdu;
 mod output;
 mod password;
 mod places;
@@ -36,9 +43,10 @@ use settings::Settings;
 pub fn main() -> ExitCode {
     forbid_core_dumps();
     panic::set_hook(Box::new(|info| explain::print_panic(&info.to_string())));
-    let run = || match args::parse(std::env::args_os()) {
-        Ok(cli) => run(cli),
-        Err(error) => explain::print_usage(&error),
+    let run = || match mount_helper::translate(std::env::args_os().collect()).map(args::parse) {
+        Ok(Ok(cli)) => run(cli),
+        Ok(Err(error)) => explain::print_usage(&error),
+        Err(wrong) => explain::print_wrong_options(&wrong),
     };
     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(ExitCode::FAILURE)
 }
@@ -73,7 +81,12 @@ fn dispatch(settings: &Settings, command: Command) -> Result<Outcome, Failure> {
         Command::Snapshots(args) => snapshots::run(settings, &args),
         Command::Ls(args) => ls::run(settings, &args),
         Command::Restore(args) => restore::run(settings, &args),
+        Command::Find(args) => find::run(settings, &args),
+        Command::Diff(args) => diff::run(settings, &args),
+        Command::History(args) => history::run(settings, &args),
         Command::Dump(args) => dump::run(settings, &args),
+        Command::Mount(args) => mount::run(settings, &args),
+        Command::Serve(args) => serve::run(settings, &args),
         Command::Forget(args) => forget::run(settings, &args),
         Command::Tag(args) => tag::run(settings, &args),
         Command::Rewrite(args) => rewrite::run(settings, &args),

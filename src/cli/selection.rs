@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::cli::session;
+use crate::cli::explain::one_line;
+use crate::cli::settings::Settings;
+use crate::cli::{output, session};
 use crate::error::{Error, Result};
 use crate::format::manifest::escape_bytes;
 use crate::repo::Repository;
@@ -42,6 +44,21 @@ impl SelectionArgs {
     /// True if all snapshots fit.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty() && self.tags.is_empty() && self.paths.is_empty()
+    }
+
+    /// The snapshots that `specs` name, or all that fit if they name none; oldest first. Those that cannot
+    /// be read are named; true if one of them might have been meant.
+    pub fn load(
+        &self,
+        settings: &Settings,
+        repo: &Repository,
+        specs: &[String],
+    ) -> Result<(Vec<Snapshot>, bool)> {
+        let list = snapshots::list(repo)?;
+        for (name, error) in &list.errors {
+            output::warn_beside(settings, &format!("{name} is left out: {}", one_line(error)));
+        }
+        Ok((choose(&list, self, specs)?, specs.is_empty() && !list.errors.is_empty()))
     }
 
     /// Finds the snapshot that `spec` names.

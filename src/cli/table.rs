@@ -59,6 +59,15 @@ impl Table {
         widths
     }
 
+    /// Leaves the column `title` out, if no row has anything in it.
+    pub fn hide_if_empty(&mut self, title: &str) {
+        let Some(place) = self.columns.iter().position(|(known, _)| *known == title) else { return };
+        if self.rows.iter().all(|row| row.get(place).is_none_or(String::is_empty)) {
+            self.columns.remove(place);
+            self.rows.iter_mut().filter(|row| place < row.len()).for_each(|row| drop(row.remove(place)));
+        }
+    }
+
     /// The text, with a line below the titles and one at the end.
     pub fn render(&self) -> String {
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
@@ -117,6 +126,14 @@ fn width_of(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_without_anything_can_be_left_out() {
+        let mut table = Table::new(&[("A", Align::Left), ("B", Align::Left), ("C", Align::Left)]);
+        table.row(["1".into(), String::new(), "2".into()]);
+        ["A", "B", "D"].iter().for_each(|title| table.hide_if_empty(title));
+        assert_eq!(table.render(), "A  C\n----\n1  2\n----\n");
+    }
 
     #[test]
     fn long_texts_are_broken() {

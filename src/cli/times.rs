@@ -31,6 +31,31 @@ pub fn parse(text: &str) -> Result<Timestamp, String> {
     parse_in(text, &TimeZone::system())
 }
 
+/// As [`parse`], and an age: a number with `s`, `m` (minutes), `h`, `d`, `w` or `y`.
+pub fn parse_or_age(text: &str) -> Result<Timestamp, String> {
+    let now = now();
+    match age_secs(text) {
+        Some(age) => Ok(Timestamp { secs: now.secs.saturating_sub(age), ..now }),
+        None => parse(text).map_err(|error| format!("{error}, and no age such as 12h, 3d or 2w")),
+    }
+}
+
+fn age_secs(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let secs = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        "y" => 365 * 86_400,
+        _ => return None,
+    };
+    let number: u32 = number.parse().ok()?;
+    Some(i64::from(number) * secs)
+}
+
 fn parse_in(text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
     if text == "now" {
         return Ok(now());
@@ -61,6 +86,18 @@ mod tests {
         for text in ["", "yesterday", "2024-13-01", "12:00", "@5"] {
             assert!(secs(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn ages_count_back_from_now() {
+        assert_eq!(age_secs("2d"), Some(172_800));
+        assert_eq!(age_secs("90m"), Some(5400));
+        for text in ["", "d", "-1d", "1x", "2024-01-01", "\u{e4}"] {
+            assert_eq!(age_secs(text), None, "{text}");
+        }
+        let ago = parse_or_age("1h").unwrap();
+        assert!((3599..=3601).contains(&(now().secs - ago.secs)));
+        assert!(parse_or_age("2024-02-29").is_ok() && parse_or_age("sometime").is_err());
     }
 
     #[test]

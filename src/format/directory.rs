@@ -5,9 +5,9 @@
 //! per frame, in the order of their bytes in the pack:
 //!   varint  stored length (ciphertext and tag)
 //!   varint  raw length (all chunks together)
-//!   u8      codec: 0 stored as is, 1 zstd, 2 zstd with the bases as prefix
+//!   u8      codec: 0 stored as is, 1 zstd, 2 zstd with the bases as prefix, 3 a patch of the bases
 //!   u8      depth: 0, or 1 + the largest depth among the bases
-//!   varint  number of bases (0 unless codec 2), then 32 bytes of chunk id each
+//!   varint  number of bases (0 unless codec 2 or 3), then 32 bytes of chunk id each
 //!   varint  number of chunks, then per chunk: 32 bytes of id, varint raw length
 //! ```
 //!
@@ -30,6 +30,15 @@ pub enum Codec {
     Zstd,
     /// One zstd frame that refers to the bases as a prefix.
     ZstdDelta,
+    /// Stretches copied from the bases, and what lies between.
+    Patch,
+}
+
+impl Codec {
+    /// Whether it needs bases.
+    pub fn is_delta(self) -> bool {
+        matches!(self, Self::ZstdDelta | Self::Patch)
+    }
 }
 
 /// A chunk inside a frame.
@@ -70,6 +79,8 @@ pub struct Directory {
 pub struct Slot {
     /// Which frame.
     pub frame: u32,
+    /// Its number in the frame.
+    pub chunk: u32,
     /// Where its bytes start in the frame's plaintext.
     pub offset: u32,
     /// How long it is.
@@ -94,7 +105,8 @@ impl Directory {
             if let Some(chunk) = frame.chunks.get(left) {
                 let before = frame.chunks.get(..left)?;
                 let offset = before.iter().map(|c| c.len).sum();
-                return Some(Slot { frame: frame_number, offset, len: chunk.len });
+                let number = u32::try_from(left).ok()?;
+                return Some(Slot { frame: frame_number, chunk: number, offset, len: chunk.len });
             }
             left -= frame.chunks.len();
         }
@@ -111,6 +123,7 @@ impl Directory {
                 Codec::Raw => 0,
                 Codec::Zstd => 1,
                 Codec::ZstdDelta => 2,
+                Codec::Patch => 3,
             });
             out.push(frame.depth);
             put_varint(out, frame.bases.len() as u64);
@@ -153,11 +166,12 @@ fn decode_frame(reader: &mut Reader<'_>, offset: u64) -> Result<FrameEntry, Deco
         0 => Codec::Raw,
         1 => Codec::Zstd,
         2 => Codec::ZstdDelta,
+        3 => Codec::Patch,
         other => return Err(DecodeError::TooNew(format!("frame codec {other}"))),
     };
     let depth = reader.u8("a frame's depth")?;
     let base_count = reader.varint_len(FRAME_MAX_BASES, "the number of bases")?;
-    let delta = codec == Codec::ZstdDelta;
+    let delta = codec.is_delta();
     if delta != (base_count > 0) || delta != (depth > 0) || depth > DELTA_DEPTH_MAX {
         return Err(DecodeError::Invalid("a frame's depth or number of bases"));
     }
@@ -222,8 +236,8 @@ mod tests {
         let mut reader = Reader::new(&bytes);
         assert_eq!(Directory::decode(&mut reader, 64), Ok(directory.clone()));
         assert_eq!(reader.finish(), Ok(()));
-        assert_eq!(directory.slot(1), Some(Slot { frame: 0, offset: 1000, len: 50 }));
-        assert_eq!(directory.slot(3), Some(Slot { frame: 2, offset: 0, len: 77 }));
+        assert_eq!(directory.slot(1), Some(Slot { frame: 0, chunk: 1, offset: 1000, len: 50 }));
+        assert_eq!(directory.slot(3), Some(Slot { frame: 2, chunk: 0, offset: 0, len: 77 }));
         assert_eq!(directory.slot(4), None);
         assert_eq!(directory.chunk_count(), 4);
     }

@@ -130,3 +130,45 @@ pub struct Entry {
     /// What it is.
     pub node: Node,
 }
+
+/// What is behind a name, without the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A block device.
+    BlockDevice,
+    /// A character device.
+    CharDevice,
+    /// A named pipe.
+    Fifo,
+    /// A Unix socket.
+    Socket,
+}
+
+impl Node {
+    /// Its kind.
+    pub fn kind(&self) -> NodeKind {
+        match self {
+            Self::File(_) => NodeKind::File,
+            Self::Directory(_) => NodeKind::Directory,
+            Self::Symlink(_) => NodeKind::Symlink,
+            Self::BlockDevice { .. } => NodeKind::BlockDevice,
+            Self::CharDevice { .. } => NodeKind::CharDevice,
+            Self::Fifo => NodeKind::Fifo,
+            Self::Socket => NodeKind::Socket,
+        }
+    }
+
+    /// Length in bytes of a regular file.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::File(content) => Some(content.size),
+            _ => None,
+        }
+    }
+}

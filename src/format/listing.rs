@@ -113,6 +113,16 @@ pub fn entry_extent(bytes: &[u8]) -> Result<Option<usize>, DecodeError> {
     }
 }
 
+/// The name of the entry at the start of `bytes`, which hold it whole: for searching, without decoding the
+/// rest.
+pub fn entry_name(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let mut reader = Reader::new(Reader::new(bytes).bytes(LISTING_ENTRY_MAX_BYTES, "an entry")?);
+    reader.u8("an entry's kind")?;
+    let name = reader.bytes(ENTRY_NAME_MAX_BYTES, "an entry's name")?;
+    EntryName::check(name).map_err(|_| DecodeError::Invalid("an entry's name"))?;
+    Ok(name)
+}
+
 /// Takes one entry off `reader`.
 pub fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let mut reader = Reader::new(ENTRY.take_bytes(reader)?);

@@ -9,29 +9,31 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
-use crate::limits::{DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT};
+use crate::limits::{
+    DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, DELTA_ROOT_STEPS, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT,
+};
 use crate::repo::IndexedRepository;
 use crate::repo::frame_source::FrameSource;
 use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{self, OpenPack};
-use crate::seal::VerifiedFrame;
+use crate::seal::{OpenedFrame, VerifiedFrame};
 
 /// Frames that were decoded lately, bounded by their bytes.
 struct FrameCache {
-    frames: LruCache<(PackNo, u32), Arc<VerifiedFrame>>,
+    frames: LruCache<(PackNo, u32), Arc<OpenedFrame>>,
     bytes: usize,
     max_bytes: usize,
 }
 
 impl FrameCache {
-    fn keep(&mut self, place: (PackNo, u32), frame: &Arc<VerifiedFrame>) {
-        self.bytes += frame.bytes().len();
+    fn keep(&mut self, place: (PackNo, u32), frame: &Arc<OpenedFrame>) {
+        self.bytes += frame.raw_len();
         if let Some(old) = self.frames.put(place, Arc::clone(frame)) {
-            self.bytes -= old.bytes().len();
+            self.bytes -= old.raw_len();
         }
         while self.bytes > self.max_bytes && self.frames.len() > 1 {
             match self.frames.pop_lru() {
-                Some((_, old)) => self.bytes -= old.bytes().len(),
+                Some((_, old)) => self.bytes -= old.raw_len(),
                 None => break,
             }
         }
@@ -48,9 +50,9 @@ pub struct ChunkReader {
     source: FrameSource,
 }
 
-/// The plaintext of a chunk, inside the frame it came in.
+/// The plaintext of a chunk, checked, inside the frame it came in.
 pub struct ChunkBytes {
-    frame: Arc<VerifiedFrame>,
+    frame: Arc<OpenedFrame>,
     range: Range<usize>,
 }
 
@@ -145,6 +147,28 @@ impl ChunkReader {
         Ok(self.repo.pack_use().refer(location.pack).then_some(ShallowChunk { bytes, depth }))
     }
 
+    /// The chunks that stand alone which a deep one goes back to, in order; none if they are too many.
+    pub fn roots(&self, id: &ChunkId) -> Result<Vec<ChunkId>> {
+        let mut roots = Vec::new();
+        let mut chunks = vec![*id];
+        for step in 0..DELTA_ROOT_STEPS {
+            let Some(&id) = chunks.get(step) else { return Ok(roots) };
+            let location = self.repo.index().lookup(&id)?.ok_or_else(|| missing(&id))?;
+            let pack = self.open_pack(location.pack)?;
+            let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(&id))?;
+            let bases = &pack_reader::frame_entry(&pack.record, slot.frame)?.bases;
+            if bases.is_empty() {
+                roots.push(id);
+            }
+            for base in bases {
+                if !chunks.contains(base) {
+                    chunks.push(*base);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
     /// Reads a chunk from a place less deep than `below`, if there is one.
     fn read_below(&self, id: &ChunkId, below: Option<u8>, effort: &mut Effort) -> Result<ChunkBytes> {
         let mut found = self.repo.place_to_read(id)?;
@@ -193,6 +217,10 @@ impl ChunkReader {
         }
         let frame = self.frame(&pack, location.pack, slot.frame, effort)?;
         let start = slot.offset as usize;
+        let entry = pack_reader::frame_entry(&pack.record, slot.frame)?;
+        frame
+            .chunk(self.repo.keys(), entry, slot.chunk as usize, start)
+            .map_err(|error| pack_reader::frame_error(&pack.record, slot.frame, error))?;
         Ok(ChunkBytes { frame, range: start..start + slot.len as usize })
     }
 
@@ -212,7 +240,7 @@ impl ChunkReader {
         no: PackNo,
         number: u32,
         effort: &mut Effort,
-    ) -> Result<Arc<VerifiedFrame>> {
+    ) -> Result<Arc<OpenedFrame>> {
         if let Some(frame) = self.cached_frame(no, number) {
             return Ok(frame);
         }
@@ -223,12 +251,12 @@ impl ChunkReader {
     }
 
     /// A frame that was decoded lately.
-    pub fn cached_frame(&self, no: PackNo, number: u32) -> Option<Arc<VerifiedFrame>> {
+    pub fn cached_frame(&self, no: PackNo, number: u32) -> Option<Arc<OpenedFrame>> {
         self.frames.lock().frames.get(&(no, number)).map(Arc::clone)
     }
 
     /// Keeps a decoded frame for neighbours.
-    pub fn keep_frame(&self, no: PackNo, number: u32, frame: &Arc<VerifiedFrame>) {
+    pub fn keep_frame(&self, no: PackNo, number: u32, frame: &Arc<OpenedFrame>) {
         self.frames.lock().keep((no, number), frame);
     }
 
@@ -240,7 +268,18 @@ impl ChunkReader {
 
     /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
     pub fn decode(&self, pack: &OpenPack, number: u32, sealed: &[u8]) -> Result<VerifiedFrame> {
-        self.decode_below(pack, number, sealed, &mut Effort::default())
+        self.verified(
+            pack,
+            number,
+            Arc::new(self.decode_below(pack, number, sealed, &mut Effort::default())?),
+        )
+    }
+
+    /// A frame with all its chunks checked.
+    pub fn verified(&self, pack: &OpenPack, number: u32, frame: Arc<OpenedFrame>) -> Result<VerifiedFrame> {
+        let entry = pack_reader::frame_entry(&pack.record, number)?;
+        VerifiedFrame::new(frame, self.repo.keys(), entry)
+            .map_err(|error| pack_reader::frame_error(&pack.record, number, error))
     }
 
     fn decode_below(
@@ -249,10 +288,10 @@ impl ChunkReader {
         number: u32,
         sealed: &[u8],
         effort: &mut Effort,
-    ) -> Result<VerifiedFrame> {
+    ) -> Result<OpenedFrame> {
         let entry = pack_reader::frame_entry(&pack.record, number)?;
         let prefix = self.prefix(pack, entry, number, effort)?;
-        pack_reader::open_frame(&self.repo, &pack.record, &pack.key, number, sealed, &prefix)
+        pack_reader::unseal_frame(&pack.record, &pack.key, number, sealed, &prefix)
     }
 
     /// The plaintexts of a frame's bases, one after another.

@@ -45,6 +45,7 @@ pub mod segments;
 pub mod snapshots;
 #[cfg(test)]
 pub mod test_fixture;
+pub mod tree;
 
 pub use index::Index;
 pub use open::{InitOptions, LockedRepository, Repository};

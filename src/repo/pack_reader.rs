@@ -16,7 +16,7 @@ use crate::id::PackId;
 use crate::limits::PACK_TAIL_READ_BYTES;
 use crate::repo::sealed::{decode_error, decode_header};
 use crate::repo::{Repository, layout};
-use crate::seal::{self, VerifiedFrame};
+use crate::seal::{self, FrameError, OpenedFrame, VerifiedFrame};
 use crate::store::ObjectName;
 
 /// The key of a pack that the index lists.
@@ -70,10 +70,26 @@ pub fn open_frame(
     sealed: &[u8],
     prefix: &[u8],
 ) -> Result<VerifiedFrame> {
-    let name = || format!("pack {}, frame {number}", pack.id);
     let entry = frame_entry(pack, number)?;
     seal::open_frame(repo.keys(), key, number, entry, sealed, prefix)
-        .map_err(|error| Error::damaged(name(), error))
+        .map_err(|error| frame_error(pack, number, error))
+}
+
+/// As [`open_frame`], with no chunk checked yet.
+pub fn unseal_frame(
+    pack: &PackRecord,
+    key: &ObjectKey,
+    number: u32,
+    sealed: &[u8],
+    prefix: &[u8],
+) -> Result<OpenedFrame> {
+    let entry = frame_entry(pack, number)?;
+    seal::unseal_frame(key, number, entry, sealed, prefix).map_err(|error| frame_error(pack, number, error))
+}
+
+/// What is wrong with frame `number` of `pack`.
+pub fn frame_error(pack: &PackRecord, number: u32, error: FrameError) -> Error {
+    Error::damaged(format!("pack {}, frame {number}", pack.id), error)
 }
 
 /// Frame `number` in the directory of `pack`.

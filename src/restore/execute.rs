@@ -7,13 +7,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::format::segment::PackRecord;
 use crate::fs::target::TargetFile;
-use crate::limits::{RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
-use crate::repo::pack_reader::{OpenPack, frame_entry, prefetch_extent, read_extent};
-use crate::seal::VerifiedFrame;
+use crate::id::ChunkId;
+use crate::limits::{FRAME_PREFIX_MAX_BYTES, RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
+use crate::repo::IndexedRepository;
+use crate::repo::index::{Location, PackNo};
+use crate::repo::pack_reader::{OpenPack, frame_entry, prefetch_extent, read_extent, unseal_frame};
+use crate::seal::{OpenedFrame, VerifiedFrame};
 
+use super::bases::{Base, Source};
 use super::file::FileState;
-use super::plan::{self, FrameUse, Group, Piece, Plan};
+use super::plan::{self, FrameUse, Group, Piece, Plan, Read};
 use super::session::{Session, add};
 use super::window::{FilePart, Gap, Window};
 
@@ -35,6 +40,18 @@ impl Planned {
 
     fn pieces(&self, range: &Range<usize>) -> &[Piece] {
         self.plan.pieces.get(range.clone()).unwrap_or_default()
+    }
+}
+
+struct FromIndex<'a>(&'a IndexedRepository);
+
+impl Source for FromIndex<'_> {
+    fn pack(&mut self, no: PackNo) -> Result<Arc<PackRecord>> {
+        self.0.index().pack(no)
+    }
+
+    fn lookup(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        self.0.places_to_read(ids)
     }
 }
 
@@ -74,9 +91,9 @@ impl ReadAhead {
     fn after(&self, session: &Session<'_>, groups: &[Group], task: usize) {
         let end = (task + 1).saturating_add(self.groups).min(groups.len());
         let first = self.next.fetch_max(end, Ordering::Relaxed).max(task + 1);
-        for group in groups.get(first..end).unwrap_or_default() {
-            if let Ok(pack) = session.reader.open_pack(group.pack) {
-                prefetch_extent(session.reader.repo(), &pack.record, group.extent);
+        for read in groups.get(first..end).unwrap_or_default().iter().flat_map(|group| &group.reads) {
+            if let Ok(pack) = session.reader.open_pack(read.pack) {
+                prefetch_extent(session.reader.repo(), &pack.record, read.extent);
             }
         }
     }
@@ -90,12 +107,11 @@ impl Session<'_> {
         if !self.options.dry_run {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
-            let index = self.reader.repo().index();
             let mut locations = self.reader.repo().places_to_read(&ids)?;
             if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
                 locations = self.reader.repo().places_to_read(&ids)?;
             }
-            planned.plan = plan::plan(&window.parts, &locations, &mut |no| index.pack(no))?;
+            planned.plan = plan::plan(&window.parts, &locations, &mut FromIndex(self.reader.repo()))?;
             for (file, id) in &planned.plan.missing {
                 if let Some(file) = planned.file(*file) {
                     file.fail(self, &crate::repo::chunk_reader::missing(id));
@@ -125,7 +141,7 @@ impl Session<'_> {
                 file.hold();
             }
         };
-        for frame in planned.plan.groups.iter().flat_map(|group| &group.frames) {
+        for frame in planned.plan.groups.iter().flat_map(|group| &group.reads).flat_map(|read| &read.frames) {
             for visit in planned.pieces(&frame.pieces).chunk_by(|a, b| a.file == b.file) {
                 visit.first().into_iter().for_each(|piece| hold(piece.file));
             }
@@ -186,44 +202,48 @@ impl Session<'_> {
     }
 
     fn group(&self, planned: &Planned, group: &Group) {
-        if let Err(error) = self.try_group(planned, group) {
-            self.end_with(error);
+        for read in &group.reads {
+            if let Err(error) = self.read(planned, read) {
+                return self.end_with(error);
+            }
         }
     }
 
-    fn try_group(&self, planned: &Planned, group: &Group) -> Result<()> {
-        let pack = match self.reader.open_pack(group.pack) {
+    fn read(&self, planned: &Planned, read: &Read) -> Result<()> {
+        let pack = match self.reader.open_pack(read.pack) {
             // A prune has dropped it since: its chunks lie elsewhere.
             Err(Error::NotFound { .. }) => {
-                let mut frames = group.frames.iter().take_while(|_| !self.is_stopped());
+                let mut frames = read.frames.iter().take_while(|_| !self.is_stopped());
                 return frames.try_for_each(|frame| self.rescue(planned, planned.pieces(&frame.pieces)));
             }
             pack => pack?,
         };
-        let cached = match group.frames.as_slice() {
-            [frame] if !frame.is_used_up => self.reader.cached_frame(group.pack, frame.number),
+        let cached = match read.frames.as_slice() {
+            [frame] if !frame.is_used_up => self.reader.cached_frame(read.pack, frame.number),
             _ => None,
         };
-        let bytes = match cached.is_some() {
-            true => None,
-            false => match read_extent(self.reader.repo(), &pack.record, group.extent) {
+        let bytes = match cached {
+            Some(_) => None,
+            None => match read_extent(self.reader.repo(), &pack.record, read.extent) {
                 // Perhaps only one of the frames is affected: each is tried by itself.
                 Err(error) if error.is_damage() => None,
                 read => Some(read?),
             },
         };
         let mut files = OpenFiles::default();
-        for frame_use in &group.frames {
+        for frame_use in &read.frames {
             if self.is_stopped() {
                 break;
             }
             let pieces = planned.pieces(&frame_use.pieces);
             let frame = match &cached {
                 Some(frame) => Ok(Arc::clone(frame)),
-                None => self.frame(&pack, group, frame_use, bytes.as_deref()),
+                None => self.frame(planned, &pack, read, frame_use, bytes.as_deref()),
             };
+            let frame = frame.and_then(|frame| self.give(planned, &pack, frame_use, frame));
             match frame {
-                Ok(frame) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
+                Ok(Some(frame)) => self.write_frame(planned, pieces, frame.bytes(), &mut files),
+                Ok(None) => {}
                 Err(error) if error.is_damage() => self.rescue(planned, pieces)?,
                 Err(error) => return Err(error),
             }
@@ -231,31 +251,79 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Decodes one frame of a group whose stored bytes are `bytes`, or are missing.
+    /// Decodes one frame of a read whose stored bytes are `bytes`, or are missing.
     fn frame(
         &self,
+        planned: &Planned,
         pack: &OpenPack,
-        group: &Group,
+        read: &Read,
         frame_use: &FrameUse,
         bytes: Option<&[u8]>,
-    ) -> Result<Arc<VerifiedFrame>> {
-        let extent = frame_entry(&pack.record, frame_use.number)?.extent;
+    ) -> Result<Arc<OpenedFrame>> {
+        let entry = frame_entry(&pack.record, frame_use.number)?;
+        let extent = entry.extent;
         let sealed = bytes.and_then(|bytes| {
-            let start = usize::try_from(extent.offset() - group.extent.offset()).ok()?;
+            let start = usize::try_from(extent.offset() - read.extent.offset()).ok()?;
             bytes.get(start..start.checked_add(usize::try_from(extent.len()).ok()?)?)
         });
-        let frame = match sealed {
-            Some(sealed) => self.reader.decode(pack, frame_use.number, sealed)?,
+        let prefix = self.prefix(planned, &entry.bases)?;
+        let reread;
+        let sealed = match sealed {
+            Some(sealed) => sealed,
             None => {
-                let sealed = read_extent(self.reader.repo(), &pack.record, extent)?;
-                self.reader.decode(pack, frame_use.number, &sealed)?
+                reread = read_extent(self.reader.repo(), &pack.record, extent)?;
+                &reread
             }
         };
-        let frame = Arc::new(frame);
+        let frame = Arc::new(unseal_frame(&pack.record, &pack.key, frame_use.number, sealed, &prefix)?);
         if !frame_use.is_used_up {
-            self.reader.keep_frame(group.pack, frame_use.number, &frame);
+            self.reader.keep_frame(read.pack, frame_use.number, &frame);
         }
         Ok(frame)
+    }
+
+    /// The plaintexts of bases, one after another. Each is asked for, even after one cannot be read: they wait.
+    fn prefix(&self, planned: &Planned, bases: &[ChunkId]) -> Result<Vec<u8>> {
+        let mut prefix = Ok(Vec::new());
+        for base in bases {
+            let waiting = planned.plan.stash.take(base);
+            prefix = prefix.and_then(|mut prefix: Vec<u8>| {
+                match waiting {
+                    Some(base) => prefix.extend_from_slice(base.as_slice()),
+                    None => prefix.extend_from_slice(self.reader.read(base)?.as_slice()),
+                }
+                if prefix.len() > FRAME_PREFIX_MAX_BYTES {
+                    return Err(Error::damaged(format!("chunk {base}"), "the bases are too long"));
+                }
+                Ok(prefix)
+            });
+        }
+        prefix
+    }
+
+    /// Keeps what deltas need of a frame, and gives the whole of it if there are pieces to write.
+    fn give(
+        &self,
+        planned: &Planned,
+        pack: &OpenPack,
+        frame_use: &FrameUse,
+        frame: Arc<OpenedFrame>,
+    ) -> Result<Option<VerifiedFrame>> {
+        let gifts = planned.plan.gifts.get(frame_use.gifts.clone()).unwrap_or_default();
+        let bytes: usize = gifts.iter().map(|gift| gift.len as usize).sum();
+        for gift in gifts {
+            let range = gift.start as usize..gift.start as usize + gift.len as usize;
+            planned.plan.stash.put(&gift.id, gift.len as usize, || {
+                if bytes * 2 >= frame.raw_len() {
+                    return Some(Base::Inside(Arc::clone(&frame), range));
+                }
+                Some(Base::Alone(Arc::from(frame.base(range)?)))
+            });
+        }
+        if frame_use.pieces.is_empty() {
+            return Ok(None);
+        }
+        self.reader.verified(pack, frame_use.number, frame).map(Some)
     }
 
     fn write_frame(&self, planned: &Planned, pieces: &[Piece], frame: &[u8], files: &mut OpenFiles) {

@@ -19,6 +19,7 @@
 //! the next run compares it chunk by chunk, writes what is missing and renames it. What no run completes is
 //! removed by a later one that comes by.
 
+mod bases;
 mod execute;
 mod file;
 mod link_sources;

@@ -90,6 +90,10 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     let parts = words.split(|word| ["|", ";", "(", ")", "&"].contains(&word.as_str()));
     let of_backstay = |part: &[String]| {
         let at = part.iter().position(|word| word == "backstay")?;
+        // In `mount -t backstay` and in /etc/fstab it is a type.
+        if part[..at].iter().any(|word| word == "-t" || word.starts_with('/')) {
+            return None;
+        }
         Some(part[at + 1..].iter().take_while(|word| *word != "--").cloned().collect())
     };
     parts.filter_map(of_backstay).collect()

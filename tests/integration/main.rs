@@ -17,6 +17,7 @@
 
 mod support;
 
+mod archives;
 mod backup_cli;
 mod cloud;
 mod commands;
@@ -26,10 +27,12 @@ mod deltas;
 mod docs;
 mod environment;
 mod excludes;
+mod finding;
 mod fleet;
 mod fuzz_smoke;
 mod generated;
 mod leases;
+mod mount;
 mod moving_source;
 mod old_format;
 mod prune;
@@ -38,3 +41,4 @@ mod retention;
 mod round_trip;
 mod streams;
 mod tidy;
+mod webdav;

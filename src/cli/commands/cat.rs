@@ -144,6 +144,7 @@ fn frame(frame: &FrameEntry) -> Value {
         Codec::Raw => "raw",
         Codec::Zstd => "zstd",
         Codec::ZstdDelta => "zstd_delta",
+        Codec::Patch => "patch",
     };
     let chunks = frame.chunks.iter().map(|chunk| json!({"id": chunk.id.to_hex(), "len": chunk.len}));
     json!({

@@ -71,10 +71,26 @@ fn describe(stats: &Stats) -> String {
             units::percent(packs.referenced.stored_bytes, packs.all.stored_bytes),
         ]);
     }
+    let mut depths = Table::new(&[
+        ("Deltas", Align::Left),
+        ("Frames", Align::Right),
+        ("Raw size", Align::Right),
+        ("Stored size", Align::Right),
+    ]);
+    for depth in &stats.depths {
+        depths.row([
+            if depth.depth == 0 { "none: stand alone".to_owned() } else { format!("depth {}", depth.depth) },
+            units::count(depth.frames),
+            units::size(depth.raw_bytes),
+            units::size(depth.stored_bytes),
+        ]);
+    }
     format!(
-        "{}Snapshots:      {}, to restore: {} ({})\nDeduplication:  {:.2} times\nCompression:    {:.2} times\n\
+        "{}\n{}Deltas save:    about {}\nSnapshots:      {}, to restore: {} ({})\nDeduplication:  {:.2} times\nCompression:    {:.2} times\n\
          Saving:         {:.2} times in all\nStore:          {} in all\n",
         table.render(),
+        depths.render(),
+        units::size(stats.delta_saving()),
         units::count(stats.snapshots),
         units::counted(stats.restore_files, "file", "files"),
         units::size(stats.restore_bytes),
@@ -95,6 +111,7 @@ fn summary(stats: &Stats) -> Value {
         "data": packs(&stats.data),
         "metadata": packs(&stats.metadata),
         "total": packs(&stats.total()),
+        "delta_saving_bytes": stats.delta_saving(),
         "depths": stats.depths.iter().map(depth).collect::<Vec<_>>(),
         "segments": objects(&stats.segments),
         "manifests": objects(&stats.manifests),

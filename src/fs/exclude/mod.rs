@@ -19,10 +19,12 @@
 //! on the way.
 
 pub use filter::{FilterState, PathFilter, Selection};
+pub use finder::{FinderState, PathFinder};
 pub use lines::{parse_files_from, parse_files_from_raw};
 pub use rules::{ExcludeOptions, ExcludeRules, ExcludeState, Verdict};
 
 mod filter;
+mod finder;
 mod glob;
 mod lines;
 mod patterns;

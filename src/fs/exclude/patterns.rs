@@ -32,7 +32,7 @@ enum Part {
 }
 
 /// How far the patterns have got at a directory. Empty (and without memory) nearly everywhere.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Position {
     /// Pattern number and which of its parts is next, sorted.
     progress: Vec<(u32, u32)>,

@@ -58,7 +58,7 @@ pub struct Coordination {
     pub(super) envelope: Arc<dyn Envelope>,
     pub(super) surroundings: Arc<dyn Surroundings>,
     pub(super) timing: Timing,
-    #[cfg(test)]
+    /// The step that a test leaves out.
     pub(super) sabotage: Option<Sabotage>,
 }
 
@@ -145,27 +145,12 @@ impl Coordination {
         surroundings: Arc<dyn Surroundings>,
         timing: Timing,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            store,
-            envelope,
-            surroundings,
-            timing,
-            #[cfg(test)]
-            sabotage: None,
-        })
+        Arc::new(Self { store, envelope, surroundings, timing, sabotage: None })
     }
 
     /// True if a test wants this step left out.
-    #[cfg(test)]
     pub(super) fn lacks(&self, step: Sabotage) -> bool {
-        self.sabotage == Some(step)
-    }
-
-    /// No step is left out.
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "tests look at it")]
-    pub(super) const fn lacks(&self, _step: Sabotage) -> bool {
-        false
+        cfg!(test) && self.sabotage == Some(step)
     }
 
     /// How long leases are in force.

@@ -1,5 +1,7 @@
 //! A delta frame that is being filled.
 
+use std::collections::VecDeque;
+
 use crate::id::ChunkId;
 use crate::limits::{DELTA_FRAME_MAX_BYTES, DELTA_GATHER_MAX_BYTES, DELTA_PREFIX_MAX_BYTES, FRAME_MAX_BASES};
 use crate::repo::chunk_reader::{ChunkReader, ShallowChunk};
@@ -39,8 +41,9 @@ impl DeltaFrame {
         Self { chunks, bases, prefix, depth, backoff: Backoff::default() }
     }
 
-    /// Reads the bases of the chunk `id`. Nothing if there are none, or one of them is missing or damaged, or
-    /// lies so deep that the chunk would lie deeper than `depth_max`.
+    /// Reads the bases of the chunk `id`. Nothing if there are none, or one of them is missing or damaged. In
+    /// place of one that lies so deep that the chunk would lie deeper than `depth_max`, those that it goes back
+    /// to are taken: a delta against them costs what has changed since, and starts a new chain.
     pub fn read(
         &mut self,
         reader: &ChunkReader,
@@ -53,8 +56,20 @@ impl DeltaFrame {
         }
         let mut read = Vec::with_capacity(bases.len());
         let mut len = 0;
-        for base in bases {
-            let bytes = reader.read_shallow(base, depth_max.checked_sub(1)?).ok().flatten()?;
+        let mut wanted: VecDeque<ChunkId> = bases.iter().copied().collect();
+        while let Some(base) = &wanted.pop_front() {
+            let bytes = match reader.read_shallow(base, depth_max.checked_sub(1)?).ok()? {
+                Some(bytes) => bytes,
+                // What it was made of is a good base too, if not as near.
+                None => {
+                    for root in reader.roots(base).ok()?.into_iter().rev() {
+                        if !wanted.contains(&root) && read.iter().all(|(id, _)| *id != root) {
+                            wanted.push_front(root);
+                        }
+                    }
+                    continue;
+                }
+            };
             len += bytes.as_slice().len();
             if *base == id {
                 return None;

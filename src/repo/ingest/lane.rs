@@ -1,11 +1,13 @@
 //! What one thread is filling: what it stores one after another is decoded together.
 
-use crate::compress::compress_delta;
+use crate::compress::{compress_delta, compress_patch};
 use crate::error::Result;
 use crate::format::directory::Codec;
 use crate::format::pack::PackKind;
 use crate::id::{ChunkId, ID_LEN};
-use crate::limits::{DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES};
+use crate::limits::{
+    DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES, ZSTD_METADATA_DELTA_LEVEL, ZSTD_PATCH_LEVEL,
+};
 use crate::repo::delta::DeltaFrame;
 use crate::repo::ingest::{Ingest, with_compressor};
 use crate::seal::{EncodedFrame, PlainFrame};
@@ -89,8 +91,7 @@ impl Lane {
         kind: PackKind,
         delta: &mut DeltaFrame,
     ) -> Result<bool> {
-        let level = ingest.delta_level(kind, &delta.chunks);
-        if let Some(encoded) = encode_delta(kind, delta, level)? {
+        if let Some(encoded) = encode_delta(kind, delta)? {
             ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
             return Ok(true);
         }
@@ -102,9 +103,16 @@ impl Lane {
 }
 
 /// The delta frame's bytes, unless a plain one would be about as small.
-fn encode_delta(kind: PackKind, delta: &mut DeltaFrame, level: i32) -> Result<Option<EncodedFrame>> {
+fn encode_delta(kind: PackKind, delta: &mut DeltaFrame) -> Result<Option<EncodedFrame>> {
     let raw = delta.chunks.bytes();
-    let Some(bytes) = compress_delta(raw, &delta.prefix, level) else { return Ok(None) };
+    let (codec, bytes) = match kind {
+        PackKind::Data => (Codec::Patch, compress_patch(raw, &delta.prefix, ZSTD_PATCH_LEVEL)),
+        // Ids lie between short fields that look alike everywhere: there is little to copy.
+        PackKind::Metadata => {
+            (Codec::ZstdDelta, compress_delta(raw, &delta.prefix, ZSTD_METADATA_DELTA_LEVEL))
+        }
+    };
+    let Some(bytes) = bytes else { return Ok(None) };
     // The ids of the bases stand in the pack and in an index segment.
     let cost = bytes.len() + 2 * ID_LEN * delta.bases.len();
     // What is this small needs no comparison: hardly anything compresses so well by itself.
@@ -117,5 +125,5 @@ fn encode_delta(kind: PackKind, delta: &mut DeltaFrame, level: i32) -> Result<Op
         }
     }
     let bases = std::mem::take(&mut delta.bases);
-    Ok(Some(EncodedFrame { codec: Codec::ZstdDelta, bytes, bases, depth: delta.depth }))
+    Ok(Some(EncodedFrame { codec, bytes, bases, depth: delta.depth }))
 }

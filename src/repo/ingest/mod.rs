@@ -25,9 +25,8 @@ use crate::format::entry::Content;
 use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
-    DATA_PACK_TARGET_BYTES, DELTA_FIRST_BYTES, DRY_RUN_CLAIMS_MAX, FRAME_CACHE_BYTES,
-    METADATA_PACK_TARGET_BYTES, OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_DELTA_FIRST_LEVEL,
-    ZSTD_DELTA_LEVEL, ZSTD_LEVEL, ZSTD_METADATA_DELTA_LEVEL, ZSTD_METADATA_LEVEL,
+    DATA_PACK_TARGET_BYTES, DRY_RUN_CLAIMS_MAX, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES,
+    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
@@ -64,8 +63,6 @@ struct Counters {
     chunks: AtomicU64,
     raw_bytes: AtomicU64,
     stored_bytes: AtomicU64,
-    /// Plaintext bytes of data that were tried as deltas.
-    delta_bytes: AtomicU64,
 }
 
 /// How chunks are stored.
@@ -260,15 +257,6 @@ impl Ingest {
             self.uploader.send(closed)?;
         }
         Ok(())
-    }
-
-    /// The zstd level of the next delta frame.
-    fn delta_level(&self, kind: PackKind, chunks: &PlainFrame) -> i32 {
-        if kind == PackKind::Metadata {
-            return ZSTD_METADATA_DELTA_LEVEL;
-        }
-        let before = self.counters.delta_bytes.fetch_add(chunks.len() as u64, Ordering::Relaxed);
-        if before < DELTA_FIRST_BYTES { ZSTD_DELTA_FIRST_LEVEL } else { ZSTD_DELTA_LEVEL }
     }
 
     /// The pack that takes a frame. Of several it is picked by the frame's first chunk id, which is as

@@ -5,7 +5,7 @@ mod hostile;
 mod interrupted;
 mod links;
 mod overwrite;
-mod plans;
+pub mod plans;
 mod trees;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

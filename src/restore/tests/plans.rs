@@ -1,7 +1,9 @@
 //! Plans are pure.
 
+use super::super::bases::Source;
 use super::super::plan::{Plan, plan, runs};
 use super::super::window::FilePart;
+use crate::error::Result;
 use crate::extent::Extent;
 use crate::format::directory::{ChunkEntry, Codec, Directory, FrameEntry};
 use crate::format::pack::PackKind;
@@ -41,7 +43,7 @@ fn pack(frames: &[Frame<'_>]) -> Arc<PackRecord> {
 }
 
 /// Pack numbers come from an index.
-fn number() -> PackNo {
+pub fn number() -> PackNo {
     let folder = tempfile::tempdir().unwrap();
     let repo = crate::id::RepoId::from_bytes([1; 16]);
     let index = Index::open(folder.path(), repo).unwrap();
@@ -56,6 +58,20 @@ fn number() -> PackNo {
     index.pack_no(&PackId::from_bytes([1; 32])).unwrap().unwrap()
 }
 
+struct Fake<'a>(&'a Arc<PackRecord>, PackNo);
+
+impl Source for Fake<'_> {
+    fn pack(&mut self, _: PackNo) -> Result<Arc<PackRecord>> {
+        Ok(Arc::clone(self.0))
+    }
+
+    fn lookup(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let find = |id: &ChunkId| self.0.directory.chunks().find(|(_, chunk)| chunk.id == *id);
+        let at = |(slot, chunk): (u32, &ChunkEntry)| Location { pack: self.1, slot, len: chunk.len };
+        Ok(ids.iter().map(|id| find(id).map(at)).collect())
+    }
+}
+
 fn plan_for(pack: &Arc<PackRecord>, wanted: &[(u32, u64, u8, u32)]) -> Plan {
     let no = number();
     let all: Vec<_> = pack.directory.chunks().collect();
@@ -68,7 +84,7 @@ fn plan_for(pack: &Arc<PackRecord>, wanted: &[(u32, u64, u8, u32)]) -> Plan {
             Some(Location { pack: no, slot: *slot, len: chunk.len })
         })
         .collect();
-    plan(&parts, &locations, &mut |_| Ok(Arc::clone(pack))).unwrap()
+    plan(&parts, &locations, &mut Fake(pack, no)).unwrap()
 }
 
 #[test]
@@ -76,10 +92,10 @@ fn neighbours_are_read_and_written_at_once() {
     let pack = pack(&[(64, 100, &[(1, 10), (2, 20)]), (164, 50, &[(3, 30)]), (214, 50, &[(4, 40), (5, 5)])]);
     let plan = plan_for(&pack, &[(0, 0, 1, 10), (0, 10, 2, 20), (0, 30, 3, 30), (1, 0, 5, 5), (2, 0, 1, 10)]);
     assert_eq!(plan.groups.len(), 1);
-    assert_eq!(plan.groups[0].extent, Extent::new(64, 200).unwrap());
-    let used: Vec<_> = plan.groups[0].frames.iter().map(|frame| frame.is_used_up).collect();
+    assert_eq!(plan.groups[0].reads[0].extent, Extent::new(64, 200).unwrap());
+    let used: Vec<_> = plan.groups[0].reads[0].frames.iter().map(|frame| frame.is_used_up).collect();
     assert_eq!(used, [true, true, false]);
-    let first = &plan.pieces[plan.groups[0].frames[0].pieces.clone()];
+    let first = &plan.pieces[plan.groups[0].reads[0].frames[0].pieces.clone()];
     let lens: Vec<_> = runs(first).map(|run| run.iter().map(|piece| piece.len).sum::<u32>()).collect();
     assert_eq!(lens, [30, 10]);
 }

@@ -23,6 +23,8 @@ const RANKS: &[(&str, u8)] = &[
     ("store", 2),
     ("fs", 2),
     ("repo", 3),
+    // Below `mount` and `webdav`, which serve what it reads.
+    ("browse", 4),
     ("backup", 4),
     ("restore", 4),
     ("check", 4),
@@ -31,6 +33,11 @@ const RANKS: &[(&str, u8)] = &[
     ("forget", 4),
     ("edit", 4),
     ("rebuild_index", 4),
+    ("find", 4),
+    ("diff", 4),
+    ("dump", 4),
+    ("mount", 5),
+    ("webdav", 5),
     ("cli", 6),
     ("lib", 7),
     ("main", 7),
@@ -39,6 +46,8 @@ const RANKS: &[(&str, u8)] = &[
 /// What may use a module of its own rank.
 const WITHIN_RANK: &[(&str, &str)] = &[
     ("entry_name", "limits"),
+    // Who is at work, and since when, is part of an error.
+    ("error", "env"),
     // What is sealed is laid out by `format`, which knows nothing of keys.
     ("crypto", "format"),
     // The chunker cuts by a table that is a key, and by the profile that the config holds.
@@ -46,6 +55,8 @@ const WITHIN_RANK: &[(&str, &str)] = &[
     ("chunk", "format"),
     // Room for the seal's tag is left behind what is compressed.
     ("compress", "crypto"),
+    // A patch is numbers and bytes, laid out as all else is.
+    ("compress", "format"),
 ];
 
 /// Longest source file, in lines, that is no test. The aim is 400; what is above asks to be split.

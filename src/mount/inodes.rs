@@ -1,0 +1,253 @@
+//! Inode numbers, and what they stand for.
+//!
+//! A number is a hash of the folder's number and the name: the same at every lookup and in every mount. All
+//! names of a file with several have the same number. What the system knows of is remembered as an address
+//! in a listing, 48 bytes each, until the system forgets it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::browse::TopDir;
+use crate::entry_name::EntryName;
+use crate::format::entry::{Entry, Node};
+
+/// The number of the top folder.
+pub(super) const TOP: u64 = 1;
+
+/// A number, and more of the hash, to tell apart what has the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub ino: u64,
+    check: u64,
+}
+
+/// An entry that the system knows.
+struct Record {
+    /// The number of the folder.
+    parent: u64,
+    /// The address in that folder's listing.
+    at: u64,
+    check: u64,
+    /// How often the system looked it up and did not forget it.
+    lookups: u64,
+    /// Entries whose folder it is.
+    children: u64,
+}
+
+/// A virtual folder, link or snapshot.
+#[derive(Clone)]
+pub(super) struct Virtual {
+    /// The way from the top.
+    pub path: Arc<[EntryName]>,
+    /// The snapshot: also after it is gone from its place.
+    pub top: Option<Arc<TopDir>>,
+}
+
+/// What a number stands for.
+#[derive(Clone)]
+pub(super) enum Meaning {
+    Virtual(Virtual),
+    /// The entry at an address in a folder's listing.
+    Entry {
+        parent: u64,
+        at: u64,
+    },
+}
+
+#[derive(Default)]
+struct Tables {
+    records: HashMap<u64, Record>,
+    /// As many as there were snapshots, at each of their places.
+    virtuals: HashMap<u64, Virtual>,
+}
+
+/// All that the system knows. Shared by threads.
+#[derive(Default)]
+pub(super) struct Inodes(Mutex<Tables>);
+
+/// The identity of something in folder `parent`.
+pub(super) fn identity(parent: u64, name: &[u8]) -> Identity {
+    hashed(&[b"name", &parent.to_le_bytes(), name])
+}
+
+/// The identity of `entry` in folder `parent` of the snapshot whose top folder is `top`.
+pub(super) fn entry_identity(top: u64, parent: u64, entry: &Entry) -> Identity {
+    let meta = &entry.meta;
+    if meta.nlink < 2 || matches!(entry.node, Node::Directory(_)) {
+        return identity(parent, entry.name.as_bytes());
+    }
+    let size = match &entry.node {
+        Node::File(content) => content.size,
+        _ => 0,
+    };
+    // Size and time too: a number that was used again while the backup ran belongs to another file.
+    hashed(&[
+        b"link",
+        &top.to_le_bytes(),
+        &meta.device.to_le_bytes(),
+        &meta.inode.to_le_bytes(),
+        &size.to_le_bytes(),
+        &meta.mtime.secs.to_le_bytes(),
+        &meta.mtime.nanos.to_le_bytes(),
+    ])
+}
+
+fn hashed(pieces: &[&[u8]]) -> Identity {
+    let mut hasher = blake3::Hasher::new();
+    for piece in pieces {
+        hasher.update(piece);
+    }
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    let both = u128::from_le_bytes(bytes);
+    let low = |value: u128| u64::try_from(value & u128::from(u64::MAX)).unwrap_or(0);
+    Identity { ino: usable(low(both)), check: low(both >> 64) }
+}
+
+/// Numbers that mean something to the system, or to programs, are left out.
+fn usable(ino: u64) -> u64 {
+    if ino <= TOP || ino == u64::MAX || ino == u64::from(u32::MAX) { ino.wrapping_add(7) } else { ino }
+}
+
+impl Inodes {
+    /// Counts a lookup of the entry at address `at` in folder `parent`, and gives its number.
+    pub fn enter(&self, identity: Identity, parent: u64, at: u64) -> u64 {
+        let mut tables = self.0.lock();
+        let mut ino = identity.ino;
+        loop {
+            if !tables.virtuals.contains_key(&ino) {
+                match tables.records.entry(ino) {
+                    Place::Occupied(mut place) if place.get().check == identity.check => {
+                        place.get_mut().lookups += 1;
+                        return ino;
+                    }
+                    // Another entry has the same number: the next one that is free, then.
+                    Place::Occupied(_) => {}
+                    Place::Vacant(place) => {
+                        place.insert(Record { parent, at, check: identity.check, lookups: 1, children: 0 });
+                        if let Some(parent) = tables.records.get_mut(&parent) {
+                            parent.children += 1;
+                        }
+                        return ino;
+                    }
+                }
+            }
+            ino = usable(ino.wrapping_add(1));
+        }
+    }
+
+    /// Remembers what is virtual, unless it is known, and gives its number.
+    pub fn enter_virtual(
+        &self,
+        identity: Identity,
+        parent: u64,
+        name: &EntryName,
+        top: Option<Arc<TopDir>>,
+    ) -> u64 {
+        let mut tables = self.0.lock();
+        if !tables.virtuals.contains_key(&identity.ino) {
+            let above = tables.virtuals.get(&parent).map(|above| Arc::clone(&above.path)).unwrap_or_default();
+            let path = above.iter().chain([name]).cloned().collect();
+            tables.virtuals.insert(identity.ino, Virtual { path, top });
+        }
+        identity.ino
+    }
+
+    /// Says what is at the top.
+    pub fn set_top(&self, top: Option<Arc<TopDir>>) {
+        self.0.lock().virtuals.insert(TOP, Virtual { path: Arc::default(), top });
+    }
+
+    /// What a number stands for, if the system was told of it.
+    pub fn get(&self, ino: u64) -> Option<Meaning> {
+        let tables = self.0.lock();
+        if let Some(found) = tables.virtuals.get(&ino) {
+            return Some(Meaning::Virtual(found.clone()));
+        }
+        tables.records.get(&ino).map(|record| Meaning::Entry { parent: record.parent, at: record.at })
+    }
+
+    /// Takes back `count` lookups. What nobody knows any more is dropped, and then perhaps its folder.
+    pub fn forget(&self, ino: u64, count: u64) {
+        let mut tables = self.0.lock();
+        let mut ino = ino;
+        if let Some(record) = tables.records.get_mut(&ino) {
+            record.lookups = record.lookups.saturating_sub(count);
+        }
+        while let Place::Occupied(place) = tables.records.entry(ino) {
+            if place.get().lookups > 0 || place.get().children > 0 {
+                break;
+            }
+            let parent = place.remove().parent;
+            if let Some(record) = tables.records.get_mut(&parent) {
+                record.children = record.children.saturating_sub(1);
+            }
+            ino = parent;
+        }
+        // After a walk through a large tree most of the table is empty.
+        let used = tables.records.len();
+        if tables.records.capacity() > 4096 && used < tables.records.capacity() / 8 {
+            tables.records.shrink_to(used * 2);
+        }
+    }
+
+    /// How many entries are remembered.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.lock().records.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(ino: u64) -> Identity {
+        Identity { ino, check: ino * 31 }
+    }
+
+    #[test]
+    fn numbers_are_stable_and_links_share_one() {
+        use crate::repo::test_fixture::entry;
+
+        let mut a = entry("a", Node::Fifo);
+        let mut b = entry("b", Node::Fifo);
+        assert_ne!(entry_identity(5, 6, &a), entry_identity(5, 6, &b));
+        assert_eq!(entry_identity(5, 6, &a), entry_identity(5, 6, &a.clone()));
+        assert_ne!(entry_identity(5, 6, &a), entry_identity(5, 7, &a));
+        (a.meta.nlink, b.meta.nlink) = (2, 2);
+        assert_eq!(entry_identity(5, 6, &a), entry_identity(5, 7, &b));
+        assert_ne!(entry_identity(4, 6, &a), entry_identity(5, 6, &a));
+        assert_eq!(identity(1, b"ids").ino, 785_119_724_160_111_784);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_dropped_once_nobody_needs_it() {
+        let inodes = Inodes::default();
+        let dir = inodes.enter(record(10), TOP, 0);
+        let file = inodes.enter(record(11), dir, 7);
+        assert_eq!(inodes.enter(record(11), dir, 7), file);
+        inodes.forget(dir, 1);
+        assert!(matches!(inodes.get(dir), Some(Meaning::Entry { parent: TOP, at: 0 })));
+        inodes.forget(file, 1);
+        assert!(matches!(inodes.get(file), Some(Meaning::Entry { at: 7, .. })));
+        inodes.forget(file, 1);
+        assert_eq!(inodes.len(), 0);
+        inodes.forget(file, 9);
+        inodes.forget(99, 1);
+    }
+
+    #[test]
+    fn entries_that_meet_at_a_number_get_two() {
+        let inodes = Inodes::default();
+        let first = inodes.enter(Identity { ino: 10, check: 1 }, TOP, 0);
+        let second = inodes.enter(Identity { ino: 10, check: 2 }, TOP, 50);
+        assert_eq!((first, second), (10, 11));
+        assert_eq!(inodes.enter(Identity { ino: 10, check: 2 }, TOP, 50), 11);
+        assert!(matches!(inodes.get(11), Some(Meaning::Entry { at: 50, .. })));
+        assert_eq!([0, 1, u64::MAX, 9].map(usable), [7, 8, 6, 9]);
+    }
+}
