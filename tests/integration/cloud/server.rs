@@ -129,7 +129,7 @@ impl Server {
         let handler: Handler = Arc::new(move |request| {
             let dav = dav.clone();
             // The server forbids what lies below a file.
-            let below = path.join(request.uri().path().trim_matches('/'));
+            let below = path.join(request.uri().path().trim_matches('/').replace("%20", " "));
             if below.parent().is_some_and(Path::is_file) {
                 return Box::pin(async move { Ok(empty(404)) });
             }
