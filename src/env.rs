@@ -65,6 +65,20 @@ impl ProcessIdentity {
     }
 }
 
+/// True only if it is certain that the process with this number, which started at `started`, is no more. The
+/// kernel is asked: the process file system may hide other users' processes.
+pub fn process_has_ended(pid: u32, started: u64) -> bool {
+    let Some(number) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    if rustix::process::test_kill_process(number) == Err(rustix::io::Errno::SRCH) {
+        return true;
+    }
+    // There is one. Only a line that can be read shows that it is another one, or has ended.
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let is_dead =
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X', 'x']));
+    is_dead || start_of(&stat).is_some_and(|now| now != started)
+}
+
 /// The start of a process by its line in the process file system, unless it has ended.
 fn start_of(stat: &str) -> Option<u64> {
     // The name before may hold anything, blanks and brackets too.

@@ -1,6 +1,6 @@
 //! What a prune does with packs, step by step; the order of the steps is the protocol's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::env::Timestamp;
@@ -20,6 +20,7 @@ use crate::repo::bases::Bases;
 use crate::repo::coord::{Collector, Round};
 use crate::repo::index::PackNo;
 use crate::repo::{IndexedRepository, layout, segments};
+use crate::store::ListItem;
 use crate::store::reserve;
 
 /// What was found and done with packs.
@@ -203,6 +204,16 @@ impl Collector for Pruner<'_> {
                 self.sizes.insert(*id, index.pack_info(no)?.size);
             }
         }
+        // A pack that is lost is no place: what else holds its chunks must stay.
+        let stored = stored_packs(self.repo)?;
+        let mut lost = BTreeMap::new();
+        for pack in index.packs() {
+            let pack = pack?;
+            if !stored.contains(&pack.id) {
+                ranks.set(pack.no, u8::MAX);
+                lost.insert(pack.no, pack);
+            }
+        }
         let bases = Bases::new(index)?;
         let mut live = Live::new(index, table, self.marks.marked(), &ranks)?;
         live.add_bases(&bases, table, &ranks, self.stop)?;
@@ -211,10 +222,17 @@ impl Collector for Pruner<'_> {
             table,
             &ranks,
             &|live, pack| {
-                !condemned_here.contains(&pack.no) || needs.contains(&pack.id) || live.has_any(pack)
+                !lost.contains_key(&pack.no) && !condemned_here.contains(&pack.no)
+                    || needs.contains(&pack.id)
+                    || live.has_any(pack)
             },
             self.stop,
         )?;
+        if let Some(pack) =
+            lost.values().find(|pack| !condemned_here.contains(&pack.no) && live.has_any(pack))
+        {
+            return Err(Error::damaged(layout::pack(&pack.id)?, "it is missing from the store"));
+        }
         let mut needed: BTreeSet<PackId> =
             condemned.iter().filter(|id| needs.contains(id)).copied().collect();
         for no in condemned_here {
@@ -243,4 +261,15 @@ impl Collector for Pruner<'_> {
         let names: Vec<_> = packs.iter().map(layout::pack).collect::<Result<_>>()?;
         delete::all(self.repo.store(), &names, self.stop, &|| self.observer.advance(1, 0))
     }
+}
+
+/// The packs that the store holds.
+fn stored_packs(repo: &IndexedRepository) -> Result<BTreeSet<PackId>> {
+    let mut stored = BTreeSet::new();
+    repo.store().list(layout::PACKS, &mut |item| {
+        if let ListItem::Object(info) = item {
+            stored.extend(PackId::from_hex(info.name.last_component()));
+        }
+    })?;
+    Ok(stored)
 }

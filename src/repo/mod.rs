@@ -4,6 +4,7 @@
 //! [`IndexedRepository`]. Writing goes through [`ingest`], whose receipts keep the order: packs, then
 //! the segment that lists them, then the snapshot.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct IndexedRepository {
     index: Index,
     /// What is referred to, and what must not be.
     packs: PackUse,
+    /// Packs that generations name: numbers mean other packs once the index was made anew.
+    condemned: Mutex<BTreeSet<PackId>>,
     /// Whether unlisted packs were looked for.
     adopted: Mutex<bool>,
     /// When the index was last brought up to date because a pack was gone.
@@ -70,13 +73,30 @@ impl IndexedRepository {
     pub fn open(repo: Arc<Repository>, cache: &Path, observer: &dyn Observer) -> Result<Self> {
         let index = Index::open(&index_folder(cache, &repo), repo.id())?;
         segments::sync(&repo, &index, observer)?;
-        let packs = PackUse::default();
-        Ok(Self { repo, index, packs, adopted: Mutex::new(false), refreshed: Mutex::new(None) })
+        Ok(Self {
+            repo,
+            index,
+            packs: PackUse::default(),
+            condemned: Mutex::default(),
+            adopted: Mutex::new(false),
+            refreshed: Mutex::new(None),
+        })
     }
 
     /// Brings the index up to date once more, before anything was looked up in it.
     pub fn sync(&self, observer: &dyn Observer) -> Result<()> {
-        segments::sync(&self.repo, &self.index, observer)
+        segments::sync(&self.repo, &self.index, observer)?;
+        self.condemn_again()
+    }
+
+    /// After the index may have changed: what is condemned may be in it only now, or under another number.
+    fn condemn_again(&self) -> Result<()> {
+        for id in self.condemned.lock().iter() {
+            if let Some(no) = self.index.pack_no(id)? {
+                self.packs.condemn(no);
+            }
+        }
+        Ok(())
     }
 
     /// What this run has to do with packs.
@@ -129,6 +149,7 @@ impl IndexedRepository {
             return Ok(false);
         }
         segments::refresh(&self.repo, &self.index)?;
+        self.condemn_again()?;
         *refreshed = Some(now);
         Ok(true)
     }
@@ -162,6 +183,7 @@ impl IndexedRepository {
 impl Witness for IndexedRepository {
     fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>> {
         // What was moved out of these packs is found elsewhere from now on.
+        self.condemned.lock().extend(generations.iter().flat_map(|(_, packs)| packs));
         segments::refresh(&self.repo, &self.index)?;
         let mut needs = Vec::with_capacity(generations.len());
         for (_, packs) in generations {

@@ -286,7 +286,8 @@ fn what_is_already_right_is_not_written_again() {
     bytes[9_000_000] ^= 1;
     fs::write(target.join("big"), bytes).unwrap();
     let third = restore_into(&sandbox, &id, &target, &[]).exits(0);
-    assert_same(&before, &capture(&target));
+    // A repair renames the file, and the folder was there before.
+    assert_same(&before.without_root(), &capture(&target).without_root());
     if let Some(little) = third.written {
         assert!(little < 3_000_000, "{little} bytes written for one chunk");
     }

@@ -115,7 +115,7 @@ impl Surroundings for System {
         let Some(own) = ProcessIdentity::of(self.0.pid) else { return false };
         own.boot == mark.boot
             && own.namespace == mark.namespace
-            && ProcessIdentity::of(pid).is_none_or(|now| now.started != mark.started)
+            && crate::env::process_has_ended(pid, mark.started)
     }
 }
 

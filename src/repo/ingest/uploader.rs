@@ -1,13 +1,13 @@
 //! Writes closed packs to the store, and segments that list them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::pack::PackKind;
 use crate::format::segment::{PackRecord, Segment};
 use crate::limits::{SEGMENT_TARGET_CHUNKS, UPLOAD_THREADS_MAX};
@@ -33,6 +33,8 @@ struct Shared {
     unlisted: Mutex<Unlisted>,
     /// The first failure: nothing is stored after it.
     failure: Mutex<Option<Error>>,
+    /// A segment was put, and nobody knows whether it is there: its packs must stay.
+    may_be_listed: AtomicBool,
 }
 
 /// Threads that write packs.
@@ -57,6 +59,7 @@ impl Uploader {
             fence,
             unlisted: Mutex::default(),
             failure: Mutex::default(),
+            may_be_listed: AtomicBool::new(false),
         });
         // No room to wait in: who closes a pack waits until a thread takes it, which bounds memory.
         let (queue, closed_packs) = crossbeam_channel::bounded(0);
@@ -87,11 +90,15 @@ impl Uploader {
     /// Deletes the packs that were written and that no segment lists. Gives what had failed before.
     pub fn discard(mut self) -> Result<Option<Error>> {
         self.stop();
-        let unlisted = std::mem::take(&mut *self.shared.unlisted.lock());
-        for pack in &unlisted.packs {
-            self.shared.repo.store().delete(&layout::pack(&pack.id)?)?;
+        let failure = self.shared.failure.lock().take();
+        if !self.shared.may_be_listed.load(Ordering::SeqCst) {
+            let unlisted = std::mem::take(&mut *self.shared.unlisted.lock());
+            for pack in &unlisted.packs {
+                // What stays is listed nowhere: the next prune finds it.
+                let _ = self.shared.repo.store().delete(&layout::pack(&pack.id)?);
+            }
         }
-        Ok(self.shared.failure.lock().take())
+        Ok(failure)
     }
 
     /// Waits until all packs are written, and lists the rest of them.
@@ -177,6 +184,9 @@ impl Shared {
         let published = match self.fence.as_ref().map_or_else(publish, |fence| fence.publish(publish)) {
             Ok(published) => published,
             Err(error) => {
+                if !matches!(&error, Error::Store(error) if error.kind == StoreErrorKind::Full) {
+                    self.may_be_listed.store(true, Ordering::SeqCst);
+                }
                 // The end of the run tries again.
                 let mut unlisted = self.unlisted.lock();
                 unlisted.packs.extend(segment.packs);

@@ -265,10 +265,12 @@ impl Sandbox {
         self.ok(["check", "--read-data"]);
     }
 
-    /// All objects of the repository: names below its folder, with their sizes, sorted by name.
+    /// All objects of the repository that hold something, so not its reserve and leases: names below its
+    /// folder, with their sizes, sorted by name.
     pub fn objects(&self) -> Vec<(PathBuf, u64)> {
         let mut found = Vec::new();
         collect_files(&self.repo, Path::new(""), &mut found);
+        found.retain(|(name, _)| !name.starts_with("reserve") && !name.starts_with("leases"));
         found.sort();
         found
     }
