@@ -257,7 +257,7 @@ impl ChunkReader {
         }
         effort.begin_frame().map_err(|()| {
             let frame = format!("pack {}, frame {number}", pack.record.id);
-            Error::damaged(frame, "too many frames lie below what is based on it")
+            Error::damaged(frame, "the chain of bases that leads to it is too long")
         })?;
         // Bases first: a chain must not hold the stored bytes of all its frames.
         let entry = pack_reader::frame_entry(&pack.record, number)?;
