@@ -21,13 +21,13 @@ use backstay::env::Timestamp;
 use backstay::extent::Extent;
 use backstay::format::config::ChunkerProfile;
 use backstay::format::directory::FrameEntry;
-use backstay::format::entry::{Content, Entry, Metadata, Node, Part};
+use backstay::format::entry::{Content, Entry, Metadata, Node, NodeKind, Part};
 use backstay::format::header::{Header, ObjectKind};
 use backstay::format::listing::{decode_entry, encode_entry};
 use backstay::format::wire::Reader;
 use backstay::fs::metadata::MetadataReader;
 use backstay::fs::owners::Owners;
-use backstay::fs::source::{FileKind, SourceDir, Stat};
+use backstay::fs::source::{SourceDir, Stat};
 use backstay::id::RepoId;
 use backstay::seal::{self, PlainFrame, open_frame};
 use common::{keys, noise, text};
@@ -284,7 +284,7 @@ fn scan(dir: &SourceDir, each: &mut dyn FnMut(&SourceDir, &EntryName, &Stat)) ->
         let name = name.to_entry_name().expect("a name");
         let stat = dir.stat_child(&name).expect("a stat");
         each(dir, &name, &stat);
-        if stat.kind == FileKind::Directory {
+        if stat.kind == NodeKind::Directory {
             count += scan(&dir.open_child(&name).expect("a folder"), each);
         }
     }

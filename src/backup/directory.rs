@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use crate::backup::previous::Previous;
 use crate::backup::roots::Root;
 use crate::entry_name::EntryName;
-use crate::format::entry::{Content, Entry, Metadata, Node};
+use crate::format::entry::{Content, Entry, Metadata, Node, NodeKind};
 use crate::fs::exclude::ExcludeState;
-use crate::fs::source::{DirNames, FileKind, SourceDir, Stat};
+use crate::fs::source::{DirNames, SourceDir, Stat};
 use crate::repo::ingest::MetadataWriter;
 
 /// What of a directory is wanted.
@@ -152,13 +152,8 @@ pub fn reread_is_same(before: &Entry, now: &Entry) -> bool {
 
 /// True if what is no file and no directory is what the parent has.
 pub fn special_is_same(before: &Entry, stat: &Stat) -> bool {
-    let kind = match before.node {
-        Node::Symlink(_) => FileKind::Symlink,
-        Node::BlockDevice { .. } => FileKind::BlockDevice,
-        Node::CharDevice { .. } => FileKind::CharDevice,
-        Node::Fifo => FileKind::Fifo,
-        Node::Socket => FileKind::Socket,
-        Node::File(_) | Node::Directory(_) => return false,
-    };
-    kind == stat.kind && inode_is_same(&before.meta, stat)
+    let kind = before.node.kind();
+    !matches!(kind, NodeKind::File | NodeKind::Directory)
+        && kind == stat.kind
+        && inode_is_same(&before.meta, stat)
 }

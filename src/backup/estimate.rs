@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backup::context::Context;
+use crate::format::entry::NodeKind;
 use crate::fs::exclude::{ExcludeState, Verdict};
-use crate::fs::source::{FileKind, SourceDir, Stat};
+use crate::fs::source::{SourceDir, Stat};
 
 /// Items after which the observer hears of them.
 const REPORT_EVERY: u64 = 1000;
@@ -25,7 +26,7 @@ pub fn count_paths<'p>(context: &Context<'_>, paths: impl Iterator<Item = &'p Pa
         let Ok(above) = SourceDir::open_root(above) else { continue };
         let Ok(name) = crate::entry_name::EntryName::new(name.as_bytes()) else { continue };
         let Ok(stat) = above.stat_child(&name) else { continue };
-        if stat.kind != FileKind::Directory {
+        if stat.kind != NodeKind::Directory {
             counter.add(&stat);
         } else if let Ok(dir) = above.open_child(&name) {
             counter.count(dir, &stat, context.options.rules.at_target(path));
@@ -48,7 +49,7 @@ impl Counter<'_, '_> {
 
     fn add(&mut self, stat: &Stat) {
         self.items += 1;
-        if stat.kind == FileKind::File {
+        if stat.kind == NodeKind::File {
             self.bytes = self.bytes.saturating_add(stat.size);
         }
         if self.items >= REPORT_EVERY {
@@ -82,7 +83,7 @@ impl Counter<'_, '_> {
                 if rules.verdict(target, &stat) != Verdict::Keep || self.context.is_protected(&stat) {
                     continue;
                 }
-                if stat.kind != FileKind::Directory {
+                if stat.kind != NodeKind::Directory {
                     self.add(&stat);
                 } else if let Ok(child) = dir.open_child(&name) {
                     unvisited.push((Arc::new(child), rules.enter(&excludes, name.as_bytes())));

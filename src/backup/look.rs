@@ -6,9 +6,9 @@ use crate::backup::context::count;
 use crate::backup::directory::{Directory, Wanted};
 use crate::backup::walk::Walker;
 use crate::entry_name::EntryName;
-use crate::format::entry::{Entry, Node};
+use crate::format::entry::{Entry, Node, NodeKind};
 use crate::fs::exclude::Verdict;
-use crate::fs::source::{FileKind, SourceDir, Stat};
+use crate::fs::source::{SourceDir, Stat};
 use crate::repo::content::ListingReader;
 
 impl<'s, 'a: 's> Walker<'s, 'a> {
@@ -34,7 +34,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
                 return None;
             }
         };
-        if stat.kind == FileKind::Directory && context.is_protected(&stat) {
+        if stat.kind == NodeKind::Directory && context.is_protected(&stat) {
             context.note(&directory.path_of(name), "left out: it belongs to the repository or its cache");
             return None;
         }
@@ -42,7 +42,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             Wanted::All { target, excludes } => match context.options.rules.verdict(target, &stat) {
                 Verdict::Keep => Wanted::All {
                     target: Arc::clone(target),
-                    excludes: if stat.kind == FileKind::Directory {
+                    excludes: if stat.kind == NodeKind::Directory {
                         context.options.rules.enter(excludes, name.as_bytes())
                     } else {
                         excludes.clone()
@@ -69,7 +69,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
         let stat = directory.source.stat_child(name)?;
         match &directory.wanted {
             Wanted::OnTheWay(root)
-                if stat.kind == FileKind::Symlink
+                if stat.kind == NodeKind::Symlink
                     && root.children.get(name).is_some_and(|child| !child.named) =>
             {
                 SourceDir::open_root(&directory.path_of(name))?.stat()

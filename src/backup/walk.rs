@@ -25,10 +25,10 @@ use crate::backup::roots::Roots;
 use crate::backup::tasks::FileTasks;
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
-use crate::format::entry::{Content, Entry, Metadata, Node};
+use crate::format::entry::{Content, Entry, Metadata, Node, NodeKind};
 use crate::format::listing::encode_entry;
 use crate::fs::metadata::MetadataReader;
-use crate::fs::source::{FileKind, SourceDir, Stat};
+use crate::fs::source::{SourceDir, Stat};
 use crate::limits::{LISTING_WINDOW_ENTRIES, TREE_DEPTH_MAX};
 use crate::repo::ingest::MetadataWriter;
 
@@ -184,8 +184,8 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             let before = self.or_unknown(directory, &mut walk, before)?;
             let found = Found { place, name, stat, before };
             match stat.kind {
-                FileKind::File => self.take_file(directory, found, &mut files, scope),
-                FileKind::Directory => {
+                NodeKind::File => self.take_file(directory, found, &mut files, scope),
+                NodeKind::Directory => {
                     subdirectories.push(self.directory_job(directory, found, wanted, &mut metadata));
                 }
                 _ => self.take_special(directory, found, &mut metadata),
@@ -263,7 +263,7 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
             before => before,
         };
         let node = match stat.kind {
-            FileKind::Symlink => match directory.source.read_symlink(&name) {
+            NodeKind::Symlink => match directory.source.read_symlink(&name) {
                 Ok(target) => Node::Symlink(target),
                 Err(error) => {
                     directory.mark_changed();
@@ -271,11 +271,11 @@ impl<'s, 'a: 's> Walker<'s, 'a> {
                     return context.report_unread(&directory.path_of(&name), error);
                 }
             },
-            FileKind::BlockDevice => Node::BlockDevice { major: stat.rdev_major, minor: stat.rdev_minor },
-            FileKind::CharDevice => Node::CharDevice { major: stat.rdev_major, minor: stat.rdev_minor },
-            FileKind::Fifo => Node::Fifo,
-            FileKind::Socket => Node::Socket,
-            FileKind::File | FileKind::Directory => return,
+            NodeKind::BlockDevice => Node::BlockDevice { major: stat.rdev_major, minor: stat.rdev_minor },
+            NodeKind::CharDevice => Node::CharDevice { major: stat.rdev_major, minor: stat.rdev_minor },
+            NodeKind::Fifo => Node::Fifo,
+            NodeKind::Socket => Node::Socket,
+            NodeKind::File | NodeKind::Directory => return,
         };
         let (meta, problems) = metadata.of_child(&directory.source, &name, &stat);
         for problem in problems {

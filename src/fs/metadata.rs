@@ -9,9 +9,9 @@ use std::sync::{Arc, LazyLock};
 use rustix::io::Errno;
 
 use crate::entry_name::EntryName;
-use crate::format::entry::{Metadata, Xattr};
+use crate::format::entry::{Metadata, NodeKind, Xattr};
 use crate::fs::owners::Owners;
-use crate::fs::source::{FileKind, SourceDir, SourceFile, Stat};
+use crate::fs::source::{SourceDir, SourceFile, Stat};
 use crate::limits::{
     XATTR_FIRST_BUFFER_BYTES, XATTR_LIST_MAX_BYTES, XATTR_MAX_COUNT, XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES,
 };
@@ -23,7 +23,7 @@ pub struct MetadataReader {
     last_user: Option<(u32, Arc<[u8]>)>,
     last_group: Option<(u32, Arc<[u8]>)>,
     /// Where the system has no extended attributes: asked once for each device and kind of file.
-    without_xattrs: Vec<(u64, FileKind)>,
+    without_xattrs: Vec<(u64, NodeKind)>,
     path: Vec<u8>,
     names: Vec<u8>,
     value: Vec<u8>,
@@ -138,8 +138,8 @@ impl MetadataReader {
         stat: &Stat,
     ) -> (Metadata, Vec<XattrProblem>) {
         let opened = match stat.kind {
-            FileKind::File => SourceFile::open(dir, name).map(|file| self.of_file(&file)),
-            FileKind::Directory => dir.open_child(name).map(|dir| self.of_dir(&dir, stat)),
+            NodeKind::File => SourceFile::open(dir, name).map(|file| self.of_file(&file)),
+            NodeKind::Directory => dir.open_child(name).map(|dir| self.of_dir(&dir, stat)),
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, "/proc is not mounted")),
         };
         opened.unwrap_or_else(|source| (self.plain(stat), vec![XattrProblem { name: None, source }]))

@@ -10,7 +10,8 @@ use super::lines::{expand, lines};
 use super::patterns::{Everything, PatternList, Position};
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
-use crate::fs::source::{DirNames, FileKind, SourceDir, SourceFile, Stat};
+use crate::format::entry::NodeKind;
+use crate::fs::source::{DirNames, SourceDir, SourceFile, Stat};
 use crate::limits::LIST_FILE_MAX_BYTES;
 
 /// What the user asked to leave out.
@@ -186,9 +187,9 @@ impl ExcludeRules {
     /// directory the user named.
     pub fn verdict(&self, target: &Stat, entry: &Stat) -> Verdict {
         match entry.kind {
-            FileKind::File if self.larger_than_bytes.is_some_and(|max| entry.size > max) => Verdict::Skip,
+            NodeKind::File if self.larger_than_bytes.is_some_and(|max| entry.size > max) => Verdict::Skip,
             // Only directories: on layered file systems the files beside them bear other devices.
-            FileKind::Directory if self.one_file_system && entry.device != target.device => {
+            NodeKind::Directory if self.one_file_system && entry.device != target.device => {
                 Verdict::KeepEmpty
             }
             _ => Verdict::Keep,
@@ -217,7 +218,7 @@ impl Tag {
         if self.header.is_empty() {
             return Ok(true);
         }
-        if dir.stat_child(&self.name)?.kind != FileKind::File {
+        if dir.stat_child(&self.name)?.kind != NodeKind::File {
             return Ok(false);
         }
         let mut start = vec![0; self.header.len()];

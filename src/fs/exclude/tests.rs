@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::env::Timestamp;
 use crate::error::{Error, ErrorKind};
-use crate::fs::source::{FileKind, SourceDir, Stat};
+use crate::format::entry::NodeKind;
+use crate::fs::source::{SourceDir, Stat};
 
 fn os(patterns: &[&str]) -> Vec<OsString> {
     patterns.iter().map(OsString::from).collect()
@@ -183,7 +184,7 @@ fn tags_leave_out_what_lies_beside_them() {
 fn size_and_device_decide_after_a_look() {
     let time = Timestamp { secs: 0, nanos: 0 };
     let target = Stat {
-        kind: FileKind::Directory,
+        kind: NodeKind::Directory,
         mode: 0o755,
         uid: 0,
         gid: 0,
@@ -197,7 +198,7 @@ fn size_and_device_decide_after_a_look() {
         rdev_minor: 0,
         blocks: 0,
     };
-    let file = |size| Stat { kind: FileKind::File, size, device: 2, ..target };
+    let file = |size| Stat { kind: NodeKind::File, size, device: 2, ..target };
     let options =
         ExcludeOptions { larger_than_bytes: Some(100), one_file_system: true, ..Default::default() };
     let rules = load(&options).unwrap();
@@ -205,7 +206,7 @@ fn size_and_device_decide_after_a_look() {
     assert_eq!(rules.verdict(&target, &file(101)), Verdict::Skip);
     assert_eq!(rules.verdict(&target, &target), Verdict::Keep);
     assert_eq!(rules.verdict(&target, &Stat { device: 2, ..target }), Verdict::KeepEmpty);
-    assert_eq!(rules.verdict(&target, &Stat { kind: FileKind::Fifo, device: 2, ..target }), Verdict::Keep);
+    assert_eq!(rules.verdict(&target, &Stat { kind: NodeKind::Fifo, device: 2, ..target }), Verdict::Keep);
     let nothing = ExcludeRules::default();
     assert_eq!(nothing.verdict(&target, &file(u64::MAX)), Verdict::Keep);
 }

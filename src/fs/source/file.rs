@@ -7,9 +7,10 @@ use std::time::Duration;
 use rustix::fs::{Advice, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{FileKind, SourceDir, Stat, from_system, open};
+use super::{SourceDir, Stat, from_system, open};
 use crate::entry_name::EntryName;
 use crate::extent::Extent;
+use crate::format::entry::NodeKind;
 use crate::limits::{ADVISE_MIN_BYTES, LEASE_BREAK_ATTEMPTS, LEASE_BREAK_WAIT_MS};
 
 /// An open regular file. Reads name their offset, so that several threads may share it.
@@ -49,7 +50,7 @@ impl SourceFile {
             }
         };
         let stat = from_system(&rustix::fs::fstat(&fd)?)?;
-        if stat.kind != FileKind::File {
+        if stat.kind != NodeKind::File {
             return Err(io::Error::other("no longer a regular file"));
         }
         if stat.size > ADVISE_MIN_BYTES {

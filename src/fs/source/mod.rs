@@ -16,7 +16,7 @@ use crate::limits::DIR_READ_BUFFER_BYTES;
 
 pub use file::{Change, SourceFile};
 pub use names::{DirName, DirNames};
-pub use stat::{FileKind, Stat};
+pub use stat::Stat;
 
 mod file;
 mod names;
@@ -70,7 +70,7 @@ impl SourceDir {
         while let Some(entry) = entries.next() {
             match entry {
                 Ok(entry) => {
-                    let kind = FileKind::from_file_type(entry.file_type());
+                    let kind = stat::kind_of(entry.file_type());
                     names.push(entry.file_name().to_bytes(), kind)?;
                 }
                 Err(Errno::INTR) => {}

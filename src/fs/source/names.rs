@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::FileKind;
 use crate::entry_name::{EntryName, NameError};
+use crate::format::entry::NodeKind;
 
 /// The names of a directory, sorted by their bytes, each once.
 ///
@@ -20,14 +20,14 @@ pub struct DirNames {
 struct Slot {
     offset: u32,
     len: u16,
-    kind: Option<FileKind>,
+    kind: Option<NodeKind>,
 }
 
 /// One name of a [`DirNames`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirName<'a> {
     bytes: &'a [u8],
-    kind: Option<FileKind>,
+    kind: Option<NodeKind>,
 }
 
 impl<'a> DirName<'a> {
@@ -38,7 +38,7 @@ impl<'a> DirName<'a> {
 
     /// What the listing said it is, on file systems that say so. Only a hint: by the time of the
     /// look at the entry it may be something else.
-    pub fn kind(&self) -> Option<FileKind> {
+    pub fn kind(&self) -> Option<NodeKind> {
         self.kind
     }
 
@@ -85,7 +85,7 @@ impl DirNames {
     }
 
     /// Adds what a listing returned; `.` and `..` are left out.
-    pub(super) fn push(&mut self, name: &[u8], kind: Option<FileKind>) -> io::Result<()> {
+    pub(super) fn push(&mut self, name: &[u8], kind: Option<NodeKind>) -> io::Result<()> {
         match EntryName::check(name) {
             Ok(()) => {}
             Err(NameError::Dots) => return Ok(()),

@@ -3,47 +3,27 @@
 use rustix::fs::FileType;
 
 use crate::env::Timestamp;
+use crate::format::entry::NodeKind;
 
-/// What kind of thing a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FileKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A block device.
-    BlockDevice,
-    /// A character device.
-    CharDevice,
-    /// A named pipe.
-    Fifo,
-    /// A Unix socket.
-    Socket,
-}
-
-impl FileKind {
-    /// The kind, or nothing for what the system does not name (or a listing does not tell).
-    pub(crate) fn from_file_type(file_type: FileType) -> Option<Self> {
-        Some(match file_type {
-            FileType::RegularFile => Self::File,
-            FileType::Directory => Self::Directory,
-            FileType::Symlink => Self::Symlink,
-            FileType::BlockDevice => Self::BlockDevice,
-            FileType::CharacterDevice => Self::CharDevice,
-            FileType::Fifo => Self::Fifo,
-            FileType::Socket => Self::Socket,
-            FileType::Unknown => return None,
-        })
-    }
+/// The kind, or nothing for what the system does not name (or a listing does not tell).
+pub(crate) fn kind_of(file_type: FileType) -> Option<NodeKind> {
+    Some(match file_type {
+        FileType::RegularFile => NodeKind::File,
+        FileType::Directory => NodeKind::Directory,
+        FileType::Symlink => NodeKind::Symlink,
+        FileType::BlockDevice => NodeKind::BlockDevice,
+        FileType::CharacterDevice => NodeKind::CharDevice,
+        FileType::Fifo => NodeKind::Fifo,
+        FileType::Socket => NodeKind::Socket,
+        FileType::Unknown => return None,
+    })
 }
 
 /// What `stat` says about an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// What it is.
-    pub kind: FileKind,
+    pub kind: NodeKind,
     /// Permission bits with setuid, setgid and sticky: the low 12 bits of `st_mode`.
     pub mode: u16,
     /// Numeric owner.
@@ -74,7 +54,7 @@ impl Stat {
     /// From what the system returned; nothing for a kind of file that does not exist here.
     #[allow(clippy::useless_conversion, reason = "some fields are narrower on other processors")]
     pub(crate) fn from_system(stat: &rustix::fs::Stat) -> Option<Self> {
-        let kind = FileKind::from_file_type(FileType::from_raw_mode(stat.st_mode))?;
+        let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
         Some(Self {
             kind,
             mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
@@ -95,7 +75,7 @@ impl Stat {
     /// True if fewer bytes are allocated than the file is long: it may have holes (or the file
     /// system compresses, or keeps small files inside the inode).
     pub fn may_have_holes(&self) -> bool {
-        self.kind == FileKind::File && self.blocks.saturating_mul(512) < self.size
+        self.kind == NodeKind::File && self.blocks.saturating_mul(512) < self.size
     }
 
     /// True if both look at one inode.

@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 
 use super::*;
 use crate::extent::Extent;
+use crate::format::entry::NodeKind;
 
 fn name(bytes: &[u8]) -> EntryName {
     EntryName::new(bytes).unwrap()
@@ -78,20 +79,20 @@ fn a_stat_agrees_with_the_system() {
     let dir = SourceDir::open_root(temp.path()).unwrap();
     let stat = dir.stat_child(&name(b"f")).unwrap();
     let system = fs::metadata(&path).unwrap();
-    assert_eq!((stat.kind, stat.size, stat.mode, stat.nlink), (FileKind::File, 5, 0o6751, 2));
+    assert_eq!((stat.kind, stat.size, stat.mode, stat.nlink), (NodeKind::File, 5, 0o6751, 2));
     assert_eq!(
         (stat.uid, stat.gid, stat.inode, stat.device),
         (system.uid(), system.gid(), system.ino(), system.dev())
     );
     assert_eq!((stat.mtime.secs, i64::from(stat.mtime.nanos)), (system.mtime(), system.mtime_nsec()));
     assert!(stat.same_inode(&dir.stat_child(&name(b"g")).unwrap()));
-    assert_eq!(dir.stat_child(&name(b"l")).unwrap().kind, FileKind::Symlink);
+    assert_eq!(dir.stat_child(&name(b"l")).unwrap().kind, NodeKind::Symlink);
     assert_eq!(&*dir.read_symlink(&name(b"l")).unwrap(), "anywhere/\u{e4}".as_bytes());
     assert!(dir.read_symlink(&name(b"f")).is_err());
-    assert_eq!(dir.stat_child(&name(b"p")).unwrap().kind, FileKind::Fifo);
-    assert_eq!(dir.stat().unwrap().kind, FileKind::Directory);
+    assert_eq!(dir.stat_child(&name(b"p")).unwrap().kind, NodeKind::Fifo);
+    assert_eq!(dir.stat().unwrap().kind, NodeKind::Directory);
     let null = SourceDir::open_root(Path::new("/dev")).unwrap().stat_child(&name(b"null")).unwrap();
-    assert_eq!((null.kind, null.rdev_major, null.rdev_minor), (FileKind::CharDevice, 1, 3));
+    assert_eq!((null.kind, null.rdev_major, null.rdev_minor), (NodeKind::CharDevice, 1, 3));
 }
 
 #[test]
