@@ -1,15 +1,13 @@
 //! Azure Blob Storage.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use object_store::RetryConfig;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::path::Path;
 
 use crate::error::{Error, Result};
 use crate::store::cloud::s3::Variables;
-use crate::store::cloud::{Creating, Network, Place, failure};
+use crate::store::cloud::{Network, Place, failure};
 use crate::store::location::BucketLocation;
 use crate::store::options::StoreOptions;
 
@@ -108,13 +106,7 @@ impl AzureServer {
             builder = builder.with_config(key, value);
         }
         let objects = builder.build().map_err(|e| Error::Usage(failure::innermost(&e)))?;
-        Ok(Place {
-            objects: Arc::new(objects),
-            creating: if conditional { Creating::Conditional } else { Creating::CheckFirst },
-            prefix: Path::from(location.prefix.as_str()),
-            location: location.location.clone(),
-            has_folders: false,
-        })
+        Ok(Place::in_bucket(objects, conditional, &location.prefix, &location.location))
     }
 }
 

@@ -1,14 +1,11 @@
 //! Google Cloud Storage.
 
-use std::sync::Arc;
-
 use object_store::RetryConfig;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::path::Path;
 
 use crate::error::{Error, Result};
 use crate::store::cloud::s3::Variables;
-use crate::store::cloud::{Creating, Network, Place, failure};
+use crate::store::cloud::{Network, Place, failure};
 use crate::store::location::BucketLocation;
 use crate::store::options::StoreOptions;
 
@@ -61,11 +58,5 @@ pub(in crate::store) fn place(
             false => format!("the credentials for Google cannot be used: {}", failure::innermost(&e)),
         })
     })?;
-    Ok(Place {
-        objects: Arc::new(objects),
-        creating: if conditional { Creating::Conditional } else { Creating::CheckFirst },
-        prefix: Path::from(location.prefix.as_str()),
-        location: location.location.clone(),
-        has_folders: false,
-    })
+    Ok(Place::in_bucket(objects, conditional, &location.prefix, &location.location))
 }

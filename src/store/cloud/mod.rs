@@ -72,6 +72,19 @@ pub(super) struct Place {
     has_folders: bool,
 }
 
+impl Place {
+    /// The place of objects whose names begin with `prefix` in a bucket or container.
+    fn in_bucket(objects: impl ObjectStore, conditional: bool, prefix: &str, location: &str) -> Self {
+        Self {
+            objects: Arc::new(objects),
+            creating: if conditional { Creating::Conditional } else { Creating::CheckFirst },
+            prefix: Path::from(prefix),
+            location: location.to_owned(),
+            has_folders: false,
+        }
+    }
+}
+
 /// A store on a server.
 pub struct CloudStore {
     place: Place,

@@ -1,14 +1,11 @@
 //! Amazon S3 and everything that speaks its protocol.
 
-use std::sync::Arc;
-
 use object_store::RetryConfig;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
-use object_store::path::Path;
 
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::store::cloud::profiles::Profile;
-use crate::store::cloud::{Creating, Network, Place, failure};
+use crate::store::cloud::{Network, Place, failure};
 use crate::store::options::StoreOptions;
 
 /// Gives environment variables that are set to something.
@@ -96,13 +93,7 @@ impl S3Server {
         }
         builder = self.credentials(builder, options, variables)?;
         let objects = builder.build().map_err(|e| Error::Usage(failure::innermost(&e)))?;
-        Ok(Place {
-            objects: Arc::new(objects),
-            creating: if conditional { Creating::Conditional } else { Creating::CheckFirst },
-            prefix: Path::from(location.prefix.as_str()),
-            location: location.location.clone(),
-            has_folders: false,
-        })
+        Ok(Place::in_bucket(objects, conditional, &location.prefix, &location.location))
     }
 
     /// In the order in which the AWS tools look: environment, profile, what the machine has.
