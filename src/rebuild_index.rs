@@ -29,7 +29,6 @@ use crate::limits::{REBUILD_BATCH_PACKS, SEGMENT_TARGET_CHUNKS};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::coord::{Coordination, Fence};
 use crate::repo::{Index, Repository, index_folder, layout, pack_reader, segments};
-use crate::store::ListItem;
 
 #[cfg(test)]
 mod tests;
@@ -111,7 +110,7 @@ fn rebuild(
     let begun = Instant::now();
     // Segments before packs: what they list was stored before them.
     let (old, _) = segments::ids(repo)?;
-    let mut rest = stored_packs(repo)?;
+    let mut rest = pack_reader::stored(repo)?;
     let left_out = rest.len();
     rest.retain(|id, _| !options.leave_out.contains(id));
     let left_out = left_out - rest.len();
@@ -154,19 +153,6 @@ fn rebuild(
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// Packs and their sizes. What bears another name is not ours to list.
-fn stored_packs(repo: &Repository) -> Result<BTreeMap<PackId, u64>> {
-    let mut packs = BTreeMap::new();
-    repo.store().list(layout::PACKS, &mut |item| {
-        let ListItem::Object(info) = item else { return };
-        let Ok(id) = PackId::from_hex(info.name.last_component()) else { return };
-        if layout::pack(&id).is_ok_and(|name| name == info.name) {
-            packs.insert(id, info.size);
-        }
-    })?;
-    Ok(packs)
 }
 
 struct Rebuild<'a> {

@@ -19,8 +19,7 @@ use crate::prune::survey::{Decision, Survey};
 use crate::repo::bases::Bases;
 use crate::repo::coord::{Collector, Round};
 use crate::repo::index::PackNo;
-use crate::repo::{IndexedRepository, layout, segments};
-use crate::store::ListItem;
+use crate::repo::{IndexedRepository, layout, pack_reader, segments};
 use crate::store::reserve;
 
 /// What was found and done with packs.
@@ -205,11 +204,11 @@ impl Collector for Pruner<'_> {
             }
         }
         // A pack that is lost is no place: what else holds its chunks must stay.
-        let stored = stored_packs(self.repo)?;
+        let stored = pack_reader::stored(self.repo)?;
         let mut lost = BTreeMap::new();
         for pack in index.packs() {
             let pack = pack?;
-            if !stored.contains(&pack.id) {
+            if !stored.contains_key(&pack.id) {
                 ranks.set(pack.no, u8::MAX);
                 lost.insert(pack.no, pack);
             }
@@ -261,15 +260,4 @@ impl Collector for Pruner<'_> {
         let names: Vec<_> = packs.iter().map(layout::pack).collect::<Result<_>>()?;
         delete::all(self.repo.store(), &names, self.stop, &|| self.observer.advance(1, 0))
     }
-}
-
-/// The packs that the store holds.
-fn stored_packs(repo: &IndexedRepository) -> Result<BTreeSet<PackId>> {
-    let mut stored = BTreeSet::new();
-    repo.store().list(layout::PACKS, &mut |item| {
-        if let ListItem::Object(info) = item {
-            stored.extend(PackId::from_hex(info.name.last_component()));
-        }
-    })?;
-    Ok(stored)
 }

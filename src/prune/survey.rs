@@ -68,10 +68,7 @@ impl<'a> Survey<'a> {
             Self { index, packs, states: Vec::new(), orphans: Vec::new(), unlisted: Count::default() };
         repo.store().list(layout::PACKS, &mut |item| {
             let ListItem::Object(info) = item else { return };
-            let Ok(id) = PackId::from_hex(info.name.last_component()) else { return };
-            if !layout::pack(&id).is_ok_and(|name| name == info.name) {
-                return;
-            }
+            let Some(id) = layout::parse_pack(&info.name) else { return };
             let is_young = info.modified >= oldest;
             let found = listed.binary_search_by(|(other, _)| other.cmp(&id)).ok();
             let number = found.and_then(|at| listed.get(at)).map(|(_, number)| *number);

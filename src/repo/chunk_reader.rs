@@ -287,11 +287,10 @@ impl ChunkReader {
 
     /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
     pub fn decode(&self, pack: &OpenPack, number: u32, sealed: &[u8]) -> Result<VerifiedFrame> {
-        self.verified(
-            pack,
-            number,
-            Arc::new(self.decode_below(pack, number, sealed, &mut Effort::default())?),
-        )
+        let entry = pack_reader::frame_entry(&pack.record, number)?;
+        let prefix = self.prefix(pack, entry, number, &mut Effort::default())?;
+        let frame = pack_reader::unseal_frame(&pack.record, &pack.key, number, sealed, &prefix)?;
+        self.verified(pack, number, Arc::new(frame))
     }
 
     /// A frame with all its chunks checked.
@@ -299,18 +298,6 @@ impl ChunkReader {
         let entry = pack_reader::frame_entry(&pack.record, number)?;
         VerifiedFrame::new(frame, self.repo.keys(), entry)
             .map_err(|error| pack_reader::frame_error(&pack.record, number, error))
-    }
-
-    fn decode_below(
-        &self,
-        pack: &OpenPack,
-        number: u32,
-        sealed: &[u8],
-        effort: &mut Effort,
-    ) -> Result<OpenedFrame> {
-        let entry = pack_reader::frame_entry(&pack.record, number)?;
-        let prefix = self.prefix(pack, entry, number, effort)?;
-        pack_reader::unseal_frame(&pack.record, &pack.key, number, sealed, &prefix)
     }
 
     /// The plaintexts of a frame's bases, one after another.

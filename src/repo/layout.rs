@@ -48,6 +48,12 @@ pub fn pack(id: &PackId) -> Result<ObjectName> {
     name(&format!("{PACKS}/{prefix}/{hex}"))
 }
 
+/// Which pack has this name; nothing for any other name.
+pub fn parse_pack(text: &ObjectName) -> Option<PackId> {
+    let id = PackId::from_hex(text.last_component()).ok()?;
+    (pack(&id).ok()? == *text).then_some(id)
+}
+
 /// An index segment.
 pub fn segment(id: &SegmentId) -> Result<ObjectName> {
     name(&format!("{INDEX}/{id}"))

@@ -1,5 +1,6 @@
 //! Reading packs: their directories and their frames.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +18,20 @@ use crate::limits::PACK_TAIL_READ_BYTES;
 use crate::repo::sealed::{decode_error, decode_header};
 use crate::repo::{Repository, layout};
 use crate::seal::{self, FrameError, OpenedFrame, VerifiedFrame};
-use crate::store::ObjectName;
+use crate::store::{ListItem, ObjectName};
+
+/// Every pack in the store, and its size. What bears another name is no pack of ours.
+pub fn stored(repo: &Repository) -> Result<BTreeMap<PackId, u64>> {
+    let mut packs = BTreeMap::new();
+    repo.store().list(layout::PACKS, &mut |item| {
+        if let ListItem::Object(info) = item
+            && let Some(id) = layout::parse_pack(&info.name)
+        {
+            packs.insert(id, info.size);
+        }
+    })?;
+    Ok(packs)
+}
 
 /// The key of a pack that the index lists.
 pub fn pack_key(repo: &Repository, pack: &PackRecord) -> ObjectKey {

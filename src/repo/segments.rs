@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
-use crate::id::{PackId, SegmentId};
+use crate::id::SegmentId;
 use crate::observe::{Observer, Phase};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
@@ -173,16 +173,8 @@ fn load_all(repo: &Repository, index: &Index, missing: &[SegmentId], observer: &
 /// The next [`sync`] forgets them again, because no segment in the store has the name they are kept
 /// under: the store's segments stay the truth.
 pub fn adopt_unlisted_packs(repo: &Repository, index: &Index) -> Result<usize> {
-    let mut packs = Vec::new();
-    repo.store().list(layout::PACKS, &mut |item| {
-        if let ListItem::Object(info) = item
-            && let Ok(id) = PackId::from_hex(info.name.last_component())
-        {
-            packs.push((id, info.size));
-        }
-    })?;
     let mut unlisted = Vec::new();
-    for (id, size) in packs {
+    for (id, size) in pack_reader::stored(repo)? {
         if index.pack_no(&id)?.is_none() {
             unlisted.push((id, size));
         }
