@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::env::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::manifest::Manifest;
 use crate::id::SnapshotId;
 use crate::observe::StopFlag;
@@ -109,9 +109,7 @@ fn edit(
     edited: &mut dyn FnMut(&Edited),
 ) -> Result<()> {
     for old in chosen {
-        if stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        stop.check()?;
         let fields = change.fields(&old.manifest);
         if fields.is_empty() {
             continue;

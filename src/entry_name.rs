@@ -63,6 +63,11 @@ impl fmt::Debug for EntryName {
     }
 }
 
+/// A path inside a snapshot, without a slash at its end; the root is empty.
+pub fn path_of(names: &[EntryName]) -> Vec<u8> {
+    names.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

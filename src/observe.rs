@@ -1,7 +1,11 @@
 //! Progress and warnings on their way out of the library, which itself never prints.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
+
+use crate::error::{Error, Result};
 
 /// What an operation is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +93,15 @@ impl Observer for Recorder {
     }
 }
 
+/// Reports damage of what is at `path` inside a snapshot, so that a walk can go on beside it. Any other error
+/// is given back.
+pub fn report_damage(observer: &dyn Observer, path: &[u8], error: Error) -> Result<()> {
+    let Error::Damaged { .. } = &error else { return Err(error) };
+    let path = if path.is_empty() { b"/" } else { path };
+    observer.file_error(Path::new(OsStr::from_bytes(path)), &error.to_string());
+    Ok(())
+}
+
 /// Set once by a signal handler; asked by every long loop.
 #[derive(Debug, Default)]
 pub struct StopFlag(std::sync::atomic::AtomicBool);
@@ -105,8 +118,8 @@ impl StopFlag {
     }
 
     /// Fails once [`stop`](Self::stop) was called.
-    pub fn check(&self) -> crate::error::Result<()> {
-        if self.is_stopped() { Err(crate::error::Error::Interrupted) } else { Ok(()) }
+    pub fn check(&self) -> Result<()> {
+        if self.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     /// True once [`stop`](Self::stop) was called.

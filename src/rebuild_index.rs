@@ -310,6 +310,6 @@ impl Rebuild<'_> {
     }
 
     fn go_on(&self) -> Result<()> {
-        if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+        self.stop.check()
     }
 }

@@ -190,9 +190,7 @@ fn packs(
 ) -> Result<()> {
     let mut depths = [DepthTotals::default(); 256];
     for info in repo.index().packs() {
-        if stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        stop.check()?;
         let info = info?;
         let totals = match info.kind {
             PackKind::Data => &mut stats.data,

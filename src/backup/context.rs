@@ -193,7 +193,7 @@ impl<'a> Context<'a> {
         if let Some(error) = self.failure.lock().take() {
             return Err(error);
         }
-        if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+        self.stop.check()
     }
 
     /// How many batches may wait or run at once.

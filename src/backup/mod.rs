@@ -298,9 +298,7 @@ impl Run<'_> {
         };
         let unchanged = taken.unchanged && ancestry.parent().is_some();
         let skipped = unchanged && options.skip_if_unchanged;
-        if stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        stop.check()?;
         // Without a receipt it was a dry run.
         let snapshot = match (receipt.filter(|_| !skipped), writer) {
             (Some(receipt), Some(writer)) => {

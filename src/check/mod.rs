@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::FRAME_CACHE_BYTES;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::chunk_reader::ChunkReader;
@@ -138,6 +138,6 @@ impl Check<'_> {
     }
 
     fn go_on(&self) -> Result<()> {
-        if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+        self.stop.check()
     }
 }

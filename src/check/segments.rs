@@ -96,9 +96,7 @@ fn read(
 ) -> Result<Differences> {
     let mut differences = Differences::default();
     for batch in ids.chunks(BATCH) {
-        if stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        stop.check()?;
         let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| segments::load(repo, id)).collect();
         for (id, loaded) in batch.iter().zip(loaded) {
             let name = format!("index/{id}");

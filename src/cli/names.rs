@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::entry_name::EntryName;
+use crate::entry_name::{EntryName, path_of};
 use crate::error::{Error, Result};
 
 /// Text with every control character, and whatever changes the direction of text, as `\xNN`.
@@ -78,7 +78,7 @@ pub fn join(path: &[EntryName]) -> Vec<u8> {
     if path.is_empty() {
         return b"/".to_vec();
     }
-    path.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect()
+    path_of(path)
 }
 
 #[cfg(test)]

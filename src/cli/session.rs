@@ -31,7 +31,10 @@ pub fn open(settings: &Settings) -> Result<Repository> {
 
 /// Opens the repository for a command that looks at what is in the store, not at copies of it.
 pub fn open_without_copies(settings: &Settings) -> Result<Repository> {
-    let store = store(settings)?;
+    unlock(settings, store(settings)?)
+}
+
+fn unlock(settings: &Settings, store: Arc<dyn Store>) -> Result<Repository> {
     let locked = LockedRepository::find(store)?;
     let password = settings.password.read()?;
     locked.unlock(&password)
@@ -39,10 +42,7 @@ pub fn open_without_copies(settings: &Settings) -> Result<Repository> {
 
 /// As [`open`], for a command that has to free space on a full disk.
 pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
-    let store = Arc::new(ReserveStore::new(store(settings)?));
-    let locked = LockedRepository::find(store)?;
-    let password = settings.password.read()?;
-    let mut repo = locked.unlock(&password)?;
+    let mut repo = unlock(settings, Arc::new(ReserveStore::new(store(settings)?)))?;
     if repo.store().profile().is_remote
         && let Ok(cache) = cache(settings)
     {

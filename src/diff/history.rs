@@ -44,15 +44,8 @@ pub struct Version {
     pub metadata: MetadataChanges,
     /// What is new in a file.
     pub stream: Option<StreamChange>,
-    /// What is new in a folder.
-    pub folder: Option<FolderChange>,
-}
-
-/// How a folder differs from its version before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FolderChange {
-    /// The differences below it.
-    pub summary: Summary,
+    /// What differs below a folder.
+    pub folder: Option<Summary>,
 }
 
 /// Looks at one snapshot after the other, oldest first.
@@ -92,9 +85,7 @@ impl<'a> History<'a> {
     /// Those of the repository; damage, where the path cannot be followed or compared. The next
     /// snapshot can still be looked at.
     pub fn next(&mut self, root: &Content) -> Result<Version> {
-        if self.stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        self.stop.check()?;
         let found = self.find(root)?;
         let Some(entry) = found else {
             let was_there = self.last.as_mut().is_some_and(|(_, is_there)| std::mem::take(is_there));
@@ -126,10 +117,8 @@ impl<'a> History<'a> {
             _ => None,
         };
         let kind = match &folder {
-            Some(change) if !change.summary.is_same_data() && kind != VersionKind::Back => {
-                VersionKind::Modified
-            }
-            Some(change) if kind == VersionKind::Same && change.summary.metadata != Default::default() => {
+            Some(change) if !change.is_same_data() && kind != VersionKind::Back => VersionKind::Modified,
+            Some(change) if kind == VersionKind::Same && change.metadata != Default::default() => {
                 VersionKind::Metadata
             }
             _ => kind,
@@ -143,13 +132,12 @@ impl<'a> History<'a> {
     }
 
     /// Compares what is in two folders; their own attributes are no part of that.
-    fn folder(&self, before: &Content, after: &Content) -> Result<FolderChange> {
+    fn folder(&self, before: &Content, after: &Content) -> Result<Summary> {
         let tree = |listing: &Content| Tree { path: Vec::new(), found: Found::Root(listing.clone()) };
-        let options = Options { metadata: false, renames: true, chunks: true };
+        let options = Options { metadata: false, renames: true };
         let (before, after) = (tree(before), tree(after));
         let nobody = &mut |_: &_| Ok::<_, Error>(());
-        let summary = super::run(&self.reader, &before, &after, options, self.observer, self.stop, nobody)?;
-        Ok(FolderChange { summary })
+        super::run(&self.reader, &before, &after, options, self.observer, self.stop, nobody)
     }
 
     /// Follows the path; listings that are as in the snapshot before are not read again.

@@ -13,7 +13,7 @@ mod walk;
 
 use std::sync::Arc;
 
-use crate::entry_name::EntryName;
+use crate::entry_name::{EntryName, path_of};
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, NodeKind};
 use crate::limits::DIFF_HELD_MAX_CHANGES;
@@ -26,7 +26,7 @@ use walk::{Event, Walk};
 
 pub use change::{Change, ChangeKind, MetadataChanges};
 pub use chunks::{Chunks, StreamChange};
-pub use history::{FolderChange, History, Version, VersionKind};
+pub use history::{History, Version, VersionKind};
 
 /// One of the two trees.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Tree {
     /// [`Error::NotFound`] if nothing is there.
     pub fn find(reader: &Arc<ChunkReader>, root: &Content, path: &[EntryName]) -> Result<Self> {
         let found = content::find(reader, root, path)?;
-        Ok(Self { path: renames::path_of(path), found })
+        Ok(Self { path: path_of(path), found })
     }
 }
 
@@ -53,8 +53,6 @@ pub struct Options {
     pub metadata: bool,
     /// Recognise renames; without it changes are reported as soon as they are met.
     pub renames: bool,
-    /// Count the chunks that only one side has.
-    pub chunks: bool,
 }
 
 /// Files (anything but directories) and directories.
@@ -157,20 +155,16 @@ pub fn run<E: From<Error>>(
     each: &mut dyn FnMut(&Change) -> Result<(), E>,
 ) -> Result<Summary, E> {
     let mut walk = Walk::new(reader, observer, before, after)?;
-    let mut balance = options.chunks.then(|| Balance::new(Arc::clone(reader))).transpose()?;
+    let mut balance = Balance::new(Arc::clone(reader))?;
     let mut report = Report { summary: Summary::default(), held: options.renames.then(Vec::new), each };
     while let Some(event) = walk.next()? {
-        if stop.is_stopped() {
-            return Err(Error::Interrupted.into());
-        }
+        stop.check()?;
         let Event { change, before, after } = event;
-        if let Some(balance) = &mut balance {
-            for (side, content) in [(Side::Before, &before), (Side::After, &after)] {
-                if let Some(content) = content
-                    && let Err(error) = balance.add(side, content)
-                {
-                    walk.unreadable(&change.path, error)?;
-                }
+        for (side, content) in [(Side::Before, &before), (Side::After, &after)] {
+            if let Some(content) = content
+                && let Err(error) = balance.add(side, content)
+            {
+                walk.unreadable(&change.path, error)?;
             }
         }
         report.take(change, options.metadata)?;
@@ -178,9 +172,7 @@ pub fn run<E: From<Error>>(
     report.flush()?;
     let mut summary = report.summary;
     summary.errors = walk.errors();
-    if let Some(balance) = balance {
-        (summary.chunks_added, summary.chunks_removed) = balance.finish()?;
-    }
+    (summary.chunks_added, summary.chunks_removed) = balance.finish()?;
     Ok(summary)
 }
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use super::change::{Change, ChangeKind};
-use crate::entry_name::EntryName;
 use crate::repo::tree::Fingerprint;
 
 /// The name at the end of a path.
@@ -58,11 +57,6 @@ pub(super) fn find(changes: Vec<Change>) -> Vec<Change> {
         None => change,
     };
     rest.into_iter().map(rename).collect()
-}
-
-/// A path inside a snapshot, without a slash at its end; the root is empty.
-pub(super) fn path_of(names: &[EntryName]) -> Vec<u8> {
-    names.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::repo::ingest::{Ingest, IngestOptions};
 use crate::repo::snapshots;
 use crate::repo::test_fixture::{Fixture, entry, noise};
 
-const ALL: Options = Options { metadata: true, renames: true, chunks: true };
+const ALL: Options = Options { metadata: true, renames: true };
 
 fn reader(f: &Fixture) -> Arc<ChunkReader> {
     Arc::new(ChunkReader::new(f.indexed(), FRAME_CACHE_BYTES))
@@ -165,7 +165,7 @@ fn a_history_tells_versions_and_gaps() {
     let folder = versions(&["dir"]);
     let kinds: Vec<_> = folder.iter().map(|version| version.kind).collect();
     assert_eq!(kinds, [First, Modified, Same, Modified, Modified, Same, Modified]);
-    assert_eq!(folder[3].folder.unwrap().summary.modified, 1);
+    assert_eq!(folder[3].folder.unwrap().modified, 1);
     assert!(versions(&["dir", "x", "below"]).iter().all(|version| version.kind == Absent));
     assert!(matches!(History::new(reader(&f), vec![], &Silent, &stop), Err(Error::Usage(_))));
 }

@@ -1,10 +1,7 @@
 //! Two trees walked in step.
 
 use std::cmp::Ordering;
-use std::ffi::OsStr;
 use std::iter::Peekable;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Tree;
@@ -12,7 +9,7 @@ use super::change::{Change, file_content};
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Node};
 use crate::limits::TREE_DEPTH_MAX;
-use crate::observe::Observer;
+use crate::observe::{Observer, report_damage};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{Found, ListingReader};
 
@@ -119,10 +116,8 @@ impl<'a> Walk<'a> {
 
     /// Damage is reported, and the walk goes on beside it.
     pub fn unreadable(&mut self, path: &[u8], error: Error) -> Result<()> {
-        let Error::Damaged { .. } = &error else { return Err(error) };
+        report_damage(self.observer, path, error)?;
         self.errors += 1;
-        let path = if path.is_empty() { b"/" } else { path };
-        self.observer.file_error(Path::new(OsStr::from_bytes(path)), &error.to_string());
         Ok(())
     }
 

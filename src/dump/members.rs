@@ -1,18 +1,16 @@
 //! From a tree to the members of an archive.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::pipeline::Feeder;
 use super::{Format, Member};
-use crate::entry_name::EntryName;
+use crate::entry_name::{EntryName, path_of};
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Node, Part};
 use crate::limits::{ARCHIVE_LINKS_MAX, ARCHIVE_SPARSE_MAX_RUNS};
-use crate::observe::{Observer, StopFlag};
+use crate::observe::{Observer, StopFlag, report_damage};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{self, Found};
 use crate::repo::tree::{Fingerprint, Step, TreeWalk, fingerprint};
@@ -44,7 +42,7 @@ impl<'a> Members<'a> {
     /// Makes members of `found` and of what is below it, named from `base` on.
     pub fn feed(&self, found: &Found, base: &[EntryName], feeder: &mut Feeder<'_>) -> Result<()> {
         let mut links = Links::default();
-        let start: Vec<u8> = base.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect();
+        let start = path_of(base);
         let mut walk = TreeWalk::new(Arc::clone(self.reader), start.clone());
         match found {
             Found::Root(listing) => self.enter(&mut walk, listing)?,
@@ -61,9 +59,7 @@ impl<'a> Members<'a> {
             }
         }
         while let Some(step) = walk.step() {
-            if self.stop.is_stopped() {
-                return Err(Error::Interrupted);
-            }
+            self.stop.check()?;
             match step {
                 Ok(Step::Entry(entry)) => {
                     let below = match &entry.node {
@@ -136,10 +132,8 @@ impl<'a> Members<'a> {
 
     /// Damage is reported, and the walk goes on beside it.
     fn unreadable(&self, path: &[u8], error: Error) -> Result<()> {
-        let Error::Damaged { .. } = &error else { return Err(error) };
+        report_damage(self.observer, path, error)?;
         self.errors.fetch_add(1, Ordering::Relaxed);
-        let path = if path.is_empty() { b"/" } else { path };
-        self.observer.file_error(Path::new(std::ffi::OsStr::from_bytes(path)), &error.to_string());
         Ok(())
     }
 }

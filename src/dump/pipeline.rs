@@ -120,9 +120,7 @@ impl Feeder<'_> {
 
     /// Decodes what was gathered and hands it on.
     fn send(&mut self) -> Result<()> {
-        if self.stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        self.stop.check()?;
         let steps = std::mem::take(&mut self.steps);
         self.bytes = 0;
         let ids: Vec<ChunkId> = steps.iter().filter_map(Step::chunk).collect();

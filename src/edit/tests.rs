@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::error::Error;
 use crate::repo::test_fixture::Fixture;
 use crate::store::faulty::{Fault, FaultPlan, Request};
 

@@ -6,8 +6,6 @@
 mod query;
 
 use std::collections::HashSet;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -15,7 +13,7 @@ use crate::format::entry::{Content, Entry, Node};
 use crate::fs::exclude::FinderState;
 use crate::id::ChunkId;
 use crate::limits::FIND_BARREN_MAX;
-use crate::observe::{Observer, StopFlag};
+use crate::observe::{Observer, StopFlag, report_damage};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content;
 use crate::repo::tree::{Fingerprint, Step, TreeWalk, fingerprint};
@@ -133,9 +131,7 @@ impl<'a> Search<'a> {
         entry: &Entry,
         each: &mut dyn FnMut(&Hit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.stop.is_stopped() {
-            return Err(Error::Interrupted.into());
-        }
+        self.stop.check()?;
         self.totals.entries += 1;
         let Some(folder) = open.last() else { return Ok(()) };
         let mut chunks = ChunkHits::default();
@@ -220,10 +216,8 @@ impl<'a> Search<'a> {
 
     /// Damage is reported, and the search goes on beside it.
     fn unreadable(&mut self, path: &[u8], error: Error) -> Result<()> {
-        let Error::Damaged { .. } = &error else { return Err(error) };
+        report_damage(self.observer, path, error)?;
         self.totals.errors += 1;
-        let path = if path.is_empty() { b"/" } else { path };
-        self.observer.file_error(Path::new(std::ffi::OsStr::from_bytes(path)), &error.to_string());
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ mod policy;
 use jiff::tz::TimeZone;
 
 use crate::env::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::observe::StopFlag;
 use crate::repo::grouping::{GroupBy, GroupKey, group};
@@ -90,9 +90,7 @@ pub fn remove(
     removed: &mut dyn FnMut(&SnapshotId),
 ) -> Result<()> {
     for id in ids {
-        if stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        stop.check()?;
         match list.snapshots.iter().find(|snapshot| snapshot.id == *id) {
             Some(snapshot) => snapshots::remove(repo, list, snapshot)?,
             None => repo.store().delete(&layout::snapshot(id)?)?,

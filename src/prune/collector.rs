@@ -126,7 +126,7 @@ impl<'a> Pruner<'a> {
     }
 
     fn go_on(&self) -> Result<()> {
-        if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+        self.stop.check()
     }
 }
 

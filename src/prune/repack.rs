@@ -108,9 +108,7 @@ impl Repack<'_> {
         }
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
-            if self.stop.is_stopped() {
-                return Err(Error::Interrupted);
-            }
+            self.stop.check()?;
             let (group, others) = rest.split_at(group_len(rest));
             rest = others;
             self.group(&pack, group)?;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::observe::StopFlag;
@@ -56,9 +56,7 @@ impl<'a> Bases<'a> {
         loop {
             let grown = AtomicBool::new(false);
             self.packs.par_iter().try_for_each(|info| -> Result<()> {
-                if stop.is_stopped() {
-                    return Err(Error::Interrupted);
-                }
+                stop.check()?;
                 if self.pack(info, rule, seen)? {
                     grown.store(true, Ordering::Relaxed);
                 }

@@ -210,9 +210,7 @@ impl<'a> Walk<'a> {
         nested: u32,
         batch: &mut Batch,
     ) -> Result<()> {
-        if self.stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        self.stop.check()?;
         if self.failed.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -310,9 +308,7 @@ impl<'a> Walk<'a> {
             if batch.len() >= REACH_BATCH_CHUNKS {
                 let full = std::mem::take(batch);
                 self.reach.look_up(&full, self.visitor)?;
-                if self.stop.is_stopped() {
-                    return Err(Error::Interrupted);
-                }
+                self.stop.check()?;
             }
         }
         Ok(())

@@ -102,9 +102,7 @@ impl<'a> Session<'a> {
         if let Some(error) = self.end.into_inner() {
             return Err(error);
         }
-        if self.stop.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        self.stop.check()?;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = &self.counts;
         Ok(RestoreReport {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::error::Error;
 use crate::format::content::encode_part;
 use crate::format::entry::{Content, Node, Part};
 use crate::id::ChunkId;

@@ -69,7 +69,7 @@ pub fn run(settings: &Settings, args: &DiffArgs) -> Result<Outcome, Failure> {
         output::say(settings, &format!("comparing {old}\n     with {new}\n"))?;
     }
     let mut out = output::buffered()?;
-    let options = Options { metadata: args.metadata, renames: !args.no_renames, chunks: true };
+    let options = Options { metadata: args.metadata, renames: !args.no_renames };
     let show = &mut |change: &Change| show(&mut out, change, settings.json);
     let summary =
         diff::run::<Failure>(&reader, &old_tree, &new_tree, options, &progress, signals::stop_flag(), show)?;

@@ -184,9 +184,7 @@ fn table(versions: &[(&Snapshot, Version)]) -> Table {
 fn bytes(version: &Version) -> (Option<u64>, Option<u64>) {
     match (&version.stream, &version.folder) {
         (Some(stream), _) => (Some(stream.bytes_new), Some(stream.bytes_gone)),
-        (None, Some(folder)) => {
-            (Some(folder.summary.chunks_added.bytes), Some(folder.summary.chunks_removed.bytes))
-        }
+        (None, Some(folder)) => (Some(folder.chunks_added.bytes), Some(folder.chunks_removed.bytes)),
         (None, None) => (None, None),
     }
 }
@@ -213,8 +211,7 @@ fn kind_word(kind: NodeKind) -> &'static str {
 
 /// What changed in a folder, by the marks of `diff`.
 fn files(version: &Version) -> String {
-    let Some(folder) = &version.folder else { return String::new() };
-    let summary = &folder.summary;
+    let Some(summary) = &version.folder else { return String::new() };
     let counts = [
         ('+', summary.added.files),
         ('-', summary.removed.files),
@@ -239,7 +236,7 @@ fn text(counts: &Counts) -> String {
 
 fn describe(snapshot: &Snapshot, path: &[u8], version: &Version) -> Value {
     let entry = version.entry.as_ref();
-    let folder = version.folder.as_ref().map(|folder| &folder.summary);
+    let folder = version.folder.as_ref();
     let (new, gone) = bytes(version);
     json!({
         "message_type": "version",

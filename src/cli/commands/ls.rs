@@ -17,6 +17,7 @@ use crate::cli::progress::Progress;
 use crate::cli::selection::SelectionArgs;
 use crate::cli::settings::Settings;
 use crate::cli::{output, session, signals};
+use crate::entry_name::path_of;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Node};
 use crate::limits::{FRAME_CACHE_BYTES, TREE_DEPTH_MAX};
@@ -113,7 +114,7 @@ pub fn run(settings: &Settings, args: &LsArgs) -> Result<Outcome, Failure> {
         stop: signals::stop_flag(),
     };
     for path in paths {
-        let at = path.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect();
+        let at = path_of(&path);
         let found = content::find(&listing.reader, &snapshot.manifest.root, &path)?;
         if args.ncdu {
             listing.ncdu(at, &found, &snapshot)?;
@@ -144,7 +145,7 @@ impl Listing<'_> {
         let mut walk = TreeWalk::new(Arc::clone(&self.reader), path);
         walk.enter(listing)?;
         while let Some(step) = walk.step() {
-            self.look_for_a_signal()?;
+            self.stop.check()?;
             if let Step::Entry(entry) = step? {
                 self.entry(walk.path(), &entry)?;
                 if let Node::Directory(below) = &entry.node
@@ -182,9 +183,7 @@ impl Listing<'_> {
         let mut ncdu = Ncdu::begin(&mut self.out, snapshot, walk.path(), entry)?;
         walk.enter(listing)?;
         while let Some(step) = walk.step() {
-            if self.stop.is_stopped() {
-                return Err(Error::Interrupted.into());
-            }
+            self.stop.check()?;
             match step? {
                 Step::Entry(entry) => match &entry.node {
                     Node::Directory(below) => {
@@ -197,9 +196,5 @@ impl Listing<'_> {
             }
         }
         Ok(ncdu.finish()?)
-    }
-
-    fn look_for_a_signal(&self) -> Result<()> {
-        if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
     }
 }

@@ -12,12 +12,9 @@ use crate::cli::settings::{Settings, Verbosity};
 use crate::cli::table::{Align, Table};
 use crate::cli::{output, session, times, units};
 use crate::format::manifest::{Manifest, SnapshotKind};
-use crate::id::SnapshotId;
+use crate::id::{SHORT_HEX, SnapshotId};
 use crate::repo::grouping::{GroupBy, GroupKey, group};
 use crate::repo::snapshots::{self, Snapshot, SnapshotList};
-
-/// Digits of an id that people are shown.
-const SHORT_ID_DIGITS: usize = 8;
 
 /// Widest table, in columns, where ids are short and numbers are not astronomic.
 const TABLE_WIDTH: usize = 100;
@@ -200,7 +197,7 @@ impl Style<'_> {
     fn parent(&self, manifest: &Manifest) -> String {
         let Some(parent) = &manifest.parent else { return String::new() };
         let now = present_id(self.present, parent);
-        now.get(..SHORT_ID_DIGITS).unwrap_or(&now).to_owned()
+        now.get(..SHORT_HEX).unwrap_or(&now).to_owned()
     }
 }
 

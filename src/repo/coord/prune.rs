@@ -48,9 +48,7 @@ impl Coordination {
             // Two that came at once must not come back at once.
             let [byte, ..] = self.surroundings.random()?;
             self.surroundings.wait(Duration::from_millis(500 + 10 * u64::from(byte)), stop);
-            if stop.is_stopped() {
-                return Err(Error::Interrupted);
-            }
+            stop.check()?;
         }
     }
 
@@ -309,6 +307,6 @@ impl Driver<'_> {
     }
 
     fn go_on(&self) -> Result<()> {
-        if self.stop.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+        self.stop.check()
     }
 }
