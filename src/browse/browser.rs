@@ -101,16 +101,6 @@ impl Browser {
         Ok(browser)
     }
 
-    /// The repository.
-    pub fn repo(&self) -> &Arc<IndexedRepository> {
-        &self.repo
-    }
-
-    /// Who hears of problems.
-    pub fn observer(&self) -> &dyn Observer {
-        &*self.observer
-    }
-
     /// Loads the list of snapshots again at every look.
     pub fn set_impatient(&self) {
         self.impatient.store(true, Ordering::Relaxed);

@@ -201,7 +201,7 @@ fn place(top: &mut Draft, template: &[Vec<Token>], snapshot: &Placeable, tag: &s
         for token in tokens {
             match token {
                 Token::Text(part) => text.push_str(part),
-                Token::ShortId => text.push_str(hex.get(..SHORT_ID_LEN).unwrap_or(&hex)),
+                Token::ShortId => text.push_str(&snapshot.top.id.short()),
                 Token::Id => text.push_str(&hex),
                 Token::User => text.push_str(&snapshot.user),
                 Token::Host => text.push_str(&snapshot.host),
@@ -223,9 +223,6 @@ fn place(top: &mut Draft, template: &[Vec<Token>], snapshot: &Placeable, tag: &s
         dir.latest = Some((name, snapshot.top.time));
     }
 }
-
-/// Letters of a short id, as `snapshots` shows them.
-const SHORT_ID_LEN: usize = 8;
 
 /// `text` as one name: what cannot stand in a name becomes `_`.
 fn name_of(text: &str) -> Vec<u8> {

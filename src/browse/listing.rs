@@ -62,7 +62,7 @@ impl Listing {
 
     /// The entry called `name`.
     pub fn find(&self, name: &EntryName) -> Result<Option<Located>> {
-        let mut entries = self.from(self.milestone(|milestone| milestone <= name.as_bytes())?);
+        let mut entries = self.from(self.milestone(|milestone, _| milestone <= name.as_bytes())?);
         while entries.peek_name()? {
             match entries.name.as_slice().cmp(name.as_bytes()) {
                 Ordering::Less => entries.advance()?,
@@ -78,21 +78,16 @@ impl Listing {
         if at == 0 || at == self.stream.size() {
             return Ok(true);
         }
-        self.milestone(|_| true)?;
-        let known = self.stream.milestones.get().map_or(0, |milestones| {
-            let behind = milestones.partition_point(|(_, milestone)| *milestone <= at);
-            behind.checked_sub(1).and_then(|last| milestones.get(last)).map_or(0, |(_, milestone)| *milestone)
-        });
-        let mut entries = self.from(known);
+        let mut entries = self.from(self.milestone(|_, milestone| milestone <= at)?);
         while entries.at < at && entries.peek_name()? {
             entries.advance()?;
         }
         Ok(entries.at == at)
     }
 
-    /// The last address of a milestone whose name `is_before` holds for. A short listing has none; those of a
+    /// The last address of a milestone whose name and address `is_before` holds for. A short listing has none; those of a
     /// long one are collected when they are first needed.
-    fn milestone(&self, is_before: impl Fn(&[u8]) -> bool) -> Result<u64> {
+    fn milestone(&self, is_before: impl Fn(&[u8], u64) -> bool) -> Result<u64> {
         if self.stream.size() <= 2 * BROWSE_MILESTONE_BYTES {
             return Ok(0);
         }
@@ -101,7 +96,7 @@ impl Listing {
             let _ = self.stream.milestones.set(milestones);
         }
         let milestones = self.stream.milestones.get().map(Vec::as_slice).unwrap_or_default();
-        let behind = milestones.partition_point(|(name, _)| is_before(name));
+        let behind = milestones.partition_point(|(name, at)| is_before(name, *at));
         Ok(behind.checked_sub(1).and_then(|last| milestones.get(last)).map_or(0, |(_, at)| *at))
     }
 

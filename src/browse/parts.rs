@@ -61,13 +61,13 @@ impl PartMap {
 
     /// The number of the run that holds `offset`, which lies inside the stream.
     pub fn find(&mut self, reader: &ChunkReader, offset: u64) -> Result<usize> {
-        if self.lists.is_none() {
-            return Ok(0);
-        }
+        let Some(lists) = &self.lists else { return Ok(0) };
+        let runs = lists.len();
         loop {
             let behind = self.marks.partition_point(|mark| mark.start <= offset);
-            // The last mark's run may end before the offset: then there is no mark behind it yet.
-            if behind < self.marks.len() {
+            // A mark behind it says where a run ends; the last one ends with the stream. Otherwise the last
+            // mark's run may end before the offset.
+            if behind < self.marks.len() || behind == runs {
                 return Ok(behind.saturating_sub(1));
             }
             let last = self.marks.len().saturating_sub(1);

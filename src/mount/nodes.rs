@@ -104,18 +104,22 @@ impl Nodes {
         let mut at_ino = ino;
         let mut listing = loop {
             let cached = self.entries.lock().get(&at_ino).cloned();
-            match (cached, self.inodes.get(at_ino)) {
-                (Some(entry), _) if way.is_empty() => return Ok(Some(entry)),
-                (Some(entry), _) => match listing(&entry) {
+            if let Some(entry) = cached {
+                if way.is_empty() {
+                    return Ok(Some(entry));
+                }
+                match listing(&entry) {
                     Some(listing) => break listing,
                     None => return Ok(None),
-                },
-                (None, Some(Meaning::Entry { parent, at })) => {
+                }
+            }
+            match self.inodes.get(at_ino) {
+                Some(Meaning::Entry { parent, at }) => {
                     way.push((at_ino, at));
                     at_ino = parent;
                 }
-                (None, Some(Meaning::Virtual(Virtual { top: Some(top), .. }))) => break top.listing.clone(),
-                (None, _) => return Ok(None),
+                Some(Meaning::Virtual(Virtual { top: Some(top), .. })) => break top.listing.clone(),
+                _ => return Ok(None),
             }
             if way.len() > TREE_DEPTH_MAX {
                 return Err(Error::damaged("a snapshot", "its folders are nested too deeply"));

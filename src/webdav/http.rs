@@ -138,13 +138,12 @@ fn skip_body(stream: &mut impl Read, request: &Request, unread: &mut Vec<u8>) ->
 pub(super) struct Reply<'a, W: Write> {
     out: &'a mut W,
     head: String,
-    chunked: bool,
 }
 
 impl<'a, W: Write> Reply<'a, W> {
     pub fn new(out: &'a mut W, status: Status) -> Self {
         let (code, text) = status;
-        Self { out, head: format!("HTTP/1.1 {code} {text}\r\n"), chunked: false }
+        Self { out, head: format!("HTTP/1.1 {code} {text}\r\n") }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -173,7 +172,6 @@ impl<'a, W: Write> Reply<'a, W> {
     pub fn pieces(self, request: &Request) -> io::Result<Pieces<'a, W>> {
         let chunked = request.is_11;
         let reply = if chunked { self.header("Transfer-Encoding", "chunked") } else { self };
-        debug_assert!(!reply.chunked);
         Ok(Pieces { out: reply.begin(None)?, chunked })
     }
 }
