@@ -11,7 +11,7 @@ use crate::support::compare::{assert_same, capture};
 use crate::support::rng::{Rng, noise as random};
 use crate::support::run::finish;
 use crate::support::tree::{dir, file, noise, text};
-use crate::support::{PASSWORD, Sandbox, copy_dir, is_root, replace_dir, skip};
+use crate::support::{PASSWORD, Sandbox, copy_dir, files_below, is_root, replace_dir, skip};
 
 /// A mounted tmpfs; unmounted when dropped.
 pub struct Mount(PathBuf);
@@ -332,16 +332,6 @@ fn check_and_restore_beside_running_backups() {
         }
     });
     sandbox.check_clean();
-}
-
-/// Every file below `folder`.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
-    }
-    found
 }
 
 type Spoil = fn(&Path, &mut Rng);

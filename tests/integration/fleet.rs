@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::compare::{Tree, assert_same, capture};
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, tree};
+use crate::support::run::finish_child;
+use crate::support::{Sandbox, files_below, tree};
 
 const WRITERS: u64 = 8;
 const FORGETTERS: u64 = 2;
@@ -93,21 +93,16 @@ impl Fleet {
 
     /// Runs the program, or kills it on the way: what it printed, unless it was killed.
     fn run(&self, args: &[&str], codes: &[i32], rng: &mut Rng) -> Option<String> {
-        let mut command = self.sandbox.command(args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self.sandbox.command(args).spawn().unwrap();
         if rng.below(100) < KILLED_PERCENT {
             thread::sleep(Duration::from_millis(rng.below(700)));
             let _ = child.kill();
         }
-        let output = wait(child, args);
-        if output.status.signal() == Some(9) {
+        let finished = finish_child(child, format!("{args:?}"), None);
+        if finished.status.signal() == Some(9) {
             return None;
         }
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let code = output.status.code().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(codes.contains(&code), "{args:?} exits with {code}\n{text}\n{errors}");
-        Some(text)
+        Some(finished.exits_any(codes).text())
     }
 
     /// All of them at once, until the time is over.
@@ -139,7 +134,9 @@ impl Fleet {
     /// Nothing runs: every lease is a dead one's. Time passes.
     fn age_leases(&self) {
         let long_ago = SystemTime::now() - LONG_AGO;
-        for file in files_below(&self.sandbox.repo.join("leases")) {
+        let leases = self.sandbox.repo.join("leases");
+        let files = if leases.exists() { files_below(&leases) } else { Vec::new() };
+        for file in files {
             fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
         }
     }
@@ -162,33 +159,6 @@ impl Fleet {
         }
         snapshots.len()
     }
-}
-
-fn wait(child: Child, args: &[&str]) -> std::process::Output {
-    let pid = child.id();
-    let (sender, ended) = std::sync::mpsc::channel::<()>();
-    let watch = thread::spawn(move || {
-        if ended.recv_timeout(crate::support::run::DEADLINE)
-            == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-        {
-            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::ABORT);
-        }
-    });
-    let output = child.wait_with_output().unwrap();
-    drop(sender);
-    watch.join().unwrap();
-    assert_ne!(output.status.signal(), Some(6), "{args:?} hangs");
-    output
-}
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
-    }
-    found
 }
 
 fn live_together(rounds: u64, time: Duration) {
