@@ -88,6 +88,18 @@ fn start_of(stat: &str) -> Option<u64> {
     (!matches!(state, "Z" | "X" | "x")).then_some(started)
 }
 
+/// This host's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The user who runs this.
+pub fn user() -> String {
+    let uid = uzers::get_effective_uid();
+    uzers::get_user_by_uid(uid)
+        .map_or_else(|| uid.to_string(), |user| user.name().to_string_lossy().into_owned())
+}
+
 /// Environment variables that hold passwords or lead to them: no other program inherits them from us.
 pub const SECRET_VARIABLES: [&str; 8] = [
     "BACKSTAY_PASSWORD",

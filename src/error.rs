@@ -177,6 +177,11 @@ impl Error {
         }
     }
 
+    /// True if the store does not have the object.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Store(error) if error.kind == StoreErrorKind::NotFound)
+    }
+
     /// For `map_err`: an I/O error with what was tried on which path.
     pub fn io<P: AsRef<Path> + ?Sized>(action: &'static str, path: &P) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -120,6 +121,18 @@ impl StopFlag {
     /// Fails once [`stop`](Self::stop) was called.
     pub fn check(&self) -> Result<()> {
         if self.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Waits for `time` on the calling thread, or until soon after [`stop`](Self::stop) was called.
+    pub fn wait(&self, time: Duration) {
+        // Who asked to stop must not wait for a long sleep to end.
+        const SLICE: Duration = Duration::from_millis(100);
+        let mut left = time;
+        while !left.is_zero() && !self.is_stopped() {
+            let slice = left.min(SLICE);
+            std::thread::sleep(slice);
+            left = left.saturating_sub(slice);
+        }
     }
 
     /// True once [`stop`](Self::stop) was called.

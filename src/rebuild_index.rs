@@ -192,7 +192,7 @@ impl Rebuild<'_> {
             match segments::load(self.repo, id) {
                 Ok(segment) => self.dropped_before.extend(segment.dropped),
                 Err(Error::Damaged { .. }) => {}
-                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -204,7 +204,7 @@ impl Rebuild<'_> {
                     self.report.damaged_segments += 1;
                     continue;
                 }
-                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => continue,
+                Err(error) if error.is_gone() => continue,
                 Err(error) => return Err(error),
             };
             for pack in segment.packs {
@@ -255,7 +255,7 @@ impl Rebuild<'_> {
                     self.report.damaged_packs.push((*id, error.reason));
                 }
                 // It was deleted since it was listed.
-                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -14,8 +14,8 @@ use crate::limits::{CHECK_PATHS_KEPT, REACH_FINGERPRINTS_MAX, TREE_DEPTH_MAX};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{ListingReader, for_each_part_once};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
-use crate::repo::reach::fingerprint;
 use crate::repo::snapshots::Snapshot;
+use crate::repo::tree::{Fingerprint, fingerprint};
 
 use super::references::Snapshots;
 use super::report::AffectedSnapshot;
@@ -47,7 +47,7 @@ struct Search<'a> {
     whole: OrdinalSet,
     table: OrdinalTable,
     /// What is lost below other listings: a hostile tree leads to the same one again and again.
-    known: Mutex<HashMap<[u8; 16], Losses>>,
+    known: Mutex<HashMap<Fingerprint, Losses>>,
 }
 
 /// What is lost.
@@ -62,7 +62,7 @@ struct Losses {
 struct Level {
     entries: ListingReader,
     ordinal: Option<u64>,
-    fingerprint: [u8; 16],
+    fingerprint: Fingerprint,
     /// What was lost when it was entered.
     before: Losses,
 }
@@ -152,7 +152,7 @@ impl Search<'_> {
         if ordinal.is_some_and(|ordinal| self.whole.contains(ordinal)) {
             return Ok(Step::Known);
         }
-        let fingerprint = fingerprint(listing);
+        let fingerprint = fingerprint(listing, &[]);
         let known = self.known.lock().get(&fingerprint).copied();
         // As long as paths are quoted, what is lost is looked at wherever it is.
         if let Some(lost) = known.filter(|lost| *lost == Losses::default() || found.quotes_enough()) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::format::config::RepoConfig;
 use crate::format::generation::Generation;
 use crate::format::header::{HEADER_LEN, ObjectKind};
@@ -40,7 +40,7 @@ pub(super) fn list(repo: &Repository, findings: &Findings) -> Result<StoredPacks
     for name in &at_work_now {
         let read = at_work(repo, name);
         // It was ended, renewed or swept since it was listed.
-        if !is_not_found(&read) {
+        if !read.as_ref().is_err_and(Error::is_gone) {
             judge_at_work(findings, read)?;
         }
     }
@@ -153,7 +153,7 @@ pub(super) fn keys(repo: &Repository, findings: &Findings) -> Result<u64> {
     let mut count = 0;
     for name in &names {
         let opened = key(repo, name);
-        if is_not_found(&opened) && !key_names(repo)?.contains(name) {
+        if opened.as_ref().is_err_and(Error::is_gone) && !key_names(repo)?.contains(name) {
             // It was removed since it was listed.
             continue;
         }
@@ -172,11 +172,6 @@ fn key_names(repo: &Repository) -> Result<Vec<ObjectName>> {
     })?;
     names.retain(|name| KeyId::from_hex(name.last_component()).is_ok());
     Ok(names)
-}
-
-/// True if the object that was asked for is not there.
-pub(super) fn is_not_found<T>(result: &Result<T>) -> bool {
-    matches!(result, Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound)
 }
 
 fn key(repo: &Repository, name: &ObjectName) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::repo::reach::{Broken, Reach, Visitor};
 use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{Repository, layout};
 
-use super::objects::{is_not_found, judge};
+use super::objects::judge;
 use super::report::{Advice, CheckCounts, Findings};
 use super::{Check, Damage};
 
@@ -40,7 +40,7 @@ pub(super) fn snapshots(repo: &Repository, findings: &Findings) -> Result<Snapsh
         ids.into_par_iter().map(|id| (id, snapshots::load(repo, &id))).collect();
     let mut found = Snapshots { count: 0, readable: Vec::new() };
     for (id, loaded) in loaded {
-        if is_not_found(&loaded) {
+        if loaded.as_ref().is_err_and(Error::is_gone) {
             // It was forgotten since it was listed.
             continue;
         }

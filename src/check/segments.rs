@@ -13,7 +13,7 @@ use crate::observe::{Observer, StopFlag};
 use crate::repo::index::{Index, SegmentMark};
 use crate::repo::{IndexedRepository, Repository, segments};
 
-use super::objects::{is_not_found, judge};
+use super::objects::judge;
 use super::report::{Advice, Findings};
 
 /// Segments that are read at once.
@@ -76,7 +76,7 @@ fn open(
     let open = || IndexedRepository::open(Arc::clone(repo), cache, observer);
     let opened = match open() {
         // Segments were replaced while they were loaded.
-        opened if is_not_found(&opened) => open(),
+        opened if opened.as_ref().is_err_and(Error::is_gone) => open(),
         opened => opened,
     };
     match opened {
@@ -100,7 +100,7 @@ fn read(
         let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| segments::load(repo, id)).collect();
         for (id, loaded) in batch.iter().zip(loaded) {
             let name = format!("index/{id}");
-            if is_not_found(&loaded) && !segments::ids(repo)?.0.contains(id) {
+            if loaded.as_ref().is_err_and(Error::is_gone) && !segments::ids(repo)?.0.contains(id) {
                 // It was replaced since it was listed.
                 continue;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::cli::places;
 use crate::cli::settings::Settings;
 use crate::cli::times;
+use crate::env;
 use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
 use crate::observe::Observer;
@@ -72,21 +73,14 @@ pub fn cache(settings: &Settings) -> Result<PathBuf> {
     Ok(cache)
 }
 
-/// This host's name.
-pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The user who runs this.
-pub fn user() -> String {
-    let uid = uzers::get_effective_uid();
-    uzers::get_user_by_uid(uid)
-        .map_or_else(|| uid.to_string(), |user| user.name().to_string_lossy().into_owned())
-}
-
 /// What a new key says about itself.
 pub fn key_label(note: &str) -> KeyLabel {
-    KeyLabel { created: format_time(times::now()), host: host(), user: user(), note: note.to_owned() }
+    KeyLabel {
+        created: format_time(times::now()),
+        host: env::host(),
+        user: env::user(),
+        note: note.to_owned(),
+    }
 }
 
 /// The first of `ids` (in hex) that starts with `prefix`, if it is the only one.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::format::content::encode_content;
 use crate::format::entry::{Content, Entry};
 use crate::id::SnapshotId;
@@ -97,8 +97,9 @@ fn fingerprint(root: &Content) -> [u8; 32] {
     *blake3::hash(&bytes).as_bytes()
 }
 
-/// The roots of all snapshots but those of `forgotten`. One whose labels are edited meanwhile may be missing from a listing under its
-/// old name and its new one: so they are listed until two listings are the same and all in them was read.
+/// The roots of all snapshots but those of `forgotten`. One whose labels are edited meanwhile may be missing
+/// from a listing under its old name and its new one: so they are listed until two listings are the same and
+/// all in them was read.
 fn roots(repo: &IndexedRepository, forgotten: &BTreeSet<SnapshotId>) -> Result<Vec<Content>> {
     let mut roots: BTreeMap<SnapshotId, Content> = BTreeMap::new();
     let mut before = None;
@@ -111,7 +112,7 @@ fn roots(repo: &IndexedRepository, forgotten: &BTreeSet<SnapshotId>) -> Result<V
         let load = |id: &SnapshotId| match snapshots::load(repo, id) {
             Ok(snapshot) => Ok((*id, Some(snapshot.manifest.root))),
             // It was forgotten or replaced since it was listed.
-            Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => Ok((*id, None)),
+            Err(error) if error.is_gone() => Ok((*id, None)),
             Err(error) => Err(error),
         };
         let new: Vec<&SnapshotId> = ids.iter().filter(|id| !roots.contains_key(id)).collect();

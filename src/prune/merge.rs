@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::Result;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{PackId, SegmentId};
 use crate::limits::{PRUNE_SEGMENTS_MERGE_MIN, PRUNE_SMALL_SEGMENT_PARTS, SEGMENT_TARGET_CHUNKS};
@@ -66,7 +66,7 @@ pub fn run(repo: &IndexedRepository, fence: &Fence, stop: &StopFlag) -> Result<M
             match size {
                 Ok(size) => sizes.push(size),
                 // It was superseded since it was listed.
-                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => return Ok(merged),
+                Err(error) if error.is_gone() => return Ok(merged),
                 Err(error) => return Err(error),
             }
         }

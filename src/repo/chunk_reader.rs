@@ -217,12 +217,10 @@ impl ChunkReader {
     ) -> Result<ChunkBytes> {
         let pack = self.open_pack(location.pack)?;
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
-        if let Some(below) = below
-            && pack_reader::frame_entry(&pack.record, slot.frame)?.depth >= below
-        {
+        let entry = pack_reader::frame_entry(&pack.record, slot.frame)?;
+        if below.is_some_and(|below| entry.depth >= below) {
             return Err(Error::damaged(format!("chunk {id}"), "it lies as deep as what is based on it"));
         }
-        let entry = pack_reader::frame_entry(&pack.record, slot.frame)?;
         // The index may be wrong about the place, and what lies there right in itself.
         if entry.chunks.get(slot.chunk as usize).is_none_or(|chunk| chunk.id != *id) {
             return Err(missing(id));

@@ -157,10 +157,10 @@ mod tests {
     fn what_came_early_is_bounded() {
         let mut state = State::default();
         for n in 0..200 {
-            state.keep_early((PackNo::of_test(1), n), Bytes::from(vec![0; 300_000]));
+            state.keep_early((PackNo::of(1), n), Bytes::from(vec![0; 300_000]));
         }
         assert!(state.early_bytes <= EARLY_FRAMES_BYTES && state.early.len() > 10);
-        assert!(state.take_early((PackNo::of_test(1), 199)).is_some());
-        assert!(state.take_early((PackNo::of_test(1), 199)).is_none());
+        assert!(state.take_early((PackNo::of(1), 199)).is_some());
+        assert!(state.take_early((PackNo::of(1), 199)).is_none());
     }
 }

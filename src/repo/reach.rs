@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use rayon::Scope;
 
 use crate::error::{Error, Result};
-use crate::format::content::encode_content;
 use crate::format::entry::{Content, Entry, Node, Part};
 use crate::id::ChunkId;
 use crate::limits::{REACH_BATCH_CHUNKS, REACH_FINGERPRINTS_MAX, REACH_WAITING_DIRS_MAX, TREE_DEPTH_MAX};
@@ -27,6 +26,7 @@ use crate::repo::content::ListingReader;
 use crate::repo::index::{Location, PackInfo, PackNo};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
 use crate::repo::part_list::{self, Memo, PartVisitor};
+use crate::repo::tree::{self, Fingerprint};
 
 /// Directories that are walked inside one another on one stack, when too many wait.
 const NESTED_DIRS_MAX: u32 = 32;
@@ -59,7 +59,7 @@ pub struct Reach {
     listings: OrdinalSet,
     part_lists: OrdinalSet,
     memo: Memo,
-    fingerprints: Mutex<HashSet<[u8; 16]>>,
+    fingerprints: Mutex<HashSet<Fingerprint>>,
     /// References that were not looked up yet: a few directories fill a batch.
     batches: Mutex<Vec<Batch>>,
     waiting: AtomicUsize,
@@ -282,7 +282,7 @@ impl<'a> Walk<'a> {
 
     /// False for a content that is remembered.
     fn is_new(&self, content: &Content) -> bool {
-        let fingerprint = fingerprint(content);
+        let fingerprint = tree::fingerprint(content, &[]);
         let mut known = self.reach.fingerprints.lock();
         if known.len() >= REACH_FINGERPRINTS_MAX {
             return !known.contains(&fingerprint);
@@ -321,15 +321,6 @@ impl<'a> Walk<'a> {
             error => Err(error),
         }
     }
-}
-
-/// Tells contents apart.
-pub fn fingerprint(content: &Content) -> [u8; 16] {
-    let mut bytes = Vec::new();
-    encode_content(&mut bytes, content);
-    let mut fingerprint = [0; 16];
-    blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut fingerprint);
-    fingerprint
 }
 
 /// The parts of one content.

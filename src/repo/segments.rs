@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
 use crate::id::SegmentId;
@@ -94,7 +94,7 @@ pub fn sync(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result
             // The cache met damage of its own: once more, from nothing.
             Err(Error::Index(_)) if attempts_left > 0 && index.is_damaged() => index.clear()?,
             // A segment was replaced between listing and reading it: what replaces it is listed now.
-            Err(Error::Store(error)) if attempts_left > 0 && error.kind == StoreErrorKind::NotFound => {
+            Err(error) if attempts_left > 0 && error.is_gone() => {
                 index.clear()?;
             }
             result => return result,
@@ -128,7 +128,7 @@ pub fn refresh(repo: &Repository, index: &Index) -> Result<()> {
         let known = index.segments()?;
         let missing: Vec<SegmentId> = stored.into_iter().filter(|id| !known.contains_key(id)).collect();
         match missing.iter().try_for_each(|id| add(repo, index, id)) {
-            Err(Error::Store(error)) if attempts_left > 0 && error.kind == StoreErrorKind::NotFound => {}
+            Err(error) if attempts_left > 0 && error.is_gone() => {}
             result => return result,
         }
     }

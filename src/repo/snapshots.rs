@@ -167,7 +167,7 @@ pub fn replace(
 ) -> Result<SnapshotId> {
     let name = layout::snapshot(&old.id)?;
     let gone = || Error::NotFound { what: format!("snapshot {}", old.id.short()) };
-    let object = fetch(repo, &old.id).map_err(|error| if is_not_found(&error) { gone() } else { error })?;
+    let object = fetch(repo, &old.id).map_err(|error| if error.is_gone() { gone() } else { error })?;
     let plaintext = sealed::open(repo.keys(), ObjectKind::Snapshot, repo.id(), &name, &object)?;
     let internal = |error: serde_json::Error| Error::Internal(error.to_string());
     let mut fields: Map<String, Value> = serde_json::from_slice(&plaintext).map_err(internal)?;
@@ -231,7 +231,7 @@ pub fn list(repo: &Repository) -> Result<SnapshotList> {
         match result {
             Ok(snapshot) => list.snapshots.push(snapshot),
             // It was forgotten, or edited, since it was listed.
-            Err(error) if is_not_found(&error) => {}
+            Err(error) if error.is_gone() => {}
             Err(error) => list.errors.push((format!("{}/{id}", layout::SNAPSHOTS), error)),
         }
     }
@@ -257,7 +257,7 @@ pub fn find(repo: &Arc<Repository>, spec: &str, filter: &SnapshotFilter) -> Resu
     }
     if let Ok(id) = SnapshotId::from_hex(spec) {
         return match load(repo, &id) {
-            Err(error) if is_not_found(&error) => successor(repo, spec),
+            Err(error) if error.is_gone() => successor(repo, spec),
             loaded => loaded,
         };
     }
@@ -276,10 +276,6 @@ fn successor(repo: &Repository, spec: &str) -> Result<Snapshot> {
     let took_its_place = |s: &Snapshot| s.manifest.former_ids().any(|former| former.starts_with(spec));
     let found = list(repo)?.snapshots.into_iter().rfind(took_its_place);
     found.ok_or_else(|| Error::NotFound { what: format!("snapshot {spec}") })
-}
-
-fn is_not_found(error: &Error) -> bool {
-    matches!(error, Error::Store(error) if error.kind == StoreErrorKind::NotFound)
 }
 
 #[cfg(test)]

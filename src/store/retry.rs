@@ -54,14 +54,7 @@ pub struct ThreadSleeper(pub &'static StopFlag);
 
 impl Sleeper for ThreadSleeper {
     fn sleep(&self, time: Duration) -> bool {
-        // Who asked to stop must not wait for a long sleep to end.
-        const SLICE: Duration = Duration::from_millis(100);
-        let mut left = time;
-        while !left.is_zero() && !self.0.is_stopped() {
-            let slice = left.min(SLICE);
-            std::thread::sleep(slice);
-            left = left.saturating_sub(slice);
-        }
+        self.0.wait(time);
         !self.0.is_stopped()
     }
 }

@@ -124,17 +124,11 @@ pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
 impl Coordination {
     /// For `repo`, on behalf of this process.
     pub fn new(repo: &Arc<Repository>) -> Arc<Self> {
-        Self::with_timing(repo, Timing::default())
-    }
-
-    /// As [`new`](Self::new), with leases that are in force for another time than usual. All that work on the
-    /// repository must mean the same.
-    pub fn with_timing(repo: &Arc<Repository>, timing: Timing) -> Arc<Self> {
         Self::with(
             Arc::clone(repo.store()),
             Arc::clone(repo) as Arc<dyn Envelope>,
             Arc::new(System::this_process()),
-            timing,
+            Timing::default(),
         )
     }
 
@@ -151,11 +145,6 @@ impl Coordination {
     /// True if a test wants this step left out.
     pub(super) fn lacks(&self, step: Sabotage) -> bool {
         cfg!(test) && self.sabotage == Some(step)
-    }
-
-    /// How long leases are in force.
-    pub fn timing(&self) -> Timing {
-        self.timing
     }
 
     /// Every lease that there is, in force or not.

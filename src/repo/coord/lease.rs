@@ -147,16 +147,6 @@ impl Lease {
         self.shared.place(&mut state)
     }
 
-    /// Renews the lease now.
-    pub fn renew(&self) -> Result<()> {
-        self.shared.renew()
-    }
-
-    /// Renews the lease if it is time to.
-    pub fn tick(&self) -> Result<()> {
-        self.fence().tick()
-    }
-
     /// Renews the lease from now on by a thread of its own.
     pub fn keep(&mut self) -> Result<()> {
         let (stop, stopped) = crossbeam_channel::bounded(0);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::env::{BootClock, ProcessIdentity, SystemClock, fill_random};
+use crate::env::{self, BootClock, ProcessIdentity, SystemClock, fill_random};
 use crate::error::{Error, Result};
 use crate::format::header::ObjectKind;
 use crate::format::lease::ProcessMark;
@@ -71,11 +71,7 @@ pub struct System(Identity);
 impl System {
     /// This process.
     pub fn this_process() -> Self {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let uid = uzers::get_effective_uid();
-        let user = uzers::get_user_by_uid(uid)
-            .map_or_else(|| uid.to_string(), |user| user.name().to_string_lossy().into_owned());
-        Self(Identity { host, user, pid: std::process::id() })
+        Self(Identity { host: env::host(), user: env::user(), pid: std::process::id() })
     }
 }
 
@@ -91,13 +87,7 @@ impl Surroundings for System {
     }
 
     fn wait(&self, time: Duration, stop: &StopFlag) {
-        const SLICE: Duration = Duration::from_millis(100);
-        let mut left = time;
-        while !left.is_zero() && !stop.is_stopped() {
-            let slice = left.min(SLICE);
-            std::thread::sleep(slice);
-            left = left.saturating_sub(slice);
-        }
+        stop.wait(time);
     }
 
     fn identity(&self) -> Identity {

@@ -173,7 +173,7 @@ fn a_lease_is_two_or_three_objects_and_then_none() {
     let started = world.clock.now();
     for _ in 0..20 {
         world.clock.advance(Duration::from_secs(300));
-        lease.tick().unwrap();
+        lease.fence().tick().unwrap();
         assert!((2..=3).contains(&world.names(layout::LEASES).len()));
     }
     let views = host.leases().unwrap();
@@ -190,7 +190,7 @@ fn a_holder_survives_a_store_that_fails_for_a_while_and_no_longer() {
     let fence = lease.fence();
     world.store.set_plan(FaultPlan::none().cut_off_after(0));
     world.clock.advance(Duration::from_secs(880));
-    assert!(lease.tick().is_err());
+    assert!(lease.fence().tick().is_err());
     fence.check().unwrap();
     world.clock.advance(Duration::from_secs(60));
     assert!(matches!(fence.check(), Err(Error::Store(_))));
@@ -260,7 +260,7 @@ fn a_sweep_waits_for_acknowledgement_and_keeps_what_is_needed() {
     assert_eq!(collector.oldest, Some(started));
     assert_eq!(world.names(layout::GENERATIONS).len(), 1);
 
-    writer.renew().unwrap();
+    writer.fence().renew().unwrap();
     collector.condemns.clear();
     let outcome = run(&b, &mut collector).unwrap();
     assert_eq!((outcome.deleted, outcome.rescued, outcome.pending), (1, 1, 0));

@@ -29,14 +29,6 @@ pub(super) const LOCATION_BYTES: usize = 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackNo(pub(super) u32);
 
-#[cfg(test)]
-impl PackNo {
-    /// Any number.
-    pub fn of_test(number: u32) -> Self {
-        Self(number)
-    }
-}
-
 impl PackNo {
     /// The number itself, for tables indexed by it.
     pub const fn get(self) -> u32 {
