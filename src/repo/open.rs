@@ -98,7 +98,8 @@ impl LockedRepository {
 /// Tells a place that never was a repository from one that lost its config.
 fn missing_config(store: &Arc<dyn Store>) -> Error {
     let mut remains = false;
-    for folder in [layout::KEYS, layout::PACKS, layout::SNAPSHOTS] {
+    // Not the key slots: an `init` that was killed before it wrote the config leaves one.
+    for folder in [layout::PACKS, layout::INDEX, layout::SNAPSHOTS] {
         let listed = store.list(folder, &mut |item| remains |= matches!(item, ListItem::Object(_)));
         // There may be no bucket at all.
         if let Err(error) = listed {
@@ -126,7 +127,6 @@ impl Repository {
         match LockedRepository::find(Arc::clone(&store)) {
             Ok(_) => return Err(Error::RepositoryExists { location: store.location() }),
             Err(Error::NoRepository { .. }) => {}
-            Err(Error::Damaged { object, .. }) if object == "config" => only_slots_remain(&store)?,
             Err(error) => return Err(error),
         }
         let mut id = [0; 16];
@@ -243,20 +243,5 @@ impl Repository {
 
     fn kdf_params(&self) -> KdfParams {
         kdf::calibrate(KDF_TARGET_MS)
-    }
-}
-
-/// An `init` that was killed leaves slots behind. Anything else in the store means that a real repository
-/// lost its config, which `init` must not touch.
-fn only_slots_remain(store: &Arc<dyn Store>) -> Result<()> {
-    let mut others = None;
-    store.list("", &mut |item| match item {
-        ListItem::Object(info) if info.name.as_str().starts_with("keys/") => {}
-        ListItem::Object(info) => others = Some(info.name.to_string()),
-        ListItem::Strange(name) => others = Some(name),
-    })?;
-    match others {
-        Some(object) => Err(Error::damaged("config", format!("it is missing, though {object} is there"))),
-        None => Ok(()),
     }
 }
