@@ -62,6 +62,12 @@ pub fn compress_delta(raw: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> 
     Some(out)
 }
 
+/// True if at least half of `new` is copied from `old` by a patch.
+pub fn resembles(new: &[u8], old: &[u8]) -> bool {
+    let copied: usize = find::copies(new, old).iter().map(|copy| copy.len).sum();
+    copied >= new.len() - new.len() / 2
+}
+
 /// `raw` as a patch of `old`, or nothing where it would not be shorter than `raw`.
 pub fn compress_patch(raw: &[u8], old: &[u8], level: i32) -> Option<Vec<u8>> {
     patch::encode(raw, old, level, TAG_LEN).filter(|bytes| bytes.len() < raw.len())

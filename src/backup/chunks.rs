@@ -87,6 +87,8 @@ impl Batch {
         mut each: impl FnMut(Part) -> Result<()>,
     ) -> Result<()> {
         ingest.claim(&self.ids, &mut self.new)?;
+        let guesses = ingest.guess_bases(&self.ids, &self.new, &self.without(bases))?;
+        let mut guesses = guesses.iter();
         let mut new = self.new.iter();
         let mut bases = bases.iter();
         for piece in &self.pieces {
@@ -94,15 +96,30 @@ impl Batch {
             each(match *piece {
                 Piece::Zeros { len } => Part::Zeros { len: len as u64 },
                 Piece::Chunk { id, start, len } => {
+                    let guess = guesses.next().map_or(&[][..], Vec::as_slice);
                     if new.next() == Some(&true) {
                         let chunk = buffer.get(start..start + len).unwrap_or_default();
-                        ingest.add_delta(PackKind::Data, id, chunk, bases)?;
+                        match guess {
+                            [] => ingest.add_delta(PackKind::Data, id, chunk, bases)?,
+                            guess => ingest.add_guess(PackKind::Data, id, chunk, guess)?,
+                        }
                     }
                     Part::Chunk { id, len: u32::try_from(len).unwrap_or(u32::MAX) }
                 }
             })?;
         }
         Ok(())
+    }
+
+    /// Which new chunks `bases` names nothing for.
+    fn without(&self, bases: &[Vec<ChunkId>]) -> Vec<bool> {
+        let mut new = self.new.iter();
+        let mut bases = bases.iter();
+        let without = |piece: &Piece| {
+            let has_bases = bases.next().is_some_and(|bases| !bases.is_empty());
+            matches!(piece, Piece::Chunk { .. }).then(|| new.next() == Some(&true) && !has_bases)
+        };
+        self.pieces.iter().filter_map(without).collect()
     }
 }
 

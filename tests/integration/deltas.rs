@@ -209,3 +209,32 @@ fn a_large_directory_adds_what_changed_in_it() {
     sandbox.restores_to(&id, &tree);
     sandbox.check_clean();
 }
+
+#[test]
+fn what_was_moved_and_edited_is_compared_with_what_lay_beside_its_neighbours() {
+    let sandbox = Sandbox::new();
+    let (old, new) = (sandbox.source.join("app-1.2"), sandbox.source.join("app-1.3"));
+    fs::create_dir(&old).unwrap();
+    for number in 0..200 {
+        fs::write(old.join(format!("file-{number:03}")), noise(number, 5000)).unwrap();
+    }
+    fs::write(old.join("large"), noise(1000, 8 * MIB)).unwrap();
+    sandbox.backup();
+    fs::rename(&old, &new).unwrap();
+    let overwrite = |name: &str, at: usize| {
+        let mut bytes = fs::read(new.join(name)).unwrap();
+        bytes[at..at + 50].copy_from_slice(&noise(at as u64, 50));
+        fs::write(new.join(name), bytes).unwrap();
+    };
+    (5..200).step_by(10).for_each(|number| overwrite(&format!("file-{number:03}"), 2000));
+    (1..5).for_each(|part| overwrite("large", part * 3 * MIB / 2));
+    let before = sandbox.repo_bytes();
+    let tree = capture(&sandbox.source);
+    let id = sandbox.backup();
+    let added = sandbox.repo_bytes() - before;
+    // Plain, the edited files alone take 100 KB, and the chunks of the large one 256 KiB and more.
+    assert!(added < 64 * KIB as u64, "{added} bytes added");
+    assert!(deltas(&sandbox) > 0);
+    sandbox.restores_to(&id, &tree);
+    sandbox.check_clean();
+}

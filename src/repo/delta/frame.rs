@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::compress::resembles;
 use crate::id::ChunkId;
 use crate::limits::{
     DELTA_FRAME_MAX_BYTES, DELTA_GATHER_MAX_BYTES, DELTA_PREFIX_MAX_BYTES, FRAME_MAX_BASES, FRAME_MAX_CHUNKS,
@@ -21,6 +22,7 @@ pub struct DeltaFrame {
     /// One more than the largest depth of a base.
     pub depth: u8,
     backoff: Backoff,
+    guesses: Backoff,
 }
 
 /// Frames that turned out no smaller than plain ones cost time for nothing: after each, more chunks are
@@ -40,7 +42,7 @@ pub struct ReadBases(Vec<(ChunkId, ShallowChunk)>);
 impl DeltaFrame {
     /// Chunks whose bases, and their plaintexts, are known.
     pub fn of(chunks: PlainFrame, bases: Vec<ChunkId>, prefix: Vec<u8>, depth: u8) -> Self {
-        Self { chunks, bases, prefix, depth, backoff: Backoff::default() }
+        Self { chunks, bases, prefix, depth, ..Self::default() }
     }
 
     /// Reads the bases of the chunk `id`. Nothing if there are none, or one of them is missing or damaged. In
@@ -53,37 +55,24 @@ impl DeltaFrame {
         id: ChunkId,
         bases: &[ChunkId],
     ) -> Option<ReadBases> {
-        if bases.is_empty() || self.backoff.is_on() {
+        if bases.is_empty() || self.backoff.is_on() { None } else { read(reader, depth_max, id, bases) }
+    }
+
+    /// As [`read`](Self::read), for bases that are a guess: nothing unless much of `plaintext` is in them, so
+    /// that a wrong guess does not spoil the frame for others.
+    pub fn read_guess(
+        &mut self,
+        reader: &ChunkReader,
+        depth_max: u8,
+        (id, plaintext): (ChunkId, &[u8]),
+        bases: &[ChunkId],
+    ) -> Option<ReadBases> {
+        if bases.is_empty() || self.guesses.is_on() {
             return None;
         }
-        let mut read = Vec::with_capacity(bases.len());
-        let mut len = 0;
-        let mut wanted: VecDeque<ChunkId> = bases.iter().copied().collect();
-        while let Some(base) = &wanted.pop_front() {
-            let bytes = match reader.read_shallow(base, depth_max.checked_sub(1)?).ok()? {
-                Some(bytes) => bytes,
-                // What it was made of is a good base too, if not as near.
-                None => {
-                    for root in reader.roots(base).ok()?.into_iter().rev() {
-                        // One that goes back to itself cannot be had: its pack is condemned.
-                        if root != *base && !wanted.contains(&root) && read.iter().all(|(id, _)| *id != root)
-                        {
-                            wanted.push_front(root);
-                        }
-                    }
-                    continue;
-                }
-            };
-            len += bytes.as_slice().len();
-            if *base == id {
-                return None;
-            }
-            if len > DELTA_PREFIX_MAX_BYTES || read.len() >= FRAME_MAX_BASES {
-                break;
-            }
-            read.push((*base, bytes));
-        }
-        (!read.is_empty()).then_some(ReadBases(read))
+        let fitting = read(reader, depth_max, id, bases).and_then(|bases| bases.fitting(plaintext));
+        self.guesses.learn(fitting.is_some());
+        fitting
     }
 
     /// True if a chunk of `len` bytes with these bases still fits, and belongs here.
@@ -127,7 +116,48 @@ impl DeltaFrame {
     }
 }
 
+/// Reads the bases of the chunk `id`.
+fn read(reader: &ChunkReader, depth_max: u8, id: ChunkId, bases: &[ChunkId]) -> Option<ReadBases> {
+    let mut read = Vec::with_capacity(bases.len());
+    let mut len = 0;
+    let mut wanted: VecDeque<ChunkId> = bases.iter().copied().collect();
+    while let Some(base) = &wanted.pop_front() {
+        let bytes = match reader.read_shallow(base, depth_max.checked_sub(1)?).ok()? {
+            Some(bytes) => bytes,
+            // What it was made of is a good base too, if not as near.
+            None => {
+                for root in reader.roots(base).ok()?.into_iter().rev() {
+                    // One that goes back to itself cannot be had: its pack is condemned.
+                    if root != *base && !wanted.contains(&root) && read.iter().all(|(id, _)| *id != root) {
+                        wanted.push_front(root);
+                    }
+                }
+                continue;
+            }
+        };
+        len += bytes.as_slice().len();
+        if *base == id {
+            return None;
+        }
+        if len > DELTA_PREFIX_MAX_BYTES || read.len() >= FRAME_MAX_BASES {
+            break;
+        }
+        read.push((*base, bytes));
+    }
+    (!read.is_empty()).then_some(ReadBases(read))
+}
+
 impl ReadBases {
+    /// The first that much of `plaintext` is in; or all of them, if it is in all of them together.
+    fn fitting(mut self, plaintext: &[u8]) -> Option<Self> {
+        let fits = |(_, bytes): &(ChunkId, ShallowChunk)| resembles(plaintext, bytes.as_slice());
+        if let Some(place) = self.0.iter().position(fits) {
+            return Some(Self(vec![self.0.swap_remove(place)]));
+        }
+        let all: Vec<&[u8]> = self.0.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+        resembles(plaintext, &all.concat()).then_some(self)
+    }
+
     /// The depth of a frame above them.
     fn depth(&self) -> u8 {
         self.0.iter().map(|(_, bytes)| bytes.depth() + 1).max().unwrap_or(0)

@@ -1,7 +1,9 @@
-//! What new chunks are encoded against: the older version of their stream.
+//! What new chunks are encoded against: the older version of their stream, or what lies beside their
+//! neighbours.
 
 mod align;
 mod frame;
+mod nearby;
 
 use std::sync::Arc;
 
@@ -14,7 +16,8 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::part_stream::PartStream;
 
 pub use align::Piece;
-pub use frame::DeltaFrame;
+pub use frame::{DeltaFrame, ReadBases};
+pub use nearby::nearby;
 
 use align::{Window, align};
 

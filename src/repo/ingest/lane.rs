@@ -8,7 +8,7 @@ use crate::id::{ChunkId, ID_LEN};
 use crate::limits::{
     DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES, ZSTD_METADATA_DELTA_LEVEL, ZSTD_PATCH_LEVEL,
 };
-use crate::repo::delta::DeltaFrame;
+use crate::repo::delta::{DeltaFrame, ReadBases};
 use crate::repo::ingest::{Ingest, with_compressor};
 use crate::seal::{EncodedFrame, PlainFrame};
 
@@ -57,7 +57,33 @@ impl Lane {
         bases: &[ChunkId],
     ) -> Result<()> {
         let depth_max = ingest.options.delta_depth;
-        let Some(bases) = self.delta.read(&ingest.reader, depth_max, id, bases) else {
+        let bases = self.delta.read(&ingest.reader, depth_max, id, bases);
+        self.add_with(ingest, kind, id, plaintext, bases)
+    }
+
+    /// As [`add_delta`](Self::add_delta), for bases that are a guess.
+    pub fn add_guess(
+        &mut self,
+        ingest: &Ingest,
+        kind: PackKind,
+        id: ChunkId,
+        plaintext: &[u8],
+        bases: &[ChunkId],
+    ) -> Result<()> {
+        let depth_max = ingest.options.delta_depth;
+        let bases = self.delta.read_guess(&ingest.reader, depth_max, (id, plaintext), bases);
+        self.add_with(ingest, kind, id, plaintext, bases)
+    }
+
+    fn add_with(
+        &mut self,
+        ingest: &Ingest,
+        kind: PackKind,
+        id: ChunkId,
+        plaintext: &[u8],
+        bases: Option<ReadBases>,
+    ) -> Result<()> {
+        let Some(bases) = bases else {
             return self.add(ingest, kind, id, plaintext);
         };
         if !self.delta.has_room(plaintext.len(), &bases) {

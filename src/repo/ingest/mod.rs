@@ -31,7 +31,7 @@ use crate::limits::{
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::coord::Fence;
-use crate::repo::delta::{DeltaFrame, OldStream};
+use crate::repo::delta::{DeltaFrame, OldStream, nearby};
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
 pub use stream::{MetadataWriter, PartList};
@@ -156,6 +156,20 @@ impl Ingest {
     /// them where that is possible and much smaller.
     pub fn add_delta(&self, kind: PackKind, id: ChunkId, plaintext: &[u8], bases: &[ChunkId]) -> Result<()> {
         self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, bases))
+    }
+
+    /// As [`add_delta`](Self::add_delta), for bases that are a guess (see [`guess_bases`](Self::guess_bases)).
+    pub fn add_guess(&self, kind: PackKind, id: ChunkId, plaintext: &[u8], bases: &[ChunkId]) -> Result<()> {
+        self.with_lane(kind, |lane| lane.add_guess(self, kind, id, plaintext, bases))
+    }
+
+    /// For each of `ids`, which follow one another, chunks that may be its older version; `new` is what
+    /// [`claim`](Self::claim) gave, and `wanted` says which of the new ones need one.
+    pub fn guess_bases(&self, ids: &[ChunkId], new: &[bool], wanted: &[bool]) -> Result<Vec<Vec<ChunkId>>> {
+        match self.writes_deltas() && wanted.contains(&true) && new.contains(&false) {
+            true => nearby(self.repo.index(), ids, new, wanted),
+            false => Ok(Vec::new()),
+        }
     }
 
     /// Stores the chunks of a delta frame whose bases stay the same.
