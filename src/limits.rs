@@ -289,6 +289,9 @@ pub const REACH_WAITING_DIRS_MAX: usize = 16 * 1024;
 pub const REACH_FINGERPRINTS_MAX: usize = 1_000_000;
 /// Bytes that are read at a time of a pack that is read whole. Two such pieces are in memory for each thread.
 pub const CHECK_READ_BYTES: u64 = 2 * MIB as u64;
+/// Frames that a check remembers as intact when it reads them for others, some 16 bytes each; more are opened
+/// again.
+pub const CHECK_INTACT_FRAMES_KEPT: usize = 1_000_000;
 /// Findings that a report quotes; the rest are counted.
 pub const CHECK_FINDINGS_KEPT: usize = 1000;
 /// Affected paths that a report quotes for each snapshot; the rest are counted.

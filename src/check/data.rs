@@ -1,7 +1,8 @@
 //! Reading packs whole: every byte is hashed, every frame opened.
 //!
 //! Each thread takes a pack at a time and reads it in pieces that end where frames end. A thread that
-//! finds no pack left opens frames of those that the others still read.
+//! finds no pack left opens frames of those that the others still read. A frame that was found intact when
+//! it was read for others (deltas, listings) is not opened again, if the bytes of its pack are right.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -115,6 +116,7 @@ impl Work<'_> {
         let pack = Arc::new(OpenPack::new(&check.repo, Arc::clone(&record)));
         let mut hasher = blake3::Hasher::new();
         let mut whole = true;
+        let mut skipped = Vec::new();
         let pieces = pieces(&record);
         let ahead = check.repo.store().profile();
         let ahead = if ahead.is_remote { ahead.requests.div_ceil(rayon::current_num_threads()) } else { 0 };
@@ -131,7 +133,7 @@ impl Work<'_> {
                     if std::mem::take(&mut whole) {
                         self.damage.add_wrong(no, error.reason);
                     }
-                    self.each_frame(&pack, no, piece)?;
+                    self.each_frame(&pack, no, &piece.numbered(&record)?)?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -139,15 +141,18 @@ impl Work<'_> {
             hasher.update(&bytes);
             self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             check.observer.advance(0, bytes.len() as u64);
-            self.frames(&pack, no, piece, &bytes, to_idle)?;
+            self.frames(&pack, no, piece, &bytes, to_idle, &mut skipped)?;
         }
-        if !whole {
-            // That was said; a hash of a part says nothing.
-        } else if hasher.finalize().as_bytes() != record.id.as_bytes() {
-            self.damage.add_wrong(no, "its bytes are not those it is named after");
-        } else {
+        // Of a part a hash says nothing.
+        let is_right = whole && hasher.finalize().as_bytes() == record.id.as_bytes();
+        if is_right {
             // Of other bytes nothing more can be learnt: a damaged header could pass for a newer version's.
             self.directory(&record)?;
+        } else {
+            if whole {
+                self.damage.add_wrong(no, "its bytes are not those it is named after");
+            }
+            self.each_frame(&pack, no, &skipped)?;
         }
         self.damage.add_read(no);
         self.packs_read.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +160,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Opens the frames of a piece, or lets idle threads do it.
+    /// Opens the frames of a piece, or lets idle threads do it. Those that were found intact before are added
+    /// to `skipped`.
     fn frames(
         &self,
         pack: &Arc<OpenPack>,
@@ -163,9 +169,13 @@ impl Work<'_> {
         piece: &Piece,
         bytes: &Bytes,
         to_idle: &Sender<Task>,
+        skipped: &mut Vec<(u32, u32)>,
     ) -> Result<()> {
-        let mut first_slot = piece.first_slot;
-        for number in piece.frames.clone() {
+        for (number, first_slot) in piece.numbered(&pack.record)? {
+            if self.reader.is_intact(no, number) {
+                skipped.push((number, first_slot));
+                continue;
+            }
             let entry = pack_reader::frame_entry(&pack.record, number)?;
             let place =
                 |position: u64| usize::try_from(position - piece.extent.offset()).unwrap_or(usize::MAX);
@@ -177,7 +187,6 @@ impl Work<'_> {
                 Ok(()) => {}
                 Err(TrySendError::Full(task) | TrySendError::Disconnected(task)) => self.frame(&task)?,
             }
-            first_slot += slots(entry.chunks.len());
         }
         Ok(())
     }
@@ -215,11 +224,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Reads the frames of a piece one by one: of a pack that was cut off, some are left.
-    fn each_frame(&self, pack: &Arc<OpenPack>, no: PackNo, piece: &Piece) -> Result<()> {
+    /// Reads frames one by one: of a pack that was cut off, some are left. Each comes with the number of its
+    /// first chunk.
+    fn each_frame(&self, pack: &Arc<OpenPack>, no: PackNo, frames: &[(u32, u32)]) -> Result<()> {
         let name = layout::pack(&pack.record.id)?;
-        let mut first_slot = piece.first_slot;
-        for number in piece.frames.clone() {
+        for &(number, first_slot) in frames {
             self.check.go_on()?;
             let entry = pack_reader::frame_entry(&pack.record, number)?;
             match self.check.repo.store().get_range(&name, entry.extent) {
@@ -229,7 +238,6 @@ impl Work<'_> {
                 Err(error) if error.kind.is_damage() => self.damage.add_frame(no, first_slot, entry),
                 Err(error) => return Err(error.into()),
             }
-            first_slot += slots(entry.chunks.len());
         }
         Ok(())
     }
@@ -247,6 +255,19 @@ struct Piece {
     frames: std::ops::Range<u32>,
     /// Number of the first chunk in it.
     first_slot: u32,
+}
+
+impl Piece {
+    /// Its frames, each with the number of its first chunk.
+    fn numbered(&self, record: &PackRecord) -> Result<Vec<(u32, u32)>> {
+        let mut first_slot = self.first_slot;
+        let number = |number| {
+            let first = first_slot;
+            first_slot += slots(pack_reader::frame_entry(record, number)?.chunks.len());
+            Ok((number, first))
+        };
+        self.frames.clone().map(number).collect()
+    }
 }
 
 /// Covers the whole pack; no frame lies across the end of a piece.

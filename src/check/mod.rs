@@ -121,7 +121,8 @@ impl Check<'_> {
         report: &mut CheckReport,
     ) -> Result<()> {
         let damage = Damage::new(&self.repo)?;
-        let reader = Arc::new(ChunkReader::new(Arc::clone(&self.repo), FRAME_CACHE_BYTES));
+        let new = if options.read_data.is_nothing() { ChunkReader::new } else { ChunkReader::noting_intact };
+        let reader = Arc::new(new(Arc::clone(&self.repo), FRAME_CACHE_BYTES));
         self.packs(stored, &damage, &mut report.counts)?;
         self.observer.phase(Phase::CheckingStructure, snapshots.count, 0);
         self.references(snapshots, &reader, &damage, &mut report.counts)?;

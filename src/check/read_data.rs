@@ -31,7 +31,8 @@ impl ReadData {
         *self == Self::Nothing
     }
 
-    /// The packs to read, largest first, so that threads end together.
+    /// The packs to read, smallest first: what incrementals added refers to what is in the large packs of a
+    /// full backup, and what is read for them need not be opened again.
     pub(super) fn select(&self, packs: impl Iterator<Item = Result<PackInfo>>) -> Result<Vec<Selected>> {
         let mut selected = Vec::new();
         for info in packs {
@@ -63,7 +64,7 @@ impl ReadData {
             }
             Self::Nothing | Self::All | Self::Group { .. } => {}
         }
-        selected.sort_by(|a, b| b.size.cmp(&a.size).then(a.no.cmp(&b.no)));
+        selected.sort_by_key(|pack| (pack.size, pack.no));
         Ok(selected)
     }
 }
@@ -147,6 +148,6 @@ mod tests {
         assert_eq!(select(ReadData::Bytes(10_000)).len(), 10);
         assert_eq!(select(ReadData::Bytes(10 << 30)).len(), 100);
         let sizes: Vec<_> = select(ReadData::Percent(100.0)).iter().map(|p| p.size).collect();
-        assert!(sizes.is_sorted_by(|a, b| a >= b));
+        assert!(sizes.is_sorted());
     }
 }

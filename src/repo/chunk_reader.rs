@@ -1,5 +1,6 @@
 //! Reading chunks by id, with what was decoded lately kept for neighbours.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::limits::{
-    DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, DELTA_ROOT_STEPS, FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT,
+    CHECK_INTACT_FRAMES_KEPT, DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, DELTA_ROOT_STEPS,
+    FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::frame_source::FrameSource;
@@ -48,6 +50,8 @@ pub struct ChunkReader {
     frames: Mutex<FrameCache>,
     packs: Mutex<LruCache<PackNo, Arc<OpenPack>>>,
     source: FrameSource,
+    /// Frames all of whose chunks were right when they were read, where that is noted.
+    intact: Option<Mutex<HashSet<(PackNo, u32)>>>,
 }
 
 /// The plaintext of a chunk, checked, inside the frame it came in.
@@ -117,13 +121,24 @@ impl ChunkReader {
         let frames =
             Mutex::new(FrameCache { frames: LruCache::unbounded(), bytes: 0, max_bytes: cache_bytes });
         let packs = Mutex::new(LruCache::new(OPEN_PACKS_KEPT));
-        Self { repo, adopts: false, frames, packs, source: FrameSource::default() }
+        Self { repo, adopts: false, frames, packs, source: FrameSource::default(), intact: None }
     }
 
     /// As [`new`](Self::new), for getting data back at any price: chunks whose segment is lost or
     /// damaged are found in the packs themselves. Not for runs that store anything.
     pub fn adopting(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
         Self { adopts: true, ..Self::new(repo, cache_bytes) }
+    }
+
+    /// As [`new`](Self::new), for a check of everything: each frame that is read is checked whole, and noted
+    /// if it is intact, so that it need not be opened again.
+    pub fn noting_intact(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
+        Self { intact: Some(Mutex::default()), ..Self::new(repo, cache_bytes) }
+    }
+
+    /// True if frame `number` of the pack was noted as intact.
+    pub fn is_intact(&self, no: PackNo, number: u32) -> bool {
+        self.intact.as_ref().is_some_and(|intact| intact.lock().contains(&(no, number)))
     }
 
     /// The repository it reads.
@@ -263,8 +278,18 @@ impl ChunkReader {
         let sealed = self.source.read(&self.repo, &pack.record, no, number)?;
         let frame = pack_reader::unseal_frame(&pack.record, &pack.key, number, &sealed, &prefix)?;
         let frame = Arc::new(frame);
+        self.note_if_intact(pack, no, number, &frame);
         self.frames.lock().keep((no, number), &frame);
         Ok(frame)
+    }
+
+    fn note_if_intact(&self, pack: &OpenPack, no: PackNo, number: u32, frame: &Arc<OpenedFrame>) {
+        if let Some(intact) = &self.intact
+            && intact.lock().len() < CHECK_INTACT_FRAMES_KEPT
+            && self.verified(pack, number, Arc::clone(frame)).is_ok()
+        {
+            intact.lock().insert((no, number));
+        }
     }
 
     /// A frame that was decoded lately.
