@@ -91,7 +91,7 @@ pub fn run(
     edited: &mut dyn FnMut(&Edited),
 ) -> Result<()> {
     // Without a witness: while one takes the place of another, nothing is deleted.
-    let lease = if dry_run { None } else { Coordination::new(repo).read("tag", Vec::new(), None) };
+    let lease = if dry_run { None } else { Coordination::new(repo).read("tag", Vec::new(), None).ok() };
     let result = edit(repo, list, chosen, change, dry_run, stop, edited);
     if let Some(lease) = lease {
         lease.close(&result);

@@ -10,16 +10,18 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
-use crate::format::entry::{Entry, Node};
-use crate::id::SnapshotId;
+use crate::format::entry::{Content, Entry, Node};
+use crate::id::{GenerationId, PackId, SnapshotId};
 use crate::limits::{BROWSE_AHEAD_THREADS_MIN, BROWSE_RESYNC_SECS, BROWSE_SNAPSHOTS_SECS};
 use crate::observe::{Observer, Silent};
+use crate::repo::coord::{Coordination, Lease, Witness};
 use crate::repo::index::SegmentMark;
 use crate::repo::snapshots::{self, SnapshotFilter};
-use crate::repo::{IndexedRepository, segments};
+use crate::repo::{IndexedRepository, layout, segments};
 
 use super::View;
 use super::ahead::Prefetcher;
+use super::in_use::InUse;
 use super::layout::{Placeable, Templates, TopDir, VirtualDir, VirtualNode};
 
 /// What is shown.
@@ -64,6 +66,9 @@ pub struct Browser {
     snapshots: Mutex<Snapshots>,
     layout: Mutex<Arc<VirtualDir>>,
     resynced: Mutex<Instant>,
+    in_use: InUse,
+    /// Whether there is a lease that keeps what is in use.
+    holds: AtomicBool,
     /// Set for tests: every look at the list loads it again.
     impatient: AtomicBool,
 }
@@ -84,6 +89,7 @@ impl Browser {
         let view = View::new(Arc::clone(&repo), prefetcher.clone());
         let now = Instant::now();
         let layout = options.templates.lay_out(&[]);
+        let in_use = InUse::new(options.only.as_ref());
         let browser = Arc::new(Self {
             repo,
             options,
@@ -93,12 +99,36 @@ impl Browser {
             snapshots: Mutex::new(Snapshots { known: BTreeMap::new(), checked: now, failing: false }),
             layout: Mutex::new(layout),
             resynced: Mutex::new(now),
+            in_use,
+            holds: AtomicBool::new(false),
             impatient: AtomicBool::new(false),
         });
         if browser.options.only.is_none() {
             browser.reload(&mut browser.snapshots.lock())?;
         }
         Ok(browser)
+    }
+
+    /// Takes a lease for what is looked at from now on; `operation` says to others what it is for. Prunes go on
+    /// beside it, and a forgotten snapshot stays readable until nobody has looked at it for a while. Without
+    /// write access there is no lease: the error says so, and everything else works.
+    pub fn hold(self: &Arc<Self>, operation: &str) -> Result<Lease> {
+        self.holds.store(true, Ordering::Relaxed);
+        let witness = Arc::clone(self) as Arc<dyn Witness>;
+        let lease = Coordination::new(self.repo.repository()).read(operation, Vec::new(), Some(witness));
+        self.holds.store(lease.is_ok(), Ordering::Relaxed);
+        lease
+    }
+
+    /// Says that somebody looks at `top`, or at something below it.
+    pub fn touch(&self, top: &TopDir) {
+        if self.holds.load(Ordering::Relaxed) {
+            self.in_use.touch(top, |id| self.is_there(id));
+        }
+    }
+
+    fn is_there(&self, id: &SnapshotId) -> bool {
+        layout::snapshot(id).is_ok_and(|name| self.repo.store().info(&name).is_ok())
     }
 
     /// Loads the list of snapshots again at every look.
@@ -181,13 +211,17 @@ impl Browser {
         }
         // Numbers of packs may come to mean others: nobody reads meanwhile.
         let mut current = self.current.write();
-        let result = segments::sync(&self.repo, index, &Silent);
-        let epoch = index.removal_epoch();
-        if epoch != current.epoch {
-            let view = View::new(Arc::clone(&self.repo), self.prefetcher.clone());
-            *current = Current { view, epoch };
+        let result = self.repo.sync(&Silent);
+        if index.removal_epoch() != current.epoch {
+            self.renew(&mut current);
         }
         result.map(|()| true)
+    }
+
+    /// Drops what was looked up and decoded.
+    fn renew(&self, current: &mut Current) {
+        let epoch = self.repo.index().removal_epoch();
+        *current = Current { view: View::new(Arc::clone(&self.repo), self.prefetcher.clone()), epoch };
     }
 
     /// Reads. If something is not where the index says, the index is brought up to date (not too often), and
@@ -223,10 +257,32 @@ impl Browser {
             top => (top, path),
         };
         if rest.is_empty() {
+            if let VirtualNode::Snapshot(top) = &node {
+                self.touch(top);
+            }
             return Ok(Some(Found::Virtual(node)));
         }
         let VirtualNode::Snapshot(top) = node else { return Ok(None) };
+        self.touch(&top);
         self.with(|view| find_below(view, &top, rest))
+    }
+}
+
+impl Witness for Browser {
+    fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>> {
+        let needs = self.repo.condemned(generations)?;
+        // What was moved out of these packs is looked up anew.
+        self.renew(&mut self.current.write());
+        Ok(needs)
+    }
+
+    fn pins(&self, was_lost: bool) -> Option<Vec<Content>> {
+        if was_lost {
+            self.observer.warning(
+                "the lease could not be renewed for too long: snapshots that were forgotten may be gone",
+            );
+        }
+        Some(self.in_use.pins(was_lost, |id| self.is_there(id)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! Browser   the list of snapshots, loaded again as it ages; the index, brought up to date when needed
 //!  ├ layout    virtual folders above the snapshots
+//!  ├ in_use    what a lease keeps meanwhile
 //!  └ View      what snapshots hold, by one state of the index
 //!     ├ Listing   a directory: entries by address and by name
 //!     └ Stream    a file: bytes at any offset; reads in order are read ahead of
@@ -14,6 +15,7 @@ mod ahead;
 mod browser;
 mod complaints;
 mod frames;
+mod in_use;
 mod layout;
 mod listing;
 mod parts;

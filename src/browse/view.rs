@@ -165,7 +165,7 @@ impl View {
                 _ => None,
             })
             .collect();
-        let mut locations = self.reader.repo().index().lookup_many(&ids)?.into_iter();
+        let mut locations = self.reader.repo().places_to_read(&ids)?.into_iter();
         let mut parts = Vec::with_capacity(run.parts.len());
         let mut start = run.start;
         for part in &run.parts {

@@ -67,7 +67,7 @@ pub fn run(
     stop: &StopFlag,
 ) -> Result<CheckReport> {
     // Without a witness: nothing is deleted while it is checked whether it is there.
-    let lease = Coordination::new(repo).read("check", Vec::new(), None);
+    let lease = Coordination::new(repo).read("check", Vec::new(), None).ok();
     let result = run_all(repo, cache, options, observer, stop);
     if let Some(lease) = lease {
         lease.end();

@@ -3,7 +3,8 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
-//! - `background`: how a command goes on without a terminal; `mount_helper`: what `mount` and fstab call
+//! - `background`: how a command goes on without a terminal; `heaps`: how servers get by with less memory;
+//!   `mount_helper`: what `mount` and fstab call
 //! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`, `entries`, `listing`, `ncdu`: how
 //!   things are shown
 //! - `explain`: the only place that turns errors into words and exit codes
@@ -13,6 +14,7 @@ mod background;
 mod commands;
 mod entries;
 mod explain;
+mod heaps;
 mod listing;
 mod mount_helper;
 mod names;

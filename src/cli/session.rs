@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::browse::Browser;
+use crate::cli::explain::Failure;
 use crate::cli::places;
 use crate::cli::settings::Settings;
 use crate::cli::times;
@@ -57,6 +59,27 @@ pub fn open_indexed(settings: &Settings, observer: &dyn Observer) -> Result<Arc<
     let repo = Arc::new(open(settings)?);
     let cache = cache(settings)?;
     Ok(Arc::new(IndexedRepository::open(repo, &cache, observer)?))
+}
+
+/// Serves what `browser` shows with `serve`, and a lease meanwhile: a prune beside it deletes nothing that is looked
+/// at. Where nothing can be written, it does without.
+pub fn hold<T>(
+    browser: &Arc<Browser>,
+    operation: &str,
+    observer: &dyn Observer,
+    serve: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let lease = browser.hold(operation);
+    if let Err(error) = &lease {
+        observer.warning(&format!(
+            "without a lease, a prune may delete forgotten snapshots while they are looked at: {error}"
+        ));
+    }
+    let served = serve();
+    if let Ok(lease) = lease {
+        lease.end();
+    }
+    served
 }
 
 /// The store of the repository.

@@ -43,6 +43,10 @@ pub const BROWSE_NAME_MAX_BYTES: usize = 240;
 pub const BROWSE_SNAPSHOTS_SECS: u64 = 5;
 /// How often, in seconds, the index is brought up to date because something was not found.
 pub const BROWSE_RESYNC_SECS: u64 = 30;
+/// How long, in seconds, a forgotten snapshot is kept from being deleted after somebody looked at it last.
+pub const BROWSE_IN_USE_SECS: u64 = 3600;
+/// Most snapshots that are kept so, the latest: each has some hundred bytes in every object of the lease.
+pub const BROWSE_IN_USE_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// Different problems of a mount or server that are remembered as said.
 pub const SERVE_COMPLAINT_KINDS: usize = 64;
@@ -60,6 +64,13 @@ pub const MOUNT_BATCH_ENTRIES: usize = 24;
 pub const MOUNT_ENTRIES_KEPT: usize = 8192;
 /// An entry with larger extended attributes is not kept.
 pub const MOUNT_CACHED_XATTR_BYTES: usize = 4 * KIB;
+/// Entries that the system may know before it is asked to forget some: each has 49 to 98 bytes in a table. Enough for
+/// a large source tree.
+pub const MOUNT_INODES_MAX: usize = 256 * 1024;
+/// Entries that it is asked to forget at a time, at most.
+pub const MOUNT_FORGET_BATCH: usize = 16 * 1024;
+/// How often it is looked whether it knows too many, in milliseconds: it looks up some thousands meanwhile.
+pub const MOUNT_FORGET_POLL_MS: u64 = 20;
 /// Interrupted listings that go on without a search.
 pub const MOUNT_COOKIES_KEPT: usize = 1024;
 /// Requests that a kernel sends ahead of time, for all files together.

@@ -15,7 +15,7 @@ use fuser::{
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::browse::{Browser, Complaints, VirtualNode};
+use crate::browse::{Complaints, VirtualNode};
 use crate::entry_name::{EntryName, NameError};
 use crate::error::Error;
 use crate::format::entry::{Entry, Node};
@@ -40,7 +40,7 @@ const SEEK_HOLE: i32 = 4;
 
 /// The file system that a mount is.
 pub(super) struct SnapshotFs {
-    nodes: Nodes,
+    nodes: Arc<Nodes>,
     owners: Owners,
     complaints: Complaints,
     /// Whether the kernel is to know about ACLs.
@@ -65,10 +65,10 @@ struct Listed<'a> {
 }
 
 impl SnapshotFs {
-    pub fn new(browser: Arc<Browser>, owners: Owners, acls: bool, complaints: Complaints) -> Self {
+    pub fn new(nodes: Arc<Nodes>, owners: Owners, acls: bool, complaints: Complaints) -> Self {
         let kept = NonZeroUsize::new(MOUNT_COOKIES_KEPT).unwrap_or(NonZeroUsize::MIN);
         let cookies = Mutex::new(LruCache::new(kept));
-        Self { nodes: Nodes::new(browser), owners, complaints, acls, stateless: false, cookies }
+        Self { nodes, owners, complaints, acls, stateless: false, cookies }
     }
 
     /// For `map_err`: says what went wrong, to us in words and to the kernel as an error of the device.
@@ -126,6 +126,7 @@ impl SnapshotFs {
             NameError::TooLong => Errno::ENAMETOOLONG,
             _ => Errno::ENOENT,
         })?;
+        self.nodes.touch(parent.0);
         if let Found::Dir(dir) = self.find(parent)? {
             let node = dir.children.get(&name).ok_or(Errno::ENOENT)?;
             let ino = self.nodes.enter_virtual(parent.0, &name, node);
@@ -142,7 +143,7 @@ impl SnapshotFs {
     fn enter(&self, parent: u64, top: u64, child: &Child) -> FileAttr {
         let entry = &child.located.entry;
         let identity = entry_identity(top, parent, entry);
-        let ino = self.nodes.inodes.enter(identity, parent, child.located.at);
+        let ino = self.nodes.inodes.enter(identity, parent, child.located.at, entry);
         attributes::of_entry(ino, entry, child.allocated, &self.owners)
     }
 
@@ -155,6 +156,7 @@ impl SnapshotFs {
         plus: bool,
         add: &mut dyn FnMut(&Listed<'_>) -> bool,
     ) -> Answer<()> {
+        self.nodes.touch(ino.0);
         let found = self.find(ino)?;
         for (number, name, to) in [(1, ".", ino.0), (FIRST_COOKIE, "..", self.nodes.parent(ino.0))] {
             if cookie < number {
@@ -366,6 +368,7 @@ impl Filesystem for SnapshotFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.nodes.touch(ino.0);
         let entry = match self.entry(ino) {
             Ok(entry) => entry,
             Err(error) => return reply.error(error),

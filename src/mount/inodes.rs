@@ -34,7 +34,8 @@ struct Record {
     /// How often the system looked it up and did not forget it.
     lookups: u64,
     /// Entries whose folder it is.
-    children: u64,
+    children: u32,
+    is_folder: bool,
 }
 
 /// A virtual folder, link or snapshot.
@@ -114,22 +115,24 @@ fn usable(ino: u64) -> u64 {
 
 impl Inodes {
     /// Counts a lookup of the entry at address `at` in folder `parent`, and gives its number.
-    pub fn enter(&self, identity: Identity, parent: u64, at: u64) -> u64 {
+    pub fn enter(&self, identity: Identity, parent: u64, at: u64, entry: &Entry) -> u64 {
+        let is_folder = matches!(entry.node, Node::Directory(_));
+        let check = identity.check;
         let mut tables = self.0.lock();
         let mut ino = identity.ino;
         loop {
             if !tables.virtuals.contains_key(&ino) {
                 match tables.records.entry(ino) {
-                    Place::Occupied(mut place) if place.get().check == identity.check => {
+                    Place::Occupied(mut place) if place.get().check == check => {
                         place.get_mut().lookups += 1;
                         return ino;
                     }
                     // Another entry has the same number: the next one that is free, then.
                     Place::Occupied(_) => {}
                     Place::Vacant(place) => {
-                        place.insert(Record { parent, at, check: identity.check, lookups: 1, children: 0 });
+                        place.insert(Record { parent, at, check, lookups: 1, children: 0, is_folder });
                         if let Some(parent) = tables.records.get_mut(&parent) {
-                            parent.children += 1;
+                            parent.children = parent.children.saturating_add(1);
                         }
                         return ino;
                     }
@@ -170,6 +173,16 @@ impl Inodes {
         tables.records.get(&ino).map(|record| Meaning::Entry { parent: record.parent, at: record.at })
     }
 
+    /// The snapshot that `ino` is in, if the system was told of it.
+    pub fn top_of(&self, ino: u64) -> Option<Arc<TopDir>> {
+        let tables = self.0.lock();
+        let mut at = ino;
+        while let Some(record) = tables.records.get(&at) {
+            at = record.parent;
+        }
+        tables.virtuals.get(&at).and_then(|found| found.top.clone())
+    }
+
     /// Takes back `count` lookups. What nobody knows any more is dropped, and then perhaps its folder.
     pub fn forget(&self, ino: u64, count: u64) {
         let mut tables = self.0.lock();
@@ -194,6 +207,20 @@ impl Inodes {
         }
     }
 
+    /// If there are more than `most` entries: up to `count` of those that are no folders, as their folder and
+    /// address, chosen by chance from the one behind `skip` others on.
+    pub fn surplus(&self, most: usize, skip: usize, count: usize) -> Vec<(u64, u64)> {
+        let tables = self.0.lock();
+        let Some(surplus) = tables.records.len().checked_sub(most).filter(|surplus| *surplus > 0) else {
+            return Vec::new();
+        };
+        // Some more, or the next ones would have it done again.
+        let count = surplus.saturating_add(most / 8).min(count);
+        let skip = skip % tables.records.len();
+        let files = tables.records.values().skip(skip).filter(|record| !record.is_folder);
+        files.take(count.max(1)).map(|record| (record.parent, record.at)).collect()
+    }
+
     /// How many entries are remembered.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -204,6 +231,8 @@ impl Inodes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::entry::Content;
+    use crate::repo::test_fixture::entry;
 
     fn record(ino: u64) -> Identity {
         Identity { ino, check: ino * 31 }
@@ -211,8 +240,6 @@ mod tests {
 
     #[test]
     fn numbers_are_stable_and_links_share_one() {
-        use crate::repo::test_fixture::entry;
-
         let mut a = entry("a", Node::Fifo);
         let mut b = entry("b", Node::Fifo);
         assert_ne!(entry_identity(5, 6, &a), entry_identity(5, 6, &b));
@@ -226,10 +253,17 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_dropped_once_nobody_needs_it() {
+        let fifo = entry("fifo", Node::Fifo);
         let inodes = Inodes::default();
-        let dir = inodes.enter(record(10), TOP, 0);
-        let file = inodes.enter(record(11), dir, 7);
-        assert_eq!(inodes.enter(record(11), dir, 7), file);
+        let dir = inodes.enter(record(10), TOP, 0, &fifo);
+        let file = inodes.enter(record(11), dir, 7, &fifo);
+        assert_eq!(inodes.enter(record(11), dir, 7, &fifo), file);
+        assert!(inodes.top_of(file).is_none());
+        let listing = Content { size: 0, depth: 0, parts: Vec::new() };
+        let time = crate::env::Timestamp { secs: 0, nanos: 0 };
+        let id = crate::id::SnapshotId::from_bytes([1; 32]);
+        inodes.set_top(Some(Arc::new(TopDir { id, time, listing, meta: None })));
+        assert_eq!([file, dir, TOP].map(|ino| inodes.top_of(ino).unwrap().id), [id; 3]);
         inodes.forget(dir, 1);
         assert!(matches!(inodes.get(dir), Some(Meaning::Entry { parent: TOP, at: 0 })));
         inodes.forget(file, 1);
@@ -242,11 +276,12 @@ mod tests {
 
     #[test]
     fn entries_that_meet_at_a_number_get_two() {
+        let fifo = entry("fifo", Node::Fifo);
         let inodes = Inodes::default();
-        let first = inodes.enter(Identity { ino: 10, check: 1 }, TOP, 0);
-        let second = inodes.enter(Identity { ino: 10, check: 2 }, TOP, 50);
+        let first = inodes.enter(Identity { ino: 10, check: 1 }, TOP, 0, &fifo);
+        let second = inodes.enter(Identity { ino: 10, check: 2 }, TOP, 50, &fifo);
         assert_eq!((first, second), (10, 11));
-        assert_eq!(inodes.enter(Identity { ino: 10, check: 2 }, TOP, 50), 11);
+        assert_eq!(inodes.enter(Identity { ino: 10, check: 2 }, TOP, 50, &fifo), 11);
         assert!(matches!(inodes.get(11), Some(Meaning::Entry { at: 50, .. })));
         assert_eq!([0, 1, u64::MAX, 9].map(usable), [7, 8, 6, 9]);
     }

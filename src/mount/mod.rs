@@ -10,6 +10,7 @@
 mod attributes;
 mod device;
 mod filesystem;
+mod forgetting;
 mod inodes;
 mod nodes;
 
@@ -18,8 +19,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use fuser::{Config, Session, SessionACL};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use fuser::{Config, INodeNo, Session, SessionACL};
 
 use crate::browse::{Browser, Complaints};
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ use crate::observe::{Observer, StopFlag};
 
 use attributes::Owners;
 use filesystem::SnapshotFs;
+use nodes::Nodes;
 
 /// How a file system is mounted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +48,8 @@ pub struct MountOptions {
 pub struct Mounted {
     target: PathBuf,
     ended: Receiver<std::io::Result<()>>,
+    /// Dropped, it ends the thread that has the system forget.
+    _forgets: Sender<()>,
     observer: Arc<dyn Observer>,
 }
 
@@ -68,7 +72,9 @@ pub fn mount(
         device::Flags { allow_other: options.allow_other, default_permissions: options.check_permissions };
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let owners = Owners { virtuals: own, all: options.owner_root.then_some((0, 0)) };
-    let filesystem = SnapshotFs::new(browser, owners, acls, Complaints::new(Arc::clone(&observer)));
+    let nodes = Arc::new(Nodes::new(browser));
+    let filesystem =
+        SnapshotFs::new(Arc::clone(&nodes), owners, acls, Complaints::new(Arc::clone(&observer)));
 
     let mounting = Error::io("mount at", &target);
     let device = device::mount(&target, source, &flags).map_err(mounting)?;
@@ -79,14 +85,22 @@ pub fn mount(
     config.n_threads = Some(threads.clamp(MOUNT_THREADS_MIN, MOUNT_THREADS_MAX));
     let started = Session::from_fd(filesystem, device, acl, config).and_then(|session| {
         let (sender, ended) = bounded(1);
+        let (forgets, stop) = bounded(0);
+        let notifier = session.notifier();
+        thread::Builder::new().name("forget".to_owned()).spawn(move || {
+            forgetting::run(&nodes, &stop, |parent, name| {
+                // It may know it no more.
+                let _ = notifier.inval_entry(INodeNo(parent), name.as_os_str());
+            });
+        })?;
         thread::Builder::new().name("mount".to_owned()).spawn(move || {
             // Nobody receives any more once the wait for the end was given up.
             let _ = sender.send(session.run());
         })?;
-        Ok(ended)
+        Ok((ended, forgets))
     });
-    let ended = match started {
-        Ok(ended) => ended,
+    let (ended, forgets) = match started {
+        Ok(started) => started,
         Err(error) => {
             let _ = device::unmount(&target);
             return Err(Error::io("mount at", &target)(error));
@@ -94,7 +108,7 @@ pub fn mount(
     };
     // Others than root do with what the kernel does by itself.
     let _ = device::raise_read_ahead(&target, MOUNT_READ_AHEAD_KIB);
-    Ok(Mounted { target, ended, observer })
+    Ok(Mounted { target, ended, _forgets: forgets, observer })
 }
 
 impl Mounted {

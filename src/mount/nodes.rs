@@ -98,6 +98,13 @@ impl Nodes {
         }
     }
 
+    /// Says that somebody looks at `ino`.
+    pub fn touch(&self, ino: u64) {
+        if let Some(top) = self.inodes.top_of(ino) {
+            self.browser.touch(&top);
+        }
+    }
+
     /// The entry that `ino` stands for; nothing if the system was never told of it.
     pub fn entry(&self, view: &Arc<View>, ino: u64) -> Result<Option<Arc<Entry>>> {
         let mut way = Vec::new();
@@ -158,6 +165,14 @@ impl Nodes {
             top = parent;
         }
         Ok(Some(Folder { listing, top }))
+    }
+
+    /// The name of the entry at address `at` in folder `parent`.
+    pub fn name(&self, parent: u64, at: u64) -> Result<Option<EntryName>> {
+        self.browser.with(|view| {
+            let Some(folder) = self.folder(view, parent)? else { return Ok(None) };
+            Ok(Some(view.listing(&folder.listing)?.at(at)?.name))
+        })
     }
 
     /// The entry called `name` in folder `ino`, and the number of that snapshot's top folder.

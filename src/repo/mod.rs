@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 
 use crate::env::{BootClock, SystemClock, Timestamp};
 use crate::error::Result;
+use crate::format::entry::Content;
 use crate::id::{ChunkId, GenerationId, PackId};
 use crate::observe::Observer;
-use crate::repo::coord::Witness;
+use crate::repo::coord::{Coordination, Lease, Witness};
 use crate::repo::index::Location;
 use crate::repo::pack_use::PackUse;
 
@@ -81,6 +82,12 @@ impl IndexedRepository {
             adopted: Mutex::new(false),
             refreshed: Mutex::new(None),
         })
+    }
+
+    /// A lease for a run that reads for long what is below `root`. Without write access to the store there is none.
+    pub fn lease(self: &Arc<Self>, operation: &str, root: &Content) -> Result<Lease> {
+        let witness = Arc::clone(self) as Arc<dyn Witness>;
+        Coordination::new(&self.repo).read(operation, vec![root.clone()], Some(witness))
     }
 
     /// Brings the index up to date once more, before anything was looked up in it.

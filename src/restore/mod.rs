@@ -46,7 +46,6 @@ use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{self, Found};
-use crate::repo::coord::{Coordination, Witness};
 
 pub use options::{Overwrite, RestoreOptions, RestoreReport};
 
@@ -75,13 +74,7 @@ pub fn run(
     observer.phase(Phase::Restoring, 0, 0);
     // Where it is refused, a very deep tree reports the directories that it could not open.
     raise_open_files_limit();
-    let lease = match options.dry_run {
-        true => None,
-        false => {
-            let witness = Arc::clone(&repo) as Arc<dyn Witness>;
-            Coordination::new(repo.repository()).read("restore", vec![root.clone()], Some(witness))
-        }
-    };
+    let lease = if options.dry_run { None } else { repo.lease("restore", root).ok() };
     let result = run_all(repo, root, path, target, options, observer, stop);
     if let Some(lease) = lease {
         lease.end();

@@ -8,16 +8,20 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use backstay::browse::{Browser, BrowserOptions, DEFAULT_TEMPLATES, Found, Templates};
 use backstay::crypto::kdf::Password;
+use backstay::entry_name::EntryName;
 use backstay::error::Result;
-use backstay::format::entry::Content;
+use backstay::format::entry::{Content, Node};
 use backstay::id::PackId;
-use backstay::observe::StopFlag;
+use backstay::observe::{Silent, StopFlag};
 use backstay::repo::coord::{Collector, Coordination, Outcome, PruneOptions, Round, prune};
-use backstay::repo::{LockedRepository, Repository};
+use backstay::repo::snapshots::SnapshotFilter;
+use backstay::repo::{IndexedRepository, LockedRepository, Repository};
 use backstay::store::LocalStore;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::tree::noise;
 use crate::support::{PASSWORD, Sandbox};
 
 /// Condemns one pack that does not exist: only the protocol is of interest.
@@ -162,4 +166,68 @@ fn damaged_leases_and_generations_are_named() {
     finished.exits(0).says(&lease).says(&format!("gc/{}", "cd".repeat(16)));
     // A backup goes on in spite of them.
     sandbox.backup();
+}
+
+/// Everything in a repository, as a mount sees it.
+fn browser(sandbox: &Sandbox) -> Arc<Browser> {
+    let cache = sandbox.root().join("another cache");
+    let repo = Arc::new(IndexedRepository::open(open(sandbox), &cache, &Silent).unwrap());
+    let templates = Templates::new(&DEFAULT_TEMPLATES, None, jiff::tz::TimeZone::UTC).unwrap();
+    let options = BrowserOptions { filter: SnapshotFilter::default(), templates, only: None };
+    Browser::new(repo, options, Arc::new(Silent)).unwrap()
+}
+
+/// The file `name` of the source, in a snapshot.
+fn file(sandbox: &Sandbox, browser: &Browser, id: &str, name: &str) -> Content {
+    let path = format!("ids/{}{}", &id[..8], sandbox.in_source(name));
+    let path: Vec<EntryName> = path.split('/').map(|name| EntryName::new(name.as_bytes()).unwrap()).collect();
+    match browser.find(&path).unwrap() {
+        Some(Found::Entry(entry)) => match entry.node {
+            Node::File(content) => content,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn read(browser: &Browser, content: &Content) -> Result<Vec<u8>> {
+    browser.with(|view| Ok(view.read(&*view.stream(content)?, 0, 1 << 20)?.as_slice().to_vec()))
+}
+
+#[test]
+fn prunes_go_on_beside_a_mount_and_leave_what_is_looked_at() {
+    let sandbox = Sandbox::new();
+    let mut taken = Vec::new();
+    for seed in 0..3 {
+        sandbox.build(&[noise("f", seed, 1 << 20)]);
+        taken.push((sandbox.backup(), fs::read(sandbox.in_source("f")).unwrap()));
+    }
+    let seen = browser(&sandbox);
+    // Found before there is a lease: nobody looks at that one.
+    let other = file(&sandbox, &seen, &taken[1].0, "f");
+    let lease = seen.hold("mount").unwrap();
+    let looked_at = file(&sandbox, &seen, &taken[0].0, "f");
+    for (id, _) in &taken[..2] {
+        fs::remove_file(sandbox.repo.join("snapshots").join(id)).unwrap();
+    }
+    let prune = || sandbox.ok(["prune", "--max-unused", "0", "--json"]).summary();
+    let packs = |report: &serde_json::Value| {
+        (report["packs_pending"].as_u64().unwrap(), report["deleted"]["packs"].as_u64().unwrap())
+    };
+    let waiting = packs(&prune());
+    assert!(waiting.0 > 1 && waiting.1 == 0, "{waiting:?}");
+    // It learns of that, and says what it needs.
+    lease.fence().renew().unwrap();
+    let swept = packs(&prune());
+    assert!(swept.0 == 0 && (1..waiting.0).contains(&swept.1), "{swept:?}");
+    assert!(read(&seen, &looked_at).unwrap() == taken[0].1);
+    assert!(read(&seen, &other).is_err());
+    // What was gone when somebody looked is not named, and in nobody's way.
+    lease.fence().renew().unwrap();
+    assert_eq!(packs(&prune()), (0, 0));
+    lease.end();
+    assert!(packs(&prune()).1 > 0);
+    let kept = file(&sandbox, &seen, &taken[2].0, "f");
+    assert!(read(&seen, &kept).unwrap() == taken[2].1);
+    sandbox.check_clean();
 }

@@ -33,6 +33,7 @@ mod fuzz_smoke;
 mod generated;
 mod leases;
 mod mount;
+mod mount_long;
 mod moving_source;
 mod old_format;
 mod prune;

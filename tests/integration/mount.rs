@@ -4,107 +4,15 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::support::compare::{assert_same, capture};
-use crate::support::run::{self, Finished};
+use crate::support::mount::{Mount, PATIENCE, can_mount, is_mounted, names, until};
+use crate::support::run;
 use crate::support::tree::{self, Piece, dir, file, hardlink, node, noise, pieces, symlink as link, text};
-use crate::support::{NOBODY, PASSWORD, Sandbox, is_root, skip};
-
-/// How long anything may take that a mount is asked for.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// False, with a reason printed, where nothing can be mounted.
-fn can_mount() -> bool {
-    let possible = is_root() && File::options().read(true).write(true).open("/dev/fuse").is_ok();
-    if !possible {
-        skip("mounting needs root and /dev/fuse");
-    }
-    possible
-}
-
-/// A mount by a process that is a child of the test. Ends with it, whatever happens.
-struct Mount {
-    point: PathBuf,
-    child: Option<Child>,
-}
-
-impl Mount {
-    fn new(sandbox: &Sandbox, options: &[&str]) -> Self {
-        let point = sandbox.root().join("mnt");
-        fs::create_dir_all(&point).unwrap();
-        let mut args = vec![OsStr::new("mount")];
-        args.extend(options.iter().map(OsStr::new));
-        args.push(point.as_os_str());
-        let mount = Self { child: Some(sandbox.command(args).spawn().unwrap()), point };
-        until("mounted", || is_mounted(&mount.point));
-        mount
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.point.join(path)
-    }
-
-    /// The source in the latest snapshot.
-    fn source(&self, sandbox: &Sandbox) -> PathBuf {
-        let path = sandbox.source.strip_prefix("/").unwrap();
-        self.path("snapshots/latest").join(path)
-    }
-
-    /// Most memory that the process ever held, in bytes.
-    fn peak_memory(&self) -> u64 {
-        let pid = self.child.as_ref().unwrap().id();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-    }
-
-    fn unmount(self) -> Finished {
-        assert!(Command::new("umount").arg(&self.point).status().unwrap().success());
-        self.ends()
-    }
-
-    /// Waits for the end of the process.
-    fn ends(mut self) -> Finished {
-        let child = self.child.take().unwrap();
-        let finished = run::finish_child(child, "backstay mount".to_owned(), None);
-        assert!(!is_mounted(&self.point));
-        finished
-    }
-
-    fn interrupt(&self) {
-        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        if is_mounted(&self.point) {
-            let _ = Command::new("umount").arg("-l").arg(&self.point).status();
-        }
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn is_mounted(point: &Path) -> bool {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap();
-    table.lines().any(|line| line.split(' ').nth(1) == point.to_str())
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "not {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::support::{NOBODY, PASSWORD, Sandbox, skip};
 
 /// Runs another program; it must succeed and say nothing.
 fn silent(program: &str, args: &[&OsStr]) {
@@ -116,15 +24,6 @@ fn silent(program: &str, args: &[&OsStr]) {
         }
         Err(error) => skip(&format!("{program} cannot be run: {error}")),
     }
-}
-
-fn names(path: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(path)
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 /// One of everything.
@@ -479,38 +378,6 @@ fn mount_and_fstab_can_call_it() {
     assert!(!read(NOBODY) && (read(5) || !can_enter));
     assert!(Command::new("umount").arg(&mount.point).status().unwrap().success());
     call("nonsense=1").exits(1).says("nonsense");
-}
-
-#[test]
-fn large_folders_are_listed_in_bounded_memory() {
-    if !can_mount() {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    let folder = sandbox.source.join("d");
-    fs::create_dir(&folder).unwrap();
-    for number in 0..12_000 {
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            folder.join(format!("{number:08}-{}", "x".repeat(60))),
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
-    }
-    sandbox.backup();
-    let mount = Mount::new(&sandbox, &[]);
-    let seen = mount.source(&sandbox).join("d");
-    let listed = names(&seen);
-    assert_eq!(listed.len(), 12_000);
-    assert!(listed.is_sorted() && listed[777].starts_with("00000777-"));
-    for number in [0, 5, 6_000, 11_999] {
-        assert!(seen.join(&listed[number]).symlink_metadata().is_ok());
-    }
-    assert!(seen.join("00006000").symlink_metadata().is_err());
-    assert!(mount.peak_memory() < 150 << 20, "{}", mount.peak_memory());
-    mount.unmount().exits(0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `backstay serve webdav`, asked by curl.
+//! `backstay serve webdav`, asked by curl and rclone.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -168,6 +168,34 @@ fn nothing_else_is_done() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert_eq!(curl(&[&url]), (200, b"1".to_vec()));
     drop(silent);
+    server.stop().exits(0);
+}
+
+#[test]
+fn a_webdav_client_copies_a_tree() {
+    if Command::new("rclone").arg("version").output().is_err() {
+        return skip("rclone is not installed");
+    }
+    let names = ["large", "d/a name with % and ü", "d/e/empty", "d/#?&;"];
+    let files =
+        [noise(names[0], 1, 5_000_000), file(names[1], b"1"), file(names[2], b""), file(names[3], b"2")];
+    let (sandbox, ..) = Sandbox::backed_up(&files);
+    let server = Server::new(&sandbox, &[]);
+    let target = sandbox.root().join("copy");
+    let url = format!("--webdav-url={}", server.source(&sandbox));
+    let rclone = |verb: &str| {
+        let mut command = Command::new("rclone");
+        command.args([verb, "--config", "/dev/null", &url, ":webdav:"]).arg(&target);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    rclone("copy");
+    assert!(rclone("check").contains("0 differences found"));
+    for name in names {
+        assert!(fs::read(sandbox.source.join(name)).unwrap() == fs::read(target.join(name)).unwrap());
+    }
     server.stop().exits(0);
 }
 

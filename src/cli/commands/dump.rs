@@ -101,6 +101,7 @@ pub fn run(settings: &Settings, args: &DumpArgs) -> Result<Outcome, Failure> {
     }
     let mut target = Target::open(args.target.as_deref())?;
     let stop = signals::stop_flag();
+    let lease = reader.repo().lease("dump", &snapshot.manifest.root);
     let written = match &what {
         What::File(content) => dump::file(&reader, content, &mut target.file, stop).map(|()| 0),
         What::Archive(found, format) => {
@@ -108,6 +109,9 @@ pub fn run(settings: &Settings, args: &DumpArgs) -> Result<Outcome, Failure> {
                 .map(|report| report.errors)
         }
     };
+    if let Ok(lease) = lease {
+        lease.end();
+    }
     let errors = written.map_err(|failed| target.failure(failed))?;
     target.finish()?;
     Ok(Outcome::incomplete_if(errors > 0))

@@ -14,7 +14,7 @@ use crate::cli::names::{self, SnapshotPath, printable, printable_path};
 use crate::cli::progress::Progress;
 use crate::cli::selection::SelectionArgs;
 use crate::cli::settings::Settings;
-use crate::cli::{background, output, session, signals};
+use crate::cli::{background, heaps, output, session, signals};
 use crate::error::{Error, Result};
 use crate::format::entry::Node;
 use crate::limits::FRAME_CACHE_BYTES;
@@ -89,6 +89,7 @@ pub fn run(settings: &Settings, args: &MountArgs) -> Result<Outcome, Failure> {
         say_mounted(settings, args)?;
         return Ok(Outcome::Done);
     }
+    heaps::use_few();
     let log = match &args.log_file {
         Some(path) => Some(background::Log::open(path)?),
         None => None,
@@ -114,14 +115,16 @@ pub fn run(settings: &Settings, args: &MountArgs) -> Result<Outcome, Failure> {
         check_permissions: (args.allow_other || is_root) && !args.no_default_permissions,
     };
     let stop = signals::stop_flag();
-    let mounted = mount::mount(browser, &args.dir, &source, options, observer)?;
-    if args.background_child {
-        background::announce(log)?;
-    } else {
-        say_mounted(settings, args)?;
-    }
-    mounted.wait(stop)?;
-    Ok(Outcome::Done)
+    session::hold(&browser, "mount", &*observer, || {
+        let mounted = mount::mount(Arc::clone(&browser), &args.dir, &source, options, Arc::clone(&observer))?;
+        if args.background_child {
+            background::announce(log)?;
+        } else {
+            say_mounted(settings, args)?;
+        }
+        mounted.wait(stop)?;
+        Ok(Outcome::Done)
+    })
 }
 
 fn say_mounted(settings: &Settings, args: &MountArgs) -> Result<(), Failure> {

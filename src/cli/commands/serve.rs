@@ -15,7 +15,7 @@ use crate::cli::explain::{Failure, Outcome};
 use crate::cli::progress::Progress;
 use crate::cli::selection::SelectionArgs;
 use crate::cli::settings::Settings;
-use crate::cli::{output, session, signals};
+use crate::cli::{heaps, output, session, signals};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::webdav::{self, Login, WebdavOptions};
@@ -58,6 +58,7 @@ struct WebdavArgs {
 
 pub fn run(settings: &Settings, args: &ServeArgs) -> Result<Outcome, Failure> {
     let What::Webdav(args) = &args.what;
+    heaps::use_few();
     let login = args.auth_file.as_deref().map(read_login).transpose()?;
     let templates = Templates::new(&DEFAULT_TEMPLATES, None, TimeZone::system())?;
     let progress = Progress::beside_output(settings);
@@ -67,16 +68,18 @@ pub fn run(settings: &Settings, args: &ServeArgs) -> Result<Outcome, Failure> {
     let options = BrowserOptions { filter: args.selection.filter(), templates, only: None };
     let browser = Browser::new(repo, options, Arc::clone(&observer))?;
     let options = WebdavOptions { listen: args.listen, login, allow_remote: args.allow_remote };
-    let server = webdav::listen(browser, options, observer)?;
+    let server = webdav::listen(Arc::clone(&browser), options, Arc::clone(&observer))?;
     let url = format!("http://{}/", server.address()?);
     let stop = signals::stop_flag();
-    if settings.json {
-        output::print_json_line(&json!({"message_type": "serving", "url": url}))?;
-    } else {
-        output::say(settings, &format!("serving at {url}: press Ctrl-C to end"))?;
-    }
-    server.run(stop);
-    Ok(Outcome::Done)
+    session::hold(&browser, "serve webdav", &*observer, || {
+        if settings.json {
+            output::print_json_line(&json!({"message_type": "serving", "url": url}))?;
+        } else {
+            output::say(settings, &format!("serving at {url}: press Ctrl-C to end"))?;
+        }
+        server.run(stop);
+        Ok(Outcome::Done)
+    })
 }
 
 fn read_login(path: &Path) -> Result<Login> {

@@ -29,6 +29,14 @@ pub trait Witness: Send + Sync {
     /// # Errors
     /// If the holder cannot answer now: it is asked again.
     fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>>;
+
+    /// Roots of the trees that the holder stands on now, for the lease's next object; nothing where they stay
+    /// as they are. Asked after generations were learnt. `was_lost` says that the lease ran out meanwhile:
+    /// what nothing else needs may be gone.
+    fn pins(&self, was_lost: bool) -> Option<Vec<Content>> {
+        let _ = was_lost;
+        None
+    }
 }
 
 /// A lease that this process holds. Dropped, it is left to run out.
@@ -102,8 +110,8 @@ impl Coordination {
 }
 
 impl Coordination {
-    /// A lease for a run that reads for long what is below `pins`. Nothing where the store cannot be written:
-    /// then nobody can delete anything either, or this run must do without.
+    /// A lease for a run that reads for long what is below `pins`. Where the store cannot be written there is
+    /// none: then nobody can delete anything either, or this run must do without.
     ///
     /// Without a `witness` no prune sweeps while the run goes on.
     pub fn read(
@@ -111,12 +119,12 @@ impl Coordination {
         operation: &str,
         pins: Vec<Content>,
         witness: Option<Arc<dyn Witness>>,
-    ) -> Option<Lease> {
-        let mut lease = self.acquire(LeaseRole::Reader, operation, pins, witness).ok()?;
+    ) -> Result<Lease> {
+        let mut lease = self.acquire(LeaseRole::Reader, operation, pins, witness)?;
         // What fails here is tried again with the next renewal; until then others wait.
         let _ = lease.learn();
         let _ = lease.keep();
-        Some(lease)
+        Ok(lease)
     }
 }
 
@@ -337,6 +345,12 @@ impl Shared {
             state.record.started = self.coordination.store.info(&first).ok().map(|info| info.modified);
         }
         state.record.process = surroundings.process();
+        if let Some(witness) = &self.witness {
+            let was_lost = state.number > 0 && self.age() >= self.coordination.timing.lease;
+            if let Some(pins) = witness.pins(was_lost) {
+                state.record.pins = pins;
+            }
+        }
         state.number = state.number.checked_add(1).ok_or_else(lost)?;
         let number = state.number;
         let text = state.record.encode().map_err(|error| Error::Internal(error.to_string()))?;

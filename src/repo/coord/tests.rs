@@ -361,7 +361,7 @@ fn a_reader_does_without_a_lease_where_nothing_can_be_written() {
     let world = World::new();
     let a = world.host("a");
     world.store.set_plan(FaultPlan::none().some(Request::Put, 1000, Fault::Fail(StoreErrorKind::Denied)));
-    assert!(a.read("restore", vec![], None).is_none());
+    assert!(a.read("restore", vec![], None).is_err());
     world.store.set_plan(FaultPlan::none());
     let lease = a.read("restore", vec![], None).unwrap();
     assert_eq!(world.names(layout::LEASES).len(), 1);

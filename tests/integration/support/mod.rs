@@ -2,6 +2,7 @@
 
 pub mod compare;
 mod compare_test;
+pub mod mount;
 pub mod rng;
 pub mod run;
 pub mod tree;
