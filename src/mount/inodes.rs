@@ -218,7 +218,11 @@ impl Inodes {
         let count = surplus.saturating_add(most / 8).min(count);
         let skip = skip % tables.records.len();
         let files = tables.records.values().skip(skip).filter(|record| !record.is_folder);
-        files.take(count.max(1)).map(|record| (record.parent, record.at)).collect()
+        let mut chosen: Vec<(u64, u64)> =
+            files.take(count.max(1)).map(|record| (record.parent, record.at)).collect();
+        // Listings are read in their order.
+        chosen.sort_unstable();
+        chosen
     }
 
     /// How many entries are remembered.
