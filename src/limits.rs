@@ -115,9 +115,11 @@ pub const DELTA_FRAME_MAX_BYTES: usize = 256 * KIB;
 pub const DELTA_PREFIX_MAX_BYTES: usize = 1024 * KIB;
 /// Largest chunk that shares a delta frame with chunks it has nothing to do with.
 pub const DELTA_GATHER_MAX_BYTES: usize = 64 * KIB;
-/// Deepest chain of delta frames that is written: reading a chunk decodes as many frames. See
-/// `docs/decisions/0012`.
-pub const DELTA_WRITE_DEPTH_MAX: u8 = 8;
+/// Deepest chain of delta frames that is written where nothing else is said: reading a chunk decodes as many
+/// frames. See `docs/decisions/0015`.
+pub const DELTA_WRITE_DEPTH: u8 = 4;
+/// Deepest chain of delta frames that may be asked for.
+pub const DELTA_WRITE_DEPTH_MAX: u8 = 16;
 /// Chunks that are looked at on the way to what a chunk at that depth goes back to.
 pub const DELTA_ROOT_STEPS: usize = 128;
 /// How far ahead in the old version of a stream its parts are looked at: a deletion up to this length does

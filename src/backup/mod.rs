@@ -37,7 +37,7 @@ use crate::format::entry::Content;
 use crate::format::manifest::{Manifest, RunCounts, SnapshotKind};
 use crate::fs::exclude::ExcludeRules;
 use crate::id::SnapshotId;
-use crate::limits::DELTA_WRITE_DEPTH_MAX;
+use crate::limits::DELTA_WRITE_DEPTH;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::coord::{Begun, Coordination, Fence, Start, Witness};
 use crate::repo::grouping::GroupBy;
@@ -80,6 +80,8 @@ pub struct BackupOptions {
     pub no_verify: bool,
     /// Store new chunks by themselves, never as deltas against older ones.
     pub no_delta: bool,
+    /// Deepest chain of deltas that an incremental writes; [`DELTA_WRITE_DEPTH`] where nothing is given.
+    pub delta_depth: Option<u8>,
     /// Compare with this snapshot, in place of the latest of the series.
     pub parent: Option<Snapshot>,
     /// How the run keeps out of the way of others; as usual where nothing is given.
@@ -241,7 +243,7 @@ impl Run<'_> {
         let ingest_options = IngestOptions {
             verify: !options.no_verify,
             dry_run: options.dry_run,
-            delta_depth: if options.no_delta { 0 } else { delta_depth(ancestry.kind()) },
+            delta_depth: delta_depth(ancestry.kind(), options),
         };
         let ingest = match &writer {
             Some(writer) => Ingest::under(Arc::clone(&repo), ingest_options, writer.fence.clone())?,
@@ -363,11 +365,12 @@ impl Start for Beginning<'_> {
 
 /// How deep the delta frames of a snapshot may be. A full stands alone; a differential needs its full and
 /// nothing else.
-fn delta_depth(kind: SnapshotKind) -> u8 {
+fn delta_depth(kind: SnapshotKind, options: &BackupOptions) -> u8 {
     match kind {
+        _ if options.no_delta => 0,
         SnapshotKind::Full => 0,
         SnapshotKind::Differential => 1,
-        SnapshotKind::Incremental => DELTA_WRITE_DEPTH_MAX,
+        SnapshotKind::Incremental => options.delta_depth.unwrap_or(DELTA_WRITE_DEPTH),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::env::Timestamp;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, RunCounts, SnapshotKind};
 use crate::fs::exclude::{ExcludeOptions, ExcludeRules, parse_files_from, parse_files_from_raw};
-use crate::limits::LIST_FILE_MAX_BYTES;
+use crate::limits::{DELTA_WRITE_DEPTH_MAX, LIST_FILE_MAX_BYTES};
 use crate::repo::grouping::GroupBy;
 use crate::repo::snapshots::{self, SnapshotFilter};
 
@@ -103,6 +103,12 @@ pub struct BackupArgs {
     #[arg(long, env = "BACKSTAY_NO_DELTA", hide_env_values = true)]
     #[arg(value_parser = FalseyValueParser::new())]
     no_delta: bool,
+
+    /// Let up to N differences of an incremental lie on top of each other: fewer take more room and are
+    /// restored faster [default: 4]
+    #[arg(long, value_name = "N", env = "BACKSTAY_DELTA_DEPTH", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(DELTA_WRITE_DEPTH_MAX)))]
+    delta_depth: Option<u8>,
 
     /// Label the snapshot; several with commas, or by repeating
     #[arg(long = "tag", value_name = "TAG[,TAG...]")]
@@ -260,6 +266,7 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
         skip_if_unchanged: args.skip_if_unchanged,
         no_verify: args.no_verify,
         no_delta: args.no_delta,
+        delta_depth: args.delta_depth,
         parent: args.parent.as_ref().map(find).transpose()?,
         coordination: None,
         protect: repository.into_iter().chain(settings.cache().ok()).collect(),
