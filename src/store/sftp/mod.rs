@@ -32,6 +32,8 @@ use session::{Entry, Failure, NEW, READ, Session};
 pub(super) mod location;
 mod packet;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub(super) use location::SftpLocation;
 
