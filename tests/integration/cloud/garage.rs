@@ -174,9 +174,10 @@ impl Cluster {
         }
     }
 
-    /// True if all nodes are there, by their own word.
+    /// True if all nodes reach all others, by the word of each.
     fn is_healthy(&self) -> bool {
-        self.json(0, "GetClusterHealth", "null")["status"] == "healthy"
+        let says_so = |number: usize| self.json(number, "GetClusterHealth", "null")["status"] == "healthy";
+        (0..self.nodes.len()).all(says_so)
     }
 
     /// The last lines of each node's log.
@@ -196,28 +197,26 @@ impl Cluster {
         println!("$ garage repair --all-nodes --yes tables");
         self.garage(number, &["repair", "--all-nodes", "--yes", "tables"]);
         self.wait_for("every node knows of every block", || {
-            let known: BTreeSet<_> = self.of_blocks(number, "rcEntries").into_iter().collect();
-            known.len() == 1
+            self.of_blocks(number, "rcEntries")
+                .is_some_and(|known| known.windows(2).all(|two| two[0] == two[1]))
         });
         println!("# node {} knows what it misses after {:.0?}", number + 1, begun.elapsed());
-        // What it has just heard of waits in its queue for ten minutes, in case that the others send it.
-        for what in ["clear-resync-queue", "blocks"] {
-            println!("$ garage repair --yes {what}");
-            self.garage(number, &["repair", "--yes", what]);
-        }
+        // What it has just heard of it fetches after two of the times that a request may take.
+        println!("$ garage repair --all-nodes --yes blocks");
+        self.garage(number, &["repair", "--all-nodes", "--yes", "blocks"]);
         self.wait_for("nothing is left to be fetched", || {
             let errors = self.of_blocks(number, "resyncErrors");
-            self.missing(number).is_empty() && errors.iter().all(|errors| *errors == 0)
+            self.missing(number).is_empty() && errors.is_some_and(|errors| errors.iter().all(|n| *n == 0))
         });
         println!("# node {} has all blocks after {:.0?}", number + 1, begun.elapsed());
     }
 
-    /// What each node says of its blocks.
-    fn of_blocks(&self, number: usize, what: &str) -> Vec<u64> {
+    /// What each node says of its blocks; nothing until all of them answer.
+    fn of_blocks(&self, number: usize, what: &str) -> Option<Vec<u64>> {
         let answer = self.json(number, "GetNodeStatistics", "{\"node\": \"*\", \"body\": null}");
         let nodes = answer["success"].as_object().unwrap();
-        assert_eq!(nodes.len(), self.nodes.len(), "a node does not answer: {answer}");
-        nodes.values().map(|node| node["blockManagerStats"][what].as_u64().unwrap()).collect()
+        let of_one = |node: &serde_json::Value| node["blockManagerStats"][what].as_u64().unwrap();
+        (nodes.len() == self.nodes.len()).then(|| nodes.values().map(of_one).collect())
     }
 
     /// Blocks that both other nodes have and this one has not.
@@ -236,6 +235,7 @@ fn config(folder: &Path, s3_port: u16, rpc_port: u16) -> String {
          db_engine = \"lmdb\"\n\
          replication_factor = 3\n\
          consistency_mode = \"consistent\"\n\
+         rpc_timeout_msec = 5000\n\
          rpc_bind_addr = \"127.0.0.1:{rpc_port}\"\n\
          rpc_public_addr = \"127.0.0.1:{rpc_port}\"\n\
          rpc_secret = \"{SECRET}\"\n\
