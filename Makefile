@@ -9,13 +9,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET)/release/backstay
 
 # One profile for everything, so that RocksDB is compiled once.
-.PHONY: help setup needs servers build demo test test-long bench docs install install-mount clean
+.PHONY: help setup needs servers build demo test test-long test-cluster bench docs install install-mount clean
 
 help:
 	@echo 'make demo       build, then back up, change, restore and check real files before your eyes'
 	@echo 'make build      build $(PROGRAM)'
 	@echo 'make test       format, lints and all tests'
 	@echo 'make test-long  also the tests that take minutes'
+	@echo 'make test-cluster  also three Garage nodes on this machine, some of which are killed'
 	@echo 'make bench      measure each stage'
 	@echo 'make docs       make docs/cli.md anew'
 	@echo 'make install    install the program, its manual and completions below $(PREFIX)'
@@ -49,6 +50,11 @@ test: needs servers
 
 test-long: needs servers
 	BACKSTAY_SIM_SEEDS=2000000 $(CARGO) test --release -- --include-ignored
+
+# Garage is compiled the first time. What the test prints is quoted by the guide.
+test-cluster: needs
+	scripts/cluster
+	$(CARGO) test --release --test integration -- --ignored --nocapture cloud::garage
 
 bench: needs
 	$(CARGO) bench

@@ -398,6 +398,18 @@ pub const STORE_PACE_BURST_MS: u64 = 100;
 pub const STORE_CLOCK_SKEW_MAX_S: u64 = 5 * 60;
 /// Bytes of a credentials or configuration file of a cloud's own tools that are read.
 pub const STORE_PROFILE_MAX_BYTES: u64 = MIB as u64;
+/// Bytes of a file in one SFTP message: what every server has to take.
+pub const SFTP_PIECE_BYTES: usize = 32 * KIB;
+/// SFTP messages that wait for their answers at a time: 2 MiB, which fills 40 MB/s at a round trip of 50 ms,
+/// and whose answers fit into the pipe while more is sent.
+pub const SFTP_PIECES_IN_FLIGHT: usize = 64;
+/// Longest SFTP message that is taken: the protocol's own servers send no longer ones.
+pub const SFTP_PACKET_MAX_BYTES: usize = 256 * KIB + 1024;
+/// The end of what `ssh` says that is kept, to explain a broken connection.
+pub const SFTP_COMPLAINT_MAX_BYTES: usize = 2 * KIB;
+/// Milliseconds in which an `ssh` whose connection has ended says why.
+pub const SFTP_LAST_WORDS_MS: u64 = 2000;
+
 // --- leases and prune --------------------------------------------------------------------------
 
 /// A lease that was not renewed for so long is in force no more. A run that can reach its store renews it

@@ -38,8 +38,8 @@ pub struct GlobalArgs {
     /// Where the repository is
     ///
     /// A folder; s3://BUCKET/PREFIX or s3:https://SERVER/BUCKET/PREFIX; gs://BUCKET/PREFIX;
-    /// az://CONTAINER/PREFIX; or the https:// address of a WebDAV folder. Credentials are no part of it:
-    /// they come from the variables and files that each service's own tools use.
+    /// az://CONTAINER/PREFIX; sftp://USER@HOST/FOLDER; or the https:// address of a WebDAV folder.
+    /// Credentials are no part of it: they come from the variables and files that each service's own tools use.
     #[arg(short, long, global = true, value_name = "REPO")]
     #[arg(env = "BACKSTAY_REPOSITORY", hide_env_values = true)]
     pub repo: Option<String>,

@@ -11,12 +11,13 @@ use crate::observe::StopFlag;
 use crate::store::cloud::{AzureServer, CloudStore, Network, S3Location, S3Server, Variables, gcs, webdav};
 use crate::store::options::StoreOptions;
 use crate::store::retry::{RetryPolicy, RetryStore, ThreadSleeper};
+use crate::store::sftp::{SftpLocation, SftpOptions, SftpStore, location as sftp_location};
 use crate::store::{LocalStore, Store, probe};
 
 /// Schemes of stores that may come; a path that begins like one must be written as `local:...`.
-const REMOTE_SCHEMES: [&str; 14] = [
-    "gcs", "azure", "abfs", "abfss", "wasb", "b2", "swift", "sftp", "ssh", "rest", "rclone", "webdav",
-    "memory", "smb",
+const REMOTE_SCHEMES: [&str; 13] = [
+    "gcs", "azure", "abfs", "abfss", "wasb", "b2", "swift", "ssh", "rest", "rclone", "webdav", "memory",
+    "smb",
 ];
 
 /// A bucket or container of a service whose address is known.
@@ -36,11 +37,12 @@ enum Location {
     Gcs(BucketLocation),
     Azure(BucketLocation),
     WebDav(String),
+    Sftp(SftpLocation),
 }
 
 /// The store at `location`: a path, `local:PATH`, `file:///PATH`, `s3://BUCKET/PREFIX`,
-/// `s3:https://SERVER/BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, or the `http(s)://`
-/// address of a WebDAV folder. A folder must exist; others are not looked at yet.
+/// `s3:https://SERVER/BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `sftp://HOST/FOLDER`, or
+/// the `http(s)://` address of a WebDAV folder. A folder must exist; others are not looked at yet.
 ///
 /// Fails as [`Usage`](Error::Usage) where `location` names no store that is supported, as
 /// [`NoRepository`](Error::NoRepository) where nothing is there, and as [`Store`](Error::Store) where
@@ -54,6 +56,7 @@ pub fn open_store(location: &str, options: &StoreOptions) -> Result<Arc<dyn Stor
             }
             Err(e) => Err(e.into()),
         },
+        Location::Sftp(place) => Ok(Arc::new(retrying(sftp(place, options)?, options))),
         remote => Ok(Arc::new(retrying(connect(&remote, options)?, options))),
     }
 }
@@ -63,13 +66,21 @@ pub fn open_store(location: &str, options: &StoreOptions) -> Result<Arc<dyn Stor
 /// [`Unusable`](StoreErrorKind::Unusable) if it does not keep what the contract asks. Fails as
 /// [`open_store`] does.
 pub fn create_store(location: &str, known: &[&str], options: &StoreOptions) -> Result<Arc<dyn Store>> {
-    let remote = match parse(location)? {
+    let (store, foreign): (Arc<dyn Store>, _) = match parse(location)? {
         Location::Folder(path) => return Ok(Arc::new(LocalStore::create(&path, known)?)),
-        remote => remote,
+        Location::Sftp(place) => {
+            let store = sftp(place, options)?;
+            let foreign = store.prepare(known)?;
+            (store, foreign)
+        }
+        remote => {
+            let store = connect(&remote, options)?;
+            let foreign = store.foreign(known)?;
+            (store, foreign)
+        }
     };
-    let store = connect(&remote, options)?;
     let retries = retrying(Arc::clone(&store), options);
-    if let Some(foreign) = store.foreign(known)? {
+    if let Some(foreign) = foreign {
         let reason = format!("{} is not empty: it holds {foreign:?}", store.location());
         return Err(StoreError::new(StoreErrorKind::Unusable, "create", "", reason).into());
     }
@@ -85,7 +96,7 @@ pub fn local_folder(location: &str) -> Option<PathBuf> {
     }
 }
 
-fn retrying(store: Arc<CloudStore>, options: &StoreOptions) -> RetryStore<Arc<CloudStore>> {
+fn retrying<S: Store + ?Sized>(store: Arc<S>, options: &StoreOptions) -> RetryStore<Arc<S>> {
     static NEVER: StopFlag = StopFlag::new();
     let policy = RetryPolicy { attempts: STORE_REMOTE_ATTEMPTS, ..RetryPolicy::default() };
     RetryStore::new(store, policy, Arc::new(ThreadSleeper(options.stop().unwrap_or(&NEVER))))
@@ -105,6 +116,27 @@ fn connect(location: &Location, options: &StoreOptions) -> Result<Arc<CloudStore
     connect_with(location, options, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
+fn sftp(place: SftpLocation, options: &StoreOptions) -> Result<Arc<SftpStore>> {
+    let options = SftpOptions {
+        command: options.text("sftp.command").map(str::to_owned),
+        has_condition: options.flag("conditional-create").unwrap_or(true),
+        network: options.network(true, None, &|_| None)?,
+    };
+    Ok(Arc::new(SftpStore::new(place, options)))
+}
+
+/// The store at an `sftp://` location, with nothing tried again. Its folder is made if it is missing.
+pub fn open_sftp(location: &str, options: &StoreOptions) -> Result<Arc<SftpStore>> {
+    match parse(location)? {
+        Location::Sftp(place) => {
+            let store = sftp(place, options)?;
+            store.prepare(&[])?;
+            Ok(store)
+        }
+        _ => Err(Error::Usage("this is no folder on an SFTP server".to_owned())),
+    }
+}
+
 /// Makes the store of a location, whose server is not asked anything yet.
 fn connect_with(
     location: &Location,
@@ -116,8 +148,8 @@ fn connect_with(
         Ok(Network::new(options.network(plain, authorization, variables)?)?)
     };
     let (place, network) = match location {
-        Location::Folder(path) => {
-            return Err(Error::Internal(format!("{} is no remote store", path.display())));
+        Location::Folder(_) | Location::Sftp(_) => {
+            return Err(Error::Internal("a location of another kind".to_owned()));
         }
         Location::S3(bucket) => {
             let server = S3Server::find(bucket, options, variables)?;
@@ -148,6 +180,7 @@ fn parse(location: &str) -> Result<Location> {
         Some(("s3", rest)) => return s3(location, rest),
         Some(("gs", rest)) => return Ok(Location::Gcs(bucket(location, rest)?)),
         Some(("az", rest)) => return Ok(Location::Azure(bucket(location, rest)?)),
+        Some(("sftp", rest)) => return Ok(Location::Sftp(sftp_location::parse(location, rest)?)),
         Some(("http" | "https", rest)) if rest.starts_with("//") => {
             check_address(location, rest.trim_start_matches('/'))?;
             return Ok(Location::WebDav(location.trim_end_matches('/').to_owned()));

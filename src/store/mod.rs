@@ -20,7 +20,7 @@
 //!
 //! A store knows nothing of encryption or of formats.
 //!
-//! [`local`], [`cloud`] and [`memory`] are stores; [`retry`] and [`faulty`] decorate any store; [`location`]
+//! [`local`], [`cloud`], [`sftp`] and [`memory`] are stores; [`retry`] and [`faulty`] decorate any store; [`location`]
 //! makes a store of the text that a user gives, [`probe`] tries out what a new one keeps of the contract. [`memory`], [`faulty`] and [`conformance`] exist for
 //! tests, and are public because the tests of the whole program use them too.
 //!
@@ -56,6 +56,7 @@ pub mod options;
 pub mod probe;
 pub mod reserve;
 pub mod retry;
+pub mod sftp;
 
 /// What a listing says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]

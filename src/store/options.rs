@@ -34,7 +34,7 @@ pub enum ValueKind {
 }
 
 /// Every key. Secrets are no options: a command line can be read by other users.
-pub const OPTION_KEYS: [OptionKey; 14] = [
+pub const OPTION_KEYS: [OptionKey; 15] = [
     key("az.account", ValueKind::Text, "name of the storage account"),
     key("az.emulator", ValueKind::Flag, "use the emulator (Azurite) on this machine"),
     key("az.endpoint", ValueKind::Text, "address of the blob service, the account included"),
@@ -48,6 +48,7 @@ pub const OPTION_KEYS: [OptionKey; 14] = [
     key("s3.path-style", ValueKind::Flag, "`no` to put the bucket's name into the host name"),
     key("s3.profile", ValueKind::Text, "section of the AWS credentials and config files"),
     key("s3.region", ValueKind::Text, "region of the bucket"),
+    key("sftp.command", ValueKind::Text, "shell command that speaks SFTP, in place of ssh"),
     key("stall-timeout", ValueKind::Seconds, "longest time in which nothing of a request gets on"),
 ];
 

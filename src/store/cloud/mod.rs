@@ -47,7 +47,9 @@ pub(super) mod webdav;
 pub(super) use azure::AzureServer;
 pub use http::Traffic;
 pub(super) use http::{Network, NetworkOptions};
+pub(super) use pace::Pace;
 pub(super) use s3::{S3Location, S3Server, Variables};
+pub(super) use webdav::PART_SUFFIX;
 
 /// How an object is made that must not exist yet.
 #[derive(Debug)]

@@ -9,20 +9,20 @@ use crate::limits::STORE_PACE_BURST_MS;
 
 /// A rate that all requests of one direction share.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::store) struct Pace {
     bytes_per_second: NonZeroU64,
     /// When everything that was let through until now will have passed at this rate.
     free_at: Mutex<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: NonZeroU64) -> Self {
+    pub(in crate::store) fn new(bytes_per_second: NonZeroU64) -> Self {
         Self { bytes_per_second, free_at: Mutex::new(Instant::now()) }
     }
 
     /// Counts `bytes` in; how long their sender has to wait before it goes on. What was not used for a
     /// while is used later, up to a short burst.
-    pub(super) fn take(&self, bytes: usize) -> Duration {
+    pub(in crate::store) fn take(&self, bytes: usize) -> Duration {
         self.take_at(bytes, Instant::now())
     }
 
@@ -37,7 +37,7 @@ impl Pace {
     }
 
     /// Bytes that should be moved at a time, so that waits are short.
-    pub(super) fn piece(&self) -> usize {
+    pub(in crate::store) fn piece(&self) -> usize {
         usize::try_from(self.bytes_per_second.get() / 8).unwrap_or(usize::MAX).max(512)
     }
 }

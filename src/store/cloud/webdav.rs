@@ -55,7 +55,7 @@ pub(in crate::store) fn place(url: &str, network: &Network) -> Result<Place> {
 }
 
 /// Ends the names of files that are not whole yet: no object's name has a dot.
-pub(super) const PART_SUFFIX: &str = ".part";
+pub(in crate::store) const PART_SUFFIX: &str = ".part";
 
 /// Gives files their names when they are whole: servers write what they receive where readers see it.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ impl Drop for External {
 }
 
 /// Where the servers are installed.
-fn installed() -> PathBuf {
+pub fn installed() -> PathBuf {
     let named = std::env::var_os("BACKSTAY_TEST_SERVERS").map(PathBuf::from);
     let cache = || match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),

@@ -3,7 +3,9 @@
 mod conformance;
 mod external;
 mod faults;
+mod garage;
 mod link;
 mod program;
 mod server;
+mod sftp;
 mod speed;
