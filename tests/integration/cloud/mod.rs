@@ -2,8 +2,10 @@
 
 mod conformance;
 mod external;
+mod far;
 mod faults;
 mod link;
+mod measure;
 mod program;
 mod server;
 mod speed;
