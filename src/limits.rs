@@ -246,9 +246,10 @@ pub const FRAME_CACHE_BYTES: usize = 16 * MIB;
 pub const OPEN_PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Frames this close together are fetched by one read, gap included.
 pub const READ_COALESCE_GAP_BYTES: u64 = 64 * KIB as u64;
-/// The same for reads of a remote store of which many are under way. With larger gaps more is read that nobody
-/// needs: a restore of a kernel tree read 2.1 times its data with 512 KiB.
-pub const READ_REMOTE_GAP_BYTES: u64 = 128 * KIB as u64;
+/// The same for reads of a remote store of which many are under way. A restore of a kernel tree made 1,028 requests
+/// for 332 MB with 128 KiB, and 277 for 510 MB with 512 KiB: on a link of 50 ms and 100 MB/s the former wait for
+/// round trips, the latter for bytes.
+pub const READ_REMOTE_GAP_BYTES: u64 = 256 * KIB as u64;
 /// What is read at least of a remote store, where reads come one by one: what a fast link carries in the time that
 /// a request costs, a round trip divided by the requests under way (50 ms, 8 requests, 100 MB/s).
 pub const READ_REMOTE_LEAST_BYTES: u64 = 512 * KIB as u64;

@@ -61,7 +61,7 @@ impl Link {
             })
         };
         let (up, down) = (direction(), direction());
-        let link = Self { address, up: Arc::clone(&up), down: Arc::clone(&down), runtime: runtime };
+        let link = Self { address, up: Arc::clone(&up), down: Arc::clone(&down), runtime };
         link.runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
