@@ -203,6 +203,7 @@ fn config() -> RepoConfig {
         program: "backstay 0.1.0".into(),
         required_features: vec![],
         chunker: ChunkerProfile::default(),
+        store: None,
     }
 }
 

@@ -20,15 +20,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{PackId, SegmentId};
 use crate::limits::{REBUILD_BATCH_PACKS, SEGMENT_TARGET_CHUNKS};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::coord::{Coordination, Fence};
-use crate::repo::{Index, Repository, index_folder, layout, pack_reader, segments};
+use crate::repo::{Index, Repository, index_folder, layout, pack_reader, requests, segments};
 
 #[cfg(test)]
 mod tests;
@@ -243,8 +241,8 @@ impl Rebuild<'_> {
     fn read_batch(&mut self, batch: &[(PackId, u64)]) -> Result<()> {
         self.go_on()?;
         let repo = self.repo;
-        let read: Vec<Result<PackRecord>> =
-            batch.par_iter().map(|(id, size)| pack_reader::read_directory(repo, id, *size)).collect();
+        let read =
+            requests::map(&**repo.store(), batch, |(id, size)| pack_reader::read_directory(repo, id, *size));
         for ((id, _), record) in batch.iter().zip(read) {
             self.report.packs_read += 1;
             self.pending.remove(id);

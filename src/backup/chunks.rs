@@ -87,7 +87,9 @@ impl Batch {
         mut each: impl FnMut(Part) -> Result<()>,
     ) -> Result<()> {
         ingest.claim(&self.ids, &mut self.new)?;
+        self.hint(ingest, bases);
         let guesses = ingest.guess_bases(&self.ids, &self.new, &self.without(bases))?;
+        ingest.hint_bases(guesses.iter().flatten());
         let mut guesses = guesses.iter();
         let mut new = self.new.iter();
         let mut bases = bases.iter();
@@ -120,6 +122,17 @@ impl Batch {
             matches!(piece, Piece::Chunk { .. }).then(|| new.next() == Some(&true) && !has_bases)
         };
         self.pieces.iter().filter_map(without).collect()
+    }
+
+    /// Lets a remote store read the bases of all new chunks at once.
+    fn hint(&self, ingest: &Ingest, bases: &[Vec<ChunkId>]) {
+        if bases.is_empty() {
+            return;
+        }
+        let mut new = self.new.iter();
+        let mut is_new = |piece: &Piece| matches!(piece, Piece::Chunk { .. }) && new.next() == Some(&true);
+        let of_new = self.pieces.iter().zip(bases).filter(|(piece, _)| is_new(piece));
+        ingest.hint_bases(of_new.flat_map(|(_, bases)| bases));
     }
 }
 

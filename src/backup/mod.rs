@@ -41,7 +41,7 @@ use crate::limits::DELTA_WRITE_DEPTH;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::coord::{Begun, Coordination, Fence, Start, Witness};
 use crate::repo::grouping::GroupBy;
-use crate::repo::ingest::{Ingest, IngestOptions};
+use crate::repo::ingest::{DeltaBalance, Ingest, IngestOptions};
 use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{self, IndexedRepository, layout};
 
@@ -50,6 +50,19 @@ use lineage::Lineage;
 use series::Ancestry;
 pub use series::{FullEvery, KindRequest};
 pub use stream::StreamSource;
+
+/// When new chunks are stored as deltas against those that they replace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeltaUse {
+    /// Where it saves something. With a remote store, as long as reading the older chunks does not cost more
+    /// than that saves.
+    #[default]
+    Auto,
+    /// Where it saves something, whatever reading the older chunks costs.
+    Always,
+    /// Never.
+    Never,
+}
 
 /// What a backup may choose.
 #[derive(Debug, Default)]
@@ -78,8 +91,8 @@ pub struct BackupOptions {
     pub skip_if_unchanged: bool,
     /// Do not check sealed frames before they count as stored.
     pub no_verify: bool,
-    /// Store new chunks by themselves, never as deltas against older ones.
-    pub no_delta: bool,
+    /// When to store new chunks as deltas against older ones.
+    pub deltas: DeltaUse,
     /// Deepest chain of deltas that an incremental writes; [`DELTA_WRITE_DEPTH`] where nothing is given.
     pub delta_depth: Option<u8>,
     /// Compare with this snapshot, in place of the latest of the series.
@@ -124,6 +137,8 @@ pub struct BackupReport {
     pub unchanged: bool,
     /// True if something of the source could not be read.
     pub incomplete: bool,
+    /// What deltas of file data have cost and saved.
+    pub deltas: DeltaBalance,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
@@ -244,6 +259,7 @@ impl Run<'_> {
             verify: !options.no_verify,
             dry_run: options.dry_run,
             delta_depth: delta_depth(ancestry.kind(), options),
+            deltas_must_pay: options.deltas == DeltaUse::Auto,
         };
         let ingest = match &writer {
             Some(writer) => Ingest::under(Arc::clone(&repo), ingest_options, writer.fence.clone())?,
@@ -317,6 +333,7 @@ impl Run<'_> {
             manifest,
             unchanged,
             incomplete: counts.errors > 0,
+            deltas: added.deltas,
             seconds: begun.elapsed().as_secs_f64(),
         })
     }
@@ -367,7 +384,7 @@ impl Start for Beginning<'_> {
 /// nothing else.
 fn delta_depth(kind: SnapshotKind, options: &BackupOptions) -> u8 {
     match kind {
-        _ if options.no_delta => 0,
+        _ if options.deltas == DeltaUse::Never => 0,
         SnapshotKind::Full => 0,
         SnapshotKind::Differential => 1,
         SnapshotKind::Incremental => options.delta_depth.unwrap_or(DELTA_WRITE_DEPTH),

@@ -104,7 +104,7 @@ impl Ancestry {
         options: &BackupOptions,
         now: Timestamp,
     ) -> Result<Self> {
-        Self::among(&snapshots::list(repo)?, names, options, now)
+        Self::among(&snapshots::list_at_open(repo)?, names, options, now)
     }
 
     fn among(list: &SnapshotList, names: &[String], options: &BackupOptions, now: Timestamp) -> Result<Self> {

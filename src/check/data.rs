@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::extent::Extent;
+use crate::format::header::HEADER_LEN;
 use crate::format::segment::PackRecord;
 use crate::limits::CHECK_READ_BYTES;
 use crate::observe::Phase;
@@ -20,6 +21,7 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::index::PackNo;
 use crate::repo::layout;
 use crate::repo::pack_reader::{self, OpenPack};
+use crate::store::ObjectName;
 
 use super::read_data::Selected;
 use super::report::{Advice, CheckCounts};
@@ -118,12 +120,10 @@ impl Work<'_> {
         let mut whole = true;
         let mut skipped = Vec::new();
         let pieces = pieces(&record);
-        let ahead = check.repo.store().profile();
-        let ahead = if ahead.is_remote { ahead.requests.div_ceil(rayon::current_num_threads()) } else { 0 };
+        let (mut head, mut tail) = (Bytes::new(), Bytes::new());
         for (number, piece) in pieces.iter().enumerate() {
             check.go_on()?;
-            let next = pieces.get(number + 1..).unwrap_or_default().iter().take(ahead);
-            next.for_each(|next| check.repo.store().prefetch(&name, next.extent));
+            self.read_ahead(&name, pieces.get(number + 1..).unwrap_or_default())?;
             if self.failure.lock().is_some() {
                 return Ok(());
             }
@@ -141,13 +141,17 @@ impl Work<'_> {
             hasher.update(&bytes);
             self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             check.observer.advance(0, bytes.len() as u64);
+            if number == 0 {
+                head = bytes.slice(..bytes.len().min(HEADER_LEN));
+            }
+            tail = bytes.clone();
             self.frames(&pack, no, piece, &bytes, to_idle, &mut skipped)?;
         }
         // Of a part a hash says nothing.
         let is_right = whole && hasher.finalize().as_bytes() == record.id.as_bytes();
         if is_right {
             // Of other bytes nothing more can be learnt: a damaged header could pass for a newer version's.
-            self.directory(&record)?;
+            self.directory(&record, &head, &tail)?;
         } else {
             if whole {
                 self.damage.add_wrong(no, "its bytes are not those it is named after");
@@ -157,6 +161,26 @@ impl Work<'_> {
         self.damage.add_read(no);
         self.packs_read.fetch_add(1, Ordering::Relaxed);
         check.observer.advance(1, 0);
+        Ok(())
+    }
+
+    /// Lets a remote store read what comes next: the `rest` of the pack `name`, and the beginning of the next one.
+    fn read_ahead(&self, name: &ObjectName, rest: &[Piece]) -> Result<()> {
+        let store = self.check.repo.store();
+        let profile = store.profile();
+        if !profile.is_remote {
+            return Ok(());
+        }
+        let ahead = profile.requests.div_ceil(rayon::current_num_threads());
+        rest.iter().take(ahead).for_each(|piece| store.prefetch(name, piece.extent));
+        let Some(next) = self.selected.get(self.next.load(Ordering::Relaxed)) else { return Ok(()) };
+        if rest.len() < ahead && !self.damage.has_pack(next.no) {
+            let record = self.check.repo.index().pack(next.no)?;
+            let name = layout::pack(&record.id)?;
+            for piece in pieces(&record).iter().take(ahead - rest.len()) {
+                store.prefetch(&name, piece.extent);
+            }
+        }
         Ok(())
     }
 
@@ -204,10 +228,11 @@ impl Work<'_> {
         }
     }
 
-    /// The directory in the pack says what the index says.
-    fn directory(&self, record: &PackRecord) -> Result<()> {
+    /// The directory in the pack says what the index says. It begins with `head` and ends with `tail`.
+    fn directory(&self, record: &PackRecord, head: &[u8], tail: &[u8]) -> Result<()> {
         let check = self.check;
-        match pack_reader::read_directory(&check.repo, &record.id, record.size) {
+        let own = pack_reader::directory_of_ends(&check.repo, &record.id, record.size, head, tail);
+        match own {
             Ok(own) if own == *record => {}
             Ok(_) => {
                 let what = "its directory says other things than the index";

@@ -22,7 +22,7 @@ use crate::limits::FRAME_CACHE_BYTES;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::coord::Coordination;
-use crate::repo::{IndexedRepository, Repository};
+use crate::repo::{IndexedRepository, Repository, requests};
 
 mod affected;
 mod damage;
@@ -85,9 +85,10 @@ fn run_all(
     let begun = Instant::now();
     let findings = Findings::default();
     let mut report = CheckReport::default();
-    objects::config(repo, &findings)?;
-    report.counts.keys = objects::keys(repo, &findings)?;
-    let snapshots = references::snapshots(repo, &findings)?;
+    let keys = || objects::config(repo, &findings).and_then(|()| objects::keys(repo, &findings));
+    let (keys, snapshots) = requests::both(&**repo.store(), keys, || references::snapshots(repo, &findings));
+    report.counts.keys = keys?;
+    let snapshots = snapshots?;
     report.counts.snapshots = snapshots.count;
     let segments = segments::check(repo, cache, &findings, observer, stop)?;
     report.counts.segments = segments.count;

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::format::entry::Entry;
-use crate::id::{ChunkId, SnapshotId};
+use crate::id::ChunkId;
 use crate::limits::CHECK_MISSING_KEPT;
 use crate::observe::Observer;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::reach::{Broken, Reach, Visitor};
 use crate::repo::snapshots::{self, Snapshot};
-use crate::repo::{Repository, layout};
+use crate::repo::{Repository, layout, requests};
 
 use super::objects::judge;
 use super::report::{Advice, CheckCounts, Findings};
@@ -36,10 +35,9 @@ pub(super) struct Snapshots {
 pub(super) fn snapshots(repo: &Repository, findings: &Findings) -> Result<Snapshots> {
     // Strange names are reported with those of the whole store.
     let (ids, _) = snapshots::ids(repo)?;
-    let loaded: Vec<(SnapshotId, Result<Snapshot>)> =
-        ids.into_par_iter().map(|id| (id, snapshots::load(repo, &id))).collect();
+    let loaded = requests::map(&**repo.store(), &ids, |id| snapshots::load(repo, id));
     let mut found = Snapshots { count: 0, readable: Vec::new() };
-    for (id, loaded) in loaded {
+    for (id, loaded) in ids.into_iter().zip(loaded) {
         if loaded.as_ref().is_err_and(Error::is_gone) {
             // It was forgotten since it was listed.
             continue;

@@ -4,14 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::format::segment::Segment;
 use crate::id::{PackId, SegmentId};
 use crate::observe::{Observer, StopFlag};
 use crate::repo::index::{Index, SegmentMark};
-use crate::repo::{IndexedRepository, Repository, segments};
+use crate::repo::{IndexedRepository, Repository, requests, segments};
 
 use super::objects::judge;
 use super::report::{Advice, Findings};
@@ -97,7 +95,7 @@ fn read(
     let mut differences = Differences::default();
     for batch in ids.chunks(BATCH) {
         stop.check()?;
-        let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| segments::load(repo, id)).collect();
+        let loaded = requests::map(&**repo.store(), batch, |id| segments::load(repo, id));
         for (id, loaded) in batch.iter().zip(loaded) {
             let name = format!("index/{id}");
             if loaded.as_ref().is_err_and(Error::is_gone) && !segments::ids(repo)?.0.contains(id) {

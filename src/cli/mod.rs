@@ -3,6 +3,7 @@
 //! - `args`: the command line; `settings`: what follows from it; `password`, `session`: how the
 //!   repository is opened; `signals`: how a run is stopped
 //! - `commands`: one file for each command
+//! - `backup_summary`: how what a backup did is shown
 //! - `background`: how a command goes on without a terminal; `heaps`: how servers get by with less memory;
 //!   `mount_helper`: what `mount` and fstab call
 //! - `output`, `progress`, `table`, `units`, `times`, `spans`, `names`, `entries`, `listing`, `ncdu`: how
@@ -11,6 +12,7 @@
 
 mod args;
 mod background;
+mod backup_summary;
 mod commands;
 mod entries;
 mod explain;

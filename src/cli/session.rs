@@ -21,7 +21,12 @@ pub const REPOSITORY_NAMES: [&str; 7] = ["config", "keys", "packs", "index", "sn
 
 /// Opens the repository.
 pub fn open(settings: &Settings) -> Result<Repository> {
-    let mut repo = open_without_copies(settings)?;
+    open_for(settings, false)
+}
+
+/// Opens the repository; `lists` says that its index and its snapshots will be looked at soon.
+fn open_for(settings: &Settings, lists: bool) -> Result<Repository> {
+    let mut repo = unlock(settings, store(settings)?, lists)?;
     // Without a cache, or where it cannot be made, everything is read from the store each time.
     if let Ok(cache) = cache(settings) {
         repo.cache_manifests(&cache);
@@ -34,18 +39,18 @@ pub fn open(settings: &Settings) -> Result<Repository> {
 
 /// Opens the repository for a command that looks at what is in the store, not at copies of it.
 pub fn open_without_copies(settings: &Settings) -> Result<Repository> {
-    unlock(settings, store(settings)?)
+    unlock(settings, store(settings)?, false)
 }
 
-fn unlock(settings: &Settings, store: Arc<dyn Store>) -> Result<Repository> {
-    let locked = LockedRepository::find(store)?;
+fn unlock(settings: &Settings, store: Arc<dyn Store>, lists: bool) -> Result<Repository> {
+    let locked = LockedRepository::find_to_unlock(store, lists)?;
     let password = settings.password.read()?;
     locked.unlock(&password)
 }
 
 /// As [`open`], for a command that has to free space on a full disk.
 pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
-    let mut repo = unlock(settings, Arc::new(ReserveStore::new(store(settings)?)))?;
+    let mut repo = unlock(settings, Arc::new(ReserveStore::new(store(settings)?)), false)?;
     if repo.store().profile().is_remote
         && let Ok(cache) = cache(settings)
     {
@@ -56,7 +61,7 @@ pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
 
 /// Opens the repository and its index.
 pub fn open_indexed(settings: &Settings, observer: &dyn Observer) -> Result<Arc<IndexedRepository>> {
-    let repo = Arc::new(open(settings)?);
+    let repo = Arc::new(open_for(settings, true)?);
     let cache = cache(settings)?;
     Ok(Arc::new(IndexedRepository::open(repo, &cache, observer)?))
 }

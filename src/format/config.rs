@@ -71,6 +71,24 @@ pub struct RepoConfig {
     pub required_features: Vec<String>,
     /// How streams are cut.
     pub chunker: ChunkerProfile,
+    /// What `init` found out about the store, where that is on a server. For people: nothing is decided by it, as
+    /// a repository can be moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<ProbedStore>,
+}
+
+/// What a trial of a store has shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbedStore {
+    /// When, RFC 3339.
+    pub probed: String,
+    /// What was written was read as it was written, and what was replaced as the new one.
+    pub read_after_write: bool,
+    /// What was written was listed at once.
+    pub list_after_write: bool,
+    /// The store itself refuses to create what is there; else it is asked before, and of two at the same moment
+    /// both may succeed.
+    pub conditional_create: bool,
 }
 
 impl RepoConfig {
@@ -133,11 +151,30 @@ mod tests {
             program: "backstay 0.1.0".to_owned(),
             required_features: vec![],
             chunker: ChunkerProfile::default(),
+            store: None,
         };
         let bytes = config.encode().unwrap();
         assert_eq!(RepoConfig::decode(&bytes), Ok(config.clone()));
         let text = String::from_utf8(bytes).unwrap().replacen('{', "{\"later\":[1],", 1);
         assert_eq!(RepoConfig::decode(text.as_bytes()), Ok(config));
+    }
+
+    #[test]
+    fn what_the_store_was_found_to_be_is_kept_and_may_be_absent() {
+        let text = br#"{"repo":"05050505050505050505050505050505","created":"","program":"",
+            "required_features":[],
+            "chunker":{"algorithm":"fastcdc2020","min":16384,"avg":65536,"max":262144}}"#;
+        let old = RepoConfig::decode(text).unwrap();
+        assert_eq!(old.store, None);
+        assert!(!String::from_utf8(old.encode().unwrap()).unwrap().contains("store"));
+        let store = ProbedStore {
+            probed: "2026-01-02T03:04:05Z".to_owned(),
+            read_after_write: true,
+            list_after_write: true,
+            conditional_create: false,
+        };
+        let new = RepoConfig { store: Some(store), ..old };
+        assert_eq!(RepoConfig::decode(&new.encode().unwrap()), Ok(new));
     }
 
     #[test]

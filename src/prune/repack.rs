@@ -106,11 +106,16 @@ impl Repack<'_> {
             }
             next += entry.chunks.len() as u64;
         }
-        let mut rest = wanted.as_slice();
-        while !rest.is_empty() {
+        let groups = groups(&wanted);
+        let profile = self.repo.store().profile();
+        let ahead = profile.requests.div_ceil(rayon::current_num_threads());
+        for (number, group) in groups.iter().enumerate() {
             self.stop.check()?;
-            let (group, others) = rest.split_at(group_len(rest));
-            rest = others;
+            if profile.is_remote {
+                let next = groups.get(number + 1..).unwrap_or_default().iter().take(ahead);
+                let extents = next.filter_map(|group| extent_of(group));
+                extents.for_each(|extent| pack_reader::prefetch_extent(self.repo, &pack.record, extent));
+            }
             self.group(&pack, group)?;
         }
         let needed: u64 = wanted.iter().map(|frame| frame.entry.extent.len()).sum();
@@ -120,10 +125,8 @@ impl Repack<'_> {
 
     /// Frames that are read together.
     fn group(&self, pack: &OpenPack, group: &[Wanted<'_>]) -> Result<()> {
-        let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(()) };
-        let start = first.entry.extent.offset();
-        let extent = Extent::new(start, last.entry.extent.end().saturating_sub(start));
-        let extent = extent.ok_or_else(|| Error::Internal("an impossible extent".to_owned()))?;
+        let extent = extent_of(group).ok_or_else(|| Error::Internal("an impossible extent".to_owned()))?;
+        let start = extent.offset();
         let bytes = pack_reader::read_extent(self.repo, &pack.record, extent)?;
         self.read_bytes.fetch_add(extent.len(), Ordering::Relaxed);
         for frame in group {
@@ -179,6 +182,24 @@ fn part(bytes: &Bytes, start: u64, extent: Extent) -> Bytes {
     let at =
         |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(bytes.len());
     bytes.slice(at(extent.offset())..at(extent.end()))
+}
+
+/// Frames by what is read together.
+fn groups<'a, 'b>(mut frames: &'b [Wanted<'a>]) -> Vec<&'b [Wanted<'a>]> {
+    let mut groups = Vec::new();
+    while !frames.is_empty() {
+        let (group, others) = frames.split_at(group_len(frames));
+        groups.push(group);
+        frames = others;
+    }
+    groups
+}
+
+/// What is read for a group.
+fn extent_of(group: &[Wanted<'_>]) -> Option<Extent> {
+    let (first, last) = (group.first()?, group.last()?);
+    let start = first.entry.extent.offset();
+    Extent::new(start, last.entry.extent.end().checked_sub(start)?)
 }
 
 /// How many of the first frames are read together.

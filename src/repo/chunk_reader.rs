@@ -15,7 +15,7 @@ use crate::limits::{
     FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT,
 };
 use crate::repo::IndexedRepository;
-use crate::repo::frame_source::FrameSource;
+use crate::repo::frame_source::{FrameSource, Reads};
 use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_reader::{self, OpenPack};
 use crate::seal::{OpenedFrame, VerifiedFrame};
@@ -189,6 +189,26 @@ impl ChunkReader {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Lets a remote store begin to read the frames that hold these chunks.
+    pub fn hint<'a>(&self, ids: impl Iterator<Item = &'a ChunkId>) {
+        if !self.repo.store().profile().is_remote {
+            return;
+        }
+        for id in ids {
+            let Ok(Some(location)) = self.repo.place_to_read(id) else { continue };
+            let Ok(pack) = self.open_pack(location.pack) else { continue };
+            let Some(slot) = pack.record.directory.slot(location.slot) else { continue };
+            if self.cached_frame(location.pack, slot.frame).is_none() {
+                self.source.hint(&self.repo, &pack.record, location.pack, slot.frame);
+            }
+        }
+    }
+
+    /// What was read of data packs, of a remote store.
+    pub(super) fn reads(&self) -> Reads {
+        self.source.reads()
     }
 
     /// Reads a chunk from a place less deep than `below`, if there is one.

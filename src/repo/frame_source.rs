@@ -1,9 +1,12 @@
 //! Stored bytes of frames, for readers that take one frame after another.
 //!
-//! A remote store takes a round trip for every read. Who reads a pack frame by frame is found out, and given
-//! larger and larger reads; what came early is kept until it is asked for.
+//! A remote store takes a round trip for every read. So a read brings as much as can be had in that time, and who
+//! reads a pack frame by frame is found out, and given larger and larger reads; what came early is kept until it
+//! is asked for.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -11,14 +14,38 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::extent::Extent;
+use crate::format::pack::PackKind;
 use crate::format::segment::PackRecord;
-use crate::limits::{EARLY_FRAMES_BYTES, EARLY_STREAMS_KEPT, READ_COALESCE_MAX_BYTES};
+use crate::limits::{
+    EARLY_FRAMES_BYTES, EARLY_STREAMS_KEPT, READ_COALESCE_MAX_BYTES, READ_REMOTE_LEAST_BYTES,
+};
 use crate::repo::Repository;
 use crate::repo::index::PackNo;
-use crate::repo::pack_reader::{frame_entry, read_extent};
+use crate::repo::pack_reader::{frame_entry, prefetch_extent, read_extent};
 
 /// A frame of a pack.
 type Place = (PackNo, u32);
+
+/// What was read of data packs of a remote store. Metadata packs are on this machine, or are read anyway.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Reads {
+    /// Bytes that came from the store.
+    pub fetched: u64,
+    /// Stored bytes of the frames that were asked for and stand alone.
+    pub stored: u64,
+    /// Their plaintext bytes.
+    pub raw: u64,
+}
+
+impl Reads {
+    /// What so many bytes of plaintext take, if they compress as well as those that were read.
+    pub fn stored_share_of(&self, raw: u64) -> u64 {
+        match u128::from(raw) * u128::from(self.stored) {
+            product if self.raw > 0 => u64::try_from(product / u128::from(self.raw)).unwrap_or(raw),
+            _ => raw,
+        }
+    }
+}
 
 /// Reads frames of one repository.
 #[derive(Default)]
@@ -32,12 +59,28 @@ struct State {
     /// Frames that came early.
     early: LruCache<Place, Bytes>,
     early_bytes: usize,
+    /// Reads that are under way, or that the store was told of.
+    pending: VecDeque<Arc<Pending>>,
+    reads: Reads,
+}
+
+/// A read of several frames. Whoever wants one of them first makes it, others wait.
+struct Pending {
+    no: PackNo,
+    extent: Extent,
+    is_done: Mutex<bool>,
 }
 
 impl Default for State {
     fn default() -> Self {
         let streams = NonZeroUsize::new(EARLY_STREAMS_KEPT).unwrap_or(NonZeroUsize::MIN);
-        Self { streams: LruCache::new(streams), early: LruCache::unbounded(), early_bytes: 0 }
+        Self {
+            streams: LruCache::new(streams),
+            early: LruCache::unbounded(),
+            early_bytes: 0,
+            pending: VecDeque::new(),
+            reads: Reads::default(),
+        }
     }
 }
 
@@ -59,9 +102,64 @@ impl State {
             self.early_bytes -= old.len();
         }
     }
+
+    /// The read that will bring `frame`, if there is one.
+    fn pending(&self, no: PackNo, frame: Extent) -> Option<Arc<Pending>> {
+        let brings = |read: &&Arc<Pending>| {
+            read.no == no && read.extent.offset() <= frame.offset() && frame.end() <= read.extent.end()
+        };
+        self.pending.iter().find(brings).map(Arc::clone)
+    }
+
+    /// A new read that brings frame `number`, and those after it that are worth it.
+    fn begin(&mut self, pack: &PackRecord, no: PackNo, number: u32, frame: Extent) -> Arc<Pending> {
+        let last_read = self.streams.pop(&(no, number)).unwrap_or(0);
+        let extent = ahead(pack, number, frame, last_read);
+        let read = Arc::new(Pending { no, extent, is_done: Mutex::new(false) });
+        if self.pending.len() >= EARLY_STREAMS_KEPT {
+            // One that the store was told of, and that nobody wanted.
+            self.pending.pop_front();
+        }
+        self.pending.push_back(Arc::clone(&read));
+        read
+    }
+
+    /// `read` was made, and gave `bytes` if it succeeded.
+    fn end(&mut self, pack: &PackRecord, read: &Arc<Pending>, bytes: Option<&Bytes>) {
+        self.pending.retain(|other| !Arc::ptr_eq(other, read));
+        let Some(bytes) = bytes else { return };
+        if pack.kind == PackKind::Data {
+            self.reads.fetched += read.extent.len();
+        }
+        let mut next = None;
+        for (number, frame) in (0u32..).zip(&pack.directory.frames) {
+            if let Some(bytes) = part(bytes, read.extent, frame.extent) {
+                self.keep_early((read.no, number), bytes);
+                next = number.checked_add(1);
+            }
+        }
+        if let Some(next) = next {
+            self.streams.put((read.no, next), read.extent.len());
+        }
+    }
 }
 
 impl FrameSource {
+    /// What was read until now.
+    pub(super) fn reads(&self) -> Reads {
+        self.state.lock().reads
+    }
+
+    /// Lets the store begin to read frame `number`, which will be asked for soon.
+    pub(super) fn hint(&self, repo: &Repository, pack: &PackRecord, no: PackNo, number: u32) {
+        let Ok(entry) = frame_entry(pack, number) else { return };
+        let mut state = self.state.lock();
+        if !state.early.contains(&(no, number)) && state.pending(no, entry.extent).is_none() {
+            let read = state.begin(pack, no, number, entry.extent);
+            prefetch_extent(repo, pack, read.extent);
+        }
+    }
+
     /// The stored bytes of frame `number`.
     pub(super) fn read(
         &self,
@@ -70,37 +168,47 @@ impl FrameSource {
         no: PackNo,
         number: u32,
     ) -> Result<Bytes> {
-        let extent = frame_entry(pack, number)?.extent;
+        let entry = frame_entry(pack, number)?;
+        let extent = entry.extent;
         if !repo.store().profile().is_remote {
             return read_extent(repo, pack, extent);
         }
-        let last_read = {
-            let mut state = self.state.lock();
-            if let Some(bytes) = state.take_early((no, number)) {
-                return Ok(bytes);
+        loop {
+            let read = {
+                let mut state = self.state.lock();
+                if let Some(bytes) = state.take_early((no, number)) {
+                    if pack.kind == PackKind::Data && entry.bases.is_empty() {
+                        state.reads.stored += extent.len();
+                        state.reads.raw += u64::from(entry.raw_len);
+                    }
+                    return Ok(bytes);
+                }
+                match state.pending(no, extent) {
+                    Some(read) => read,
+                    None => state.begin(pack, no, number, extent),
+                }
+            };
+            let mut is_done = read.is_done.lock();
+            if std::mem::replace(&mut *is_done, true) {
+                // Another thread has made it.
+                continue;
             }
-            state.streams.pop(&(no, number)).unwrap_or(0)
-        };
-        let whole = ahead(pack, number, extent, last_read);
-        let bytes = read_extent(repo, pack, whole)?;
-        let mut state = self.state.lock();
-        let mut next = number + 1;
-        // What lies beyond the frame that was asked for.
-        while let Some(frame) = pack.directory.frames.get(next as usize)
-            && let Some(bytes) = part(&bytes, whole, frame.extent)
-        {
-            state.keep_early((no, next), bytes);
-            next += 1;
+            let bytes = read_extent(repo, pack, read.extent);
+            let mut state = self.state.lock();
+            state.end(pack, &read, bytes.as_ref().ok());
+            let bytes = bytes?;
+            // It may be larger than all that is kept.
+            if !state.early.contains(&(no, number)) {
+                return Ok(part(&bytes, read.extent, extent).unwrap_or(bytes));
+            }
         }
-        state.streams.put((no, next), whole.len());
-        drop(state);
-        Ok(part(&bytes, whole, extent).unwrap_or(bytes))
     }
 }
 
-/// What to read for frame `number`: only that at first, then twice what was read last, up to a limit.
+/// What to read for frame `number`: at first that and what comes with it at hardly any cost, then twice what was
+/// read last, up to a limit.
 fn ahead(pack: &PackRecord, number: u32, extent: Extent, last_read: u64) -> Extent {
-    let most = last_read.saturating_mul(2).min(READ_COALESCE_MAX_BYTES);
+    let most = last_read.saturating_mul(2).clamp(READ_REMOTE_LEAST_BYTES, READ_COALESCE_MAX_BYTES);
     let following = pack.directory.frames.iter().skip(number as usize + 1).map(|frame| frame.extent.end());
     let end = following.take_while(|end| end.saturating_sub(extent.offset()) <= most).last();
     let len = end.and_then(|end| end.checked_sub(extent.offset())).unwrap_or(0).max(extent.len());
@@ -117,9 +225,16 @@ fn part(bytes: &Bytes, whole: Extent, extent: Extent) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::StoreErrorKind;
     use crate::format::directory::{Codec, Directory, FrameEntry};
-    use crate::format::pack::PackKind;
     use crate::id::PackId;
+    use crate::repo::ingest::{Ingest, IngestOptions};
+    use crate::repo::layout;
+    use crate::repo::test_fixture::{Fixture, noise};
+    use crate::seal::PlainFrame;
+    use crate::store::Store;
+    use crate::store::faulty::{Fault, FaultPlan, Request};
+    use crate::store::memory::MemoryStore;
 
     fn pack(frames: u64, len: u64) -> PackRecord {
         let frame = |n: u64| FrameEntry {
@@ -162,5 +277,67 @@ mod tests {
         assert!(state.early_bytes <= EARLY_FRAMES_BYTES && state.early.len() > 10);
         assert!(state.take_early((PackNo::of(1), 199)).is_some());
         assert!(state.take_early((PackNo::of(1), 199)).is_none());
+    }
+
+    /// A repository with one data pack of 40 frames of 20 KB, and its number.
+    fn remote() -> (Fixture, Arc<PackRecord>, PackNo) {
+        let f = Fixture::over(MemoryStore::remote(8));
+        let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+        for seed in 0..40 {
+            let chunk = noise(seed, 20_000);
+            let mut frame = PlainFrame::default();
+            frame.push(f.repo.keys().chunk_id(&chunk), &chunk);
+            ingest.store(PackKind::Data, &mut frame).unwrap();
+        }
+        ingest.finish().unwrap();
+        let indexed = f.indexed();
+        let info = indexed.index().packs().next().unwrap().unwrap();
+        (f, indexed.index().pack(info.no).unwrap(), info.no)
+    }
+
+    #[test]
+    fn a_pack_that_is_read_frame_by_frame_takes_few_requests() {
+        let (f, pack, no) = remote();
+        let source = FrameSource::default();
+        f.store.reset_counts();
+        for number in 0..40 {
+            let bytes = source.read(&f.repo, &pack, no, number).unwrap();
+            let extent = pack.directory.frames[number as usize].extent;
+            assert_eq!(bytes, f.store.inner().get_range(&layout::pack(&pack.id).unwrap(), extent).unwrap());
+        }
+        // 512 KiB, and then the rest of 800 KB.
+        assert_eq!(f.store.counts()[Request::GetRange], 2);
+        let reads = source.reads();
+        assert_eq!(reads.fetched, pack.directory.frames.iter().map(|frame| frame.extent.len()).sum::<u64>());
+        assert_eq!((reads.stored, reads.raw), (reads.fetched, 40 * 20_000));
+    }
+
+    #[test]
+    fn threads_that_want_frames_of_one_read_wait_for_it() {
+        let (f, pack, no) = remote();
+        let source = FrameSource::default();
+        f.store.reset_counts();
+        source.hint(&f.repo, &pack, no, 3);
+        // It is among those that come with the other.
+        source.hint(&f.repo, &pack, no, 9);
+        assert_eq!(f.store.prefetched().len(), 1);
+        std::thread::scope(|scope| {
+            for number in [9, 3, 5, 12, 20] {
+                let (source, repo, pack) = (&source, &f.repo, &pack);
+                scope.spawn(move || source.read(repo, pack, no, number).unwrap());
+            }
+        });
+        assert_eq!(f.store.counts()[Request::GetRange], 1);
+        assert_eq!(f.store.prefetched().len(), 1);
+    }
+
+    #[test]
+    fn a_read_that_fails_is_made_again_by_the_next_one() {
+        let (f, pack, no) = remote();
+        let source = FrameSource::default();
+        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(StoreErrorKind::Denied)));
+        assert!(source.read(&f.repo, &pack, no, 0).is_err());
+        assert!(source.read(&f.repo, &pack, no, 0).is_ok());
+        assert_eq!(source.reads().raw, 20_000);
     }
 }

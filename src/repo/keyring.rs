@@ -11,6 +11,7 @@ use crate::format::header::{HEADER_LEN, Header, ObjectKind};
 use crate::format::key_slot::{KdfParams, KeyLabel, KeySlot};
 use crate::id::{KeyId, RepoId};
 use crate::limits::KEY_SLOTS_MAX;
+use crate::repo::early::Slots;
 use crate::repo::layout;
 use crate::repo::sealed::{decode_error, decode_header, new_header};
 use crate::store::{ListItem, ObjectName, Store};
@@ -66,15 +67,41 @@ pub(super) fn add_slot(
 }
 
 /// Tries `password` on every slot.
-pub(super) fn unlock(store: &Arc<dyn Store>, repo: RepoId, password: &Password) -> Result<Unlocked> {
+///
+/// `early` are slots that were read a moment ago. One that was added since is looked for if they do not open.
+pub(super) fn unlock(
+    store: &Arc<dyn Store>,
+    repo: RepoId,
+    password: &Password,
+    early: Option<Slots>,
+) -> Result<Unlocked> {
+    if let Some(slots) = early.filter(|slots| !slots.is_empty()) {
+        let had: Vec<ObjectName> = slots.iter().map(|(name, _)| name.clone()).collect();
+        let tried = try_slots(repo, password, slots);
+        if tried.is_ok() || slot_names(store)? == had {
+            return tried;
+        }
+    }
     let names = slot_names(store)?;
     if names.is_empty() {
         return Err(Error::damaged("keys", "there is no password slot: the repository cannot be opened"));
     }
+    let slots = names.into_iter().map(|name| {
+        let object = store.get(&name).map_err(Error::from);
+        (name, object)
+    });
+    try_slots(repo, password, slots)
+}
+
+fn try_slots(
+    repo: RepoId,
+    password: &Password,
+    slots: impl IntoIterator<Item = (ObjectName, Result<Bytes>)>,
+) -> Result<Unlocked> {
     let mut trouble = None;
     let mut was_tried = false;
-    for name in names {
-        let stored = match load_slot(store, repo, &name) {
+    for (name, object) in slots {
+        let stored = match object.and_then(|object| decode_slot(&object, repo, &name)) {
             Ok(stored) => stored,
             Err(error) => {
                 trouble = Some(error);
@@ -138,7 +165,7 @@ pub(super) fn remove_foreign(store: &Arc<dyn Store>, repo: RepoId) -> Result<()>
 }
 
 /// Names of all slots; the order is that of their ids.
-pub(super) fn slot_names(store: &Arc<dyn Store>) -> Result<Vec<ObjectName>> {
+pub(super) fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
     let mut names = Vec::new();
     store.list(layout::KEYS, &mut |item| {
         if let ListItem::Object(info) = item {
@@ -151,9 +178,12 @@ pub(super) fn slot_names(store: &Arc<dyn Store>) -> Result<Vec<ObjectName>> {
 }
 
 fn load_slot(store: &Arc<dyn Store>, repo: RepoId, name: &ObjectName) -> Result<StoredSlot> {
-    let object = store.get(name)?;
-    let header = decode_header(name, &object, ObjectKind::Key, repo)?;
-    let id = KeyId::from_bytes(*blake3::hash(&object).as_bytes());
+    decode_slot(&store.get(name)?, repo, name)
+}
+
+fn decode_slot(object: &Bytes, repo: RepoId, name: &ObjectName) -> Result<StoredSlot> {
+    let header = decode_header(name, object, ObjectKind::Key, repo)?;
+    let id = KeyId::from_bytes(*blake3::hash(object).as_bytes());
     if name.last_component() != id.to_hex() {
         return Err(Error::damaged(name, "its bytes are not those it is named after"));
     }

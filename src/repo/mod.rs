@@ -27,6 +27,7 @@ pub mod chunk_reader;
 pub mod content;
 pub mod coord;
 pub mod delta;
+mod early;
 mod frame_source;
 pub mod grouping;
 pub mod index;
@@ -42,6 +43,7 @@ pub mod pack_use;
 mod part_list;
 mod part_stream;
 pub mod reach;
+pub mod requests;
 pub mod sealed;
 pub mod segments;
 pub mod snapshots;
@@ -73,7 +75,7 @@ impl IndexedRepository {
     /// Opens the cached index below `cache` and brings it up to date.
     pub fn open(repo: Arc<Repository>, cache: &Path, observer: &dyn Observer) -> Result<Self> {
         let index = Index::open(&index_folder(cache, &repo), repo.id())?;
-        segments::sync(&repo, &index, observer)?;
+        segments::sync_at_open(&repo, &index, observer)?;
         Ok(Self {
             repo,
             index,

@@ -3,6 +3,7 @@
 //! [`LockedRepository`] has seen a header in plain; [`Repository`] holds the keys and a config that
 //! opened with them; [`IndexedRepository`](crate::repo::IndexedRepository) knows every chunk.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +14,12 @@ use crate::crypto::kdf::{self, Password};
 use crate::crypto::keys::{MasterKey, RoleKeys};
 use crate::env::fill_random;
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::format::config::{ChunkerProfile, RepoConfig};
+use crate::format::config::{ChunkerProfile, ProbedStore, RepoConfig};
 use crate::format::header::{Header, ObjectKind};
 use crate::format::key_slot::{KdfParams, KeyLabel};
 use crate::id::{KeyId, RepoId};
-use crate::repo::keyring::{self, KeyInfo};
+use crate::repo::early::{self, Early, Slots};
+use crate::repo::keyring::{self, KeyInfo, Unlocked};
 use crate::repo::manifest_cache::ManifestCache;
 use crate::repo::object_cache::ObjectCache;
 use crate::repo::sealed::{self, decode_error};
@@ -29,18 +31,36 @@ use crate::store::{ListItem, Store};
 const KDF_TARGET_MS: u64 = 100;
 
 /// What `init` may choose.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct InitOptions {
     /// How streams are cut.
     pub chunker: ChunkerProfile,
+    /// What was found out about the store, to be recorded.
+    pub store: Option<ProbedStore>,
 }
 
 /// A place that holds a repository of a version that can be read.
-#[derive(Debug)]
 pub struct LockedRepository {
     store: Arc<dyn Store>,
     id: RepoId,
     config: Bytes,
+    early: EarlyRequests,
+}
+
+/// What was asked for together with the config.
+#[derive(Default)]
+struct EarlyRequests {
+    slots: Option<Early<Slots>>,
+    lists: EarlyLists,
+}
+
+/// Listings that were asked for together with the config.
+#[derive(Default)]
+pub(super) struct EarlyLists {
+    /// Of the index segments.
+    pub segments: Option<Early<Vec<ListItem>>>,
+    /// Of the snapshots.
+    pub snapshots: Option<Early<Vec<ListItem>>>,
 }
 
 /// A repository whose keys are known.
@@ -53,11 +73,37 @@ pub struct Repository {
     chunker: Chunker,
     manifests: Option<ManifestCache>,
     metadata: Option<ObjectCache>,
+    early: EarlyLists,
+}
+
+impl fmt::Debug for LockedRepository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockedRepository").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl LockedRepository {
     /// Looks for a repository in `store`.
     pub fn find(store: Arc<dyn Store>) -> Result<Self> {
+        Self::find_with(store, EarlyRequests::default())
+    }
+
+    /// As [`find`](Self::find), for a command that will unlock it. Of a remote store the password slots are
+    /// asked for at the same time, and so are the lists of segments and snapshots if `lists` says that they will
+    /// be wanted soon.
+    pub fn find_to_unlock(store: Arc<dyn Store>, lists: bool) -> Result<Self> {
+        let lists = match lists {
+            true => EarlyLists {
+                segments: early::listing(&store, layout::INDEX),
+                snapshots: early::listing(&store, layout::SNAPSHOTS),
+            },
+            false => EarlyLists::default(),
+        };
+        let slots = early::slots(&store);
+        Self::find_with(store, EarlyRequests { slots, lists })
+    }
+
+    fn find_with(store: Arc<dyn Store>, early: EarlyRequests) -> Result<Self> {
         let name = layout::config()?;
         let config = match store.get(&name) {
             Ok(config) => config,
@@ -70,7 +116,7 @@ impl LockedRepository {
         if header.kind != ObjectKind::Config {
             return Err(Error::damaged(&name, "it is an object of another kind"));
         }
-        Ok(Self { store, id: header.repo, config })
+        Ok(Self { store, id: header.repo, config, early })
     }
 
     /// The repository's id, as its config's header tells it.
@@ -80,18 +126,17 @@ impl LockedRepository {
 
     /// Opens the repository with `password`.
     pub fn unlock(self, password: &Password) -> Result<Repository> {
-        let unlocked = keyring::unlock(&self.store, self.id, password)?;
+        let Self { store, id, config: object, early } = self;
+        let slots = early.slots.and_then(|slots| slots.take());
+        let unlocked = keyring::unlock(&store, id, password, slots)?;
         let keys = RoleKeys::derive(&unlocked.master);
         let name = layout::config()?;
-        let plaintext = sealed::open(&keys, ObjectKind::Config, self.id, &name, &self.config)?;
+        let plaintext = sealed::open(&keys, ObjectKind::Config, id, &name, &object)?;
         let config = RepoConfig::decode(&plaintext).map_err(|error| decode_error(&name, error))?;
-        if config.repo != self.id {
+        if config.repo != id {
             return Err(Error::damaged(&name, "it belongs to another repository"));
         }
-        let chunker = Chunker::new(&config.chunker, keys.gear_table());
-        let Self { store, .. } = self;
-        let (master, current_key) = (unlocked.master, unlocked.key);
-        Ok(Repository { store, keys, master, current_key, config, chunker, manifests: None, metadata: None })
+        Ok(Repository { early: early.lists, ..Repository::with(store, keys, unlocked, config) })
     }
 }
 
@@ -141,6 +186,7 @@ impl Repository {
             program: crate::repo::program(),
             required_features: Vec::new(),
             chunker: options.chunker,
+            store: options.store,
         };
         let kdf_params = kdf::calibrate(KDF_TARGET_MS);
         let current_key = keyring::add_slot(&store, id, &master, &keys, password, kdf_params, label)?;
@@ -157,8 +203,19 @@ impl Repository {
         // Slots of an `init` that was killed, or that is about to be refused: only now that our config
         // stands can no other repository come to need them.
         keyring::remove_foreign(&store, id)?;
+        Ok(Self::with(store, keys, Unlocked { master, key: current_key }, config))
+    }
+
+    fn with(store: Arc<dyn Store>, keys: RoleKeys, unlocked: Unlocked, config: RepoConfig) -> Self {
+        let Unlocked { master, key: current_key } = unlocked;
         let chunker = Chunker::new(&config.chunker, keys.gear_table());
-        Ok(Self { store, keys, master, current_key, config, chunker, manifests: None, metadata: None })
+        let early = EarlyLists::default();
+        Self { store, keys, master, current_key, config, chunker, manifests: None, metadata: None, early }
+    }
+
+    /// What was asked for when it was opened.
+    pub(super) fn early(&self) -> &EarlyLists {
+        &self.early
     }
 
     /// Keeps manifests that were read below the cache folder `cache`, for the next listing.

@@ -133,29 +133,29 @@ pub fn read_directory(repo: &Repository, id: &PackId, size: u64) -> Result<PackR
     }
     let head = get(0, head_len)?;
     let tail = get(size - tail_len, tail_len)?;
-    let footer = footer_of(&name, &head, &tail)?;
+    directory_of_ends(repo, id, size, &head, &tail)
+}
+
+/// As [`read_directory`], where the header and what lies at the end of the pack were read before. What is missing
+/// of the directory is read.
+pub fn directory_of_ends(
+    repo: &Repository,
+    id: &PackId,
+    size: u64,
+    head: &[u8],
+    tail: &[u8],
+) -> Result<PackRecord> {
+    let name = layout::pack(id)?;
+    let footer = footer_of(&name, head, tail)?;
     let extent = footer.directory_extent(size).map_err(|error| decode_error(&name, error))?;
-    let tail_start = size - tail_len;
+    let tail_start = size.saturating_sub(tail.len() as u64);
     let sealed = match extent.offset().checked_sub(tail_start) {
         Some(skip) => {
             let skip = usize::try_from(skip).unwrap_or(usize::MAX);
             tail.get(skip..tail.len() - FOOTER_LEN).unwrap_or_default().to_vec()
         }
-        None => get(extent.offset(), extent.len())?.to_vec(),
+        None => repo.store().get_range(&name, extent)?.to_vec(),
     };
-    let header = Header::decode(&head).map_err(|error| decode_error(&name, error))?;
-    finish_record(repo, &name, *id, size, header, &footer, sealed)
-}
-
-/// Decodes the directory of a pack all of whose bytes are at hand.
-pub fn directory_of_bytes(repo: &Repository, id: &PackId, bytes: &[u8]) -> Result<PackRecord> {
-    let name = layout::pack(id)?;
-    let size = bytes.len() as u64;
-    let head = bytes.get(..HEADER_LEN).ok_or_else(|| Error::damaged(&name, "it is shorter than any pack"))?;
-    let footer = footer_of(&name, head, bytes)?;
-    let extent = footer.directory_extent(size).map_err(|error| decode_error(&name, error))?;
-    let start = usize::try_from(extent.offset()).unwrap_or(usize::MAX);
-    let sealed = bytes.get(start..bytes.len() - FOOTER_LEN).unwrap_or_default().to_vec();
     let header = Header::decode(head).map_err(|error| decode_error(&name, error))?;
     finish_record(repo, &name, *id, size, header, &footer, sealed)
 }

@@ -9,9 +9,10 @@ use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
 use crate::id::SegmentId;
 use crate::observe::{Observer, Phase};
+use crate::repo::early::{Early, list_or};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
-use crate::repo::{Repository, layout, pack_reader};
+use crate::repo::{Repository, layout, pack_reader, requests};
 use crate::store::ListItem;
 
 /// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
@@ -54,17 +55,23 @@ pub fn load(repo: &Repository, id: &SegmentId) -> Result<Segment> {
 
 /// Ids of all segments in the store, and the names of strange objects among them.
 pub fn ids(repo: &Repository) -> Result<(BTreeSet<SegmentId>, Vec<String>)> {
+    Ok(sorted_out(list_or(None, &**repo.store(), layout::INDEX)?))
+}
+
+fn sorted_out(items: Vec<ListItem>) -> (BTreeSet<SegmentId>, Vec<String>) {
     let (mut ids, mut strange) = (BTreeSet::new(), Vec::new());
-    repo.store().list(layout::INDEX, &mut |item| match item {
-        ListItem::Object(info) => match SegmentId::from_hex(info.name.last_component()) {
-            Ok(id) => {
-                ids.insert(id);
-            }
-            Err(_) => strange.push(info.name.to_string()),
-        },
-        ListItem::Strange(name) => strange.push(name),
-    })?;
-    Ok((ids, strange))
+    for item in items {
+        match item {
+            ListItem::Object(info) => match SegmentId::from_hex(info.name.last_component()) {
+                Ok(id) => {
+                    ids.insert(id);
+                }
+                Err(_) => strange.push(info.name.to_string()),
+            },
+            ListItem::Strange(name) => strange.push(name),
+        }
+    }
+    (ids, strange)
 }
 
 /// Tells the index about a segment that was just published.
@@ -87,10 +94,31 @@ fn delta(id: SegmentId, segment: &Segment) -> SegmentDelta<'_> {
 /// A damaged segment is a warning: what it listed is found in the packs themselves when it is needed
 /// (see [`adopt_unlisted_packs`]).
 pub fn sync(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
+    sync_by(repo, index, observer, None)
+}
+
+/// As [`sync`], to what the store said when the repository was opened, if that was a moment ago.
+pub(super) fn sync_at_open(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
+    let listed = repo.early().segments.as_ref().and_then(Early::take).map(sorted_out);
+    // A process that has ended since may have told the index of a segment that came later.
+    let listed = match listed {
+        Some((stored, _)) if has_lost(index, &stored)? => None,
+        listed => listed,
+    };
+    sync_by(repo, index, observer, listed)
+}
+
+fn sync_by(
+    repo: &Repository,
+    index: &Index,
+    observer: &dyn Observer,
+    mut listed: Option<(BTreeSet<SegmentId>, Vec<String>)>,
+) -> Result<()> {
     let mut attempts_left = SYNC_ATTEMPTS;
     loop {
         attempts_left -= 1;
-        match sync_once(repo, index, observer) {
+        let (stored, _) = listed.take().map_or_else(|| ids(repo), Ok)?;
+        match sync_once(repo, index, observer, stored) {
             // The cache met damage of its own: once more, from nothing.
             Err(Error::Index(_)) if attempts_left > 0 && index.is_damaged() => index.clear()?,
             // A segment was replaced between listing and reading it: what replaces it is listed now.
@@ -102,20 +130,28 @@ pub fn sync(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result
     }
 }
 
-fn sync_once(repo: &Repository, index: &Index, observer: &dyn Observer) -> Result<()> {
-    let (stored, _) = ids(repo)?;
+fn sync_once(
+    repo: &Repository,
+    index: &Index,
+    observer: &dyn Observer,
+    stored: BTreeSet<SegmentId>,
+) -> Result<()> {
     let known = index.segments()?;
     let missing: Vec<SegmentId> = stored.iter().filter(|id| !known.contains_key(id)).copied().collect();
     load_all(repo, index, &missing, observer)?;
     // What is gone may have been replaced by what was missing.
-    let vanished =
-        |(id, mark): (&SegmentId, &SegmentMark)| *mark == SegmentMark::Live && !stored.contains(id);
-    if index.segments()?.iter().any(vanished) {
+    if has_lost(index, &stored)? {
         index.clear()?;
         let all: Vec<SegmentId> = stored.into_iter().collect();
         load_all(repo, index, &all, observer)?;
     }
     Ok(())
+}
+
+/// True if a segment that the index knows is not among `stored`, and nothing superseded it.
+fn has_lost(index: &Index, stored: &BTreeSet<SegmentId>) -> Result<bool> {
+    let is_lost = |(id, mark): (&SegmentId, &SegmentMark)| *mark == SegmentMark::Live && !stored.contains(id);
+    Ok(index.segments()?.iter().any(is_lost))
 }
 
 /// Adds to the index what the store says more by now. Nothing that is referred to changes its place: unlike
@@ -150,8 +186,7 @@ fn load_all(repo: &Repository, index: &Index, missing: &[SegmentId], observer: &
     observer.phase(Phase::LoadingIndex, missing.len() as u64, 0);
     let mut loader = index.loader()?;
     for batch in missing.chunks(LOAD_BATCH) {
-        use rayon::prelude::*;
-        let loaded: Vec<Result<Segment>> = batch.par_iter().map(|id| load(repo, id)).collect();
+        let loaded = requests::map(&**repo.store(), batch, |id| load(repo, id));
         for (id, segment) in batch.iter().zip(loaded) {
             match segment {
                 Ok(segment) => loader.add(&delta(*id, &segment))?,

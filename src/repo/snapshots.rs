@@ -10,9 +10,10 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::manifest::Manifest;
 use crate::id::SnapshotId;
+use crate::repo::early::{Early, list_or};
 use crate::repo::ingest::IndexDurable;
 use crate::repo::sealed::{self, decode_error};
-use crate::repo::{Repository, layout};
+use crate::repo::{Repository, layout, requests};
 use crate::store::ListItem;
 
 /// A snapshot and its name.
@@ -195,39 +196,57 @@ pub fn replace(
 fn put(repo: &Repository, plaintext: &[u8]) -> Result<SnapshotId> {
     let object = sealed::seal(repo.keys(), ObjectKind::Snapshot, repo.id(), plaintext)?;
     let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
-    repo.store().put(&layout::snapshot(&id)?, vec![Bytes::from(object)])?;
+    let object = Bytes::from(object);
+    repo.store().put(&layout::snapshot(&id)?, vec![object.clone()])?;
+    if let Some(cache) = repo.manifest_cache() {
+        // The next run will want it.
+        cache.put(&id, &object);
+    }
     Ok(id)
 }
 
 /// Ids of all snapshots, and the names of strange objects among them.
 pub fn ids(repo: &Repository) -> Result<(Vec<SnapshotId>, Vec<String>)> {
+    ids_by(repo, None)
+}
+
+fn ids_by(repo: &Repository, early: Option<&Early<Vec<ListItem>>>) -> Result<(Vec<SnapshotId>, Vec<String>)> {
     let (mut ids, mut strange) = (Vec::new(), Vec::new());
-    repo.store().list(layout::SNAPSHOTS, &mut |item| match item {
-        ListItem::Object(info) => match SnapshotId::from_hex(info.name.last_component()) {
-            Ok(id) => ids.push(id),
-            Err(_) => strange.push(info.name.to_string()),
-        },
-        ListItem::Strange(name) => strange.push(name),
-    })?;
+    for item in list_or(early, &**repo.store(), layout::SNAPSHOTS)? {
+        match item {
+            ListItem::Object(info) => match SnapshotId::from_hex(info.name.last_component()) {
+                Ok(id) => ids.push(id),
+                Err(_) => strange.push(info.name.to_string()),
+            },
+            ListItem::Strange(name) => strange.push(name),
+        }
+    }
     ids.sort();
     Ok((ids, strange))
 }
 
 /// Loads all snapshots, in parallel. Those that others replace are set aside.
 pub fn list(repo: &Repository) -> Result<SnapshotList> {
-    use rayon::prelude::*;
+    load_all(repo, ids(repo)?)
+}
 
-    let (ids, strange) = ids(repo)?;
+/// As [`list`], for whoever looks for a snapshot to read or to stand on: of a remote store as it was when the
+/// repository was opened, if that was a moment ago.
+pub fn list_at_open(repo: &Repository) -> Result<SnapshotList> {
+    load_all(repo, ids_by(repo, repo.early().snapshots.as_ref())?)
+}
+
+fn load_all(repo: &Repository, (ids, strange): (Vec<SnapshotId>, Vec<String>)) -> Result<SnapshotList> {
     if let Some(cache) = repo.manifest_cache() {
         cache.keep_only(&ids);
     }
-    let loaded: Vec<_> = ids.par_iter().map(|id| (id, load_listed(repo, id))).collect();
+    let loaded = requests::map(&**repo.store(), &ids, |id| load_listed(repo, id));
     let mut list = SnapshotList::default();
     for name in strange {
         let error = Error::damaged(&name, "it is no snapshot");
         list.errors.push((name, error));
     }
-    for (id, result) in loaded {
+    for (id, result) in ids.iter().zip(loaded) {
         match result {
             Ok(snapshot) => list.snapshots.push(snapshot),
             // It was forgotten, or edited, since it was listed.
@@ -244,7 +263,7 @@ pub fn list(repo: &Repository) -> Result<SnapshotList> {
 /// of a snapshot that was replaced leads to the one that took its place.
 pub fn find(repo: &Arc<Repository>, spec: &str, filter: &SnapshotFilter) -> Result<Snapshot> {
     if spec == "latest" {
-        let list = list(repo)?;
+        let list = list_at_open(repo)?;
         let found = list.snapshots.into_iter().rfind(|s| filter.matches(&s.manifest));
         return match (found, list.errors.into_iter().next()) {
             (Some(snapshot), _) => Ok(snapshot),

@@ -65,14 +65,19 @@ pub fn entry(name: &str, node: Node) -> Entry {
 impl Fixture {
     /// No snapshots. Chunks are small, so that little data makes long lists.
     pub fn empty() -> Self {
-        let store = Arc::new(FaultyStore::new(MemoryStore::new(), FaultPlan::none()));
+        Self::over(MemoryStore::new())
+    }
+
+    /// As [`empty`](Self::empty), in `store`.
+    pub fn over(store: MemoryStore) -> Self {
+        let store = Arc::new(FaultyStore::new(store, FaultPlan::none()));
         let chunker = ChunkerProfile::Fastcdc2020 { min: 1024, avg: 4096, max: 8192 };
         let password = Password::new(b"password".to_vec());
         let repo = Repository::init(
             Arc::clone(&store) as Arc<dyn Store>,
             &password,
             &label(),
-            InitOptions { chunker },
+            InitOptions { chunker, store: None },
         );
         Self { store, repo: Arc::new(repo.unwrap()), cache: TempDir::new().unwrap() }
     }

@@ -13,10 +13,11 @@ use crate::id::ChunkId;
 use crate::limits::{FRAME_PREFIX_MAX_BYTES, RESTORE_LOOSE_BATCH, RESTORE_ZEROS_BYTES};
 use crate::repo::IndexedRepository;
 use crate::repo::index::{Location, PackNo};
-use crate::repo::pack_reader::{OpenPack, frame_entry, prefetch_extent, read_extent, unseal_frame};
+use crate::repo::pack_reader::{OpenPack, frame_entry, read_extent, unseal_frame};
 use crate::seal::{OpenedFrame, VerifiedFrame};
 
 use super::bases::{Base, Source};
+use super::fetch::{Fetches, Windows};
 use super::file::FileState;
 use super::plan::{self, FrameUse, Group, Piece, Plan, Read};
 use super::session::{Session, add};
@@ -29,6 +30,7 @@ const OPEN_FILES_PER_TASK: usize = 8;
 pub(super) struct Planned {
     window: Window,
     plan: Plan,
+    fetches: Fetches,
     /// Files of which nothing has to be written.
     loose: Vec<u32>,
 }
@@ -36,6 +38,11 @@ pub(super) struct Planned {
 impl Planned {
     fn file(&self, number: u32) -> Option<&Arc<FileState>> {
         self.window.files.get(usize::try_from(number).ok()?).map(|file| &file.state)
+    }
+
+    /// What is fetched for it, where the store is a remote one.
+    pub(super) fn fetches(&self) -> &Fetches {
+        &self.fetches
     }
 
     fn pieces(&self, range: &Range<usize>) -> &[Piece] {
@@ -73,37 +80,12 @@ impl OpenFiles {
     }
 }
 
-/// Lets a remote store read the next groups while this one is decoded.
-struct ReadAhead {
-    /// Groups that may be on their way.
-    groups: usize,
-    /// The first one that nobody has asked for.
-    next: AtomicUsize,
-}
-
-impl ReadAhead {
-    fn new(session: &Session<'_>) -> Self {
-        let profile = session.reader.repo().store().profile();
-        Self { groups: if profile.is_remote { profile.requests } else { 0 }, next: AtomicUsize::new(0) }
-    }
-
-    /// A thread takes on group `task`.
-    fn after(&self, session: &Session<'_>, groups: &[Group], task: usize) {
-        let end = (task + 1).saturating_add(self.groups).min(groups.len());
-        let first = self.next.fetch_max(end, Ordering::Relaxed).max(task + 1);
-        for read in groups.get(first..end).unwrap_or_default().iter().flat_map(|group| &group.reads) {
-            if let Ok(pack) = session.reader.open_pack(read.pack) {
-                prefetch_extent(session.reader.repo(), &pack.record, read.extent);
-            }
-        }
-    }
-}
-
 impl Session<'_> {
     /// Finds out what has to be done for a window.
     pub(super) fn plan(&self, mut window: Window) -> Result<Planned> {
         self.prepare(&mut window);
-        let mut planned = Planned { window, plan: Plan::default(), loose: Vec::new() };
+        let (plan, fetches) = (Plan::default(), Fetches::default());
+        let mut planned = Planned { window, plan, fetches, loose: Vec::new() };
         if !self.options.dry_run {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
@@ -112,6 +94,9 @@ impl Session<'_> {
                 locations = self.reader.repo().places_to_read(&ids)?;
             }
             planned.plan = plan::plan(&window.parts, &locations, &mut FromIndex(self.reader.repo()))?;
+            if self.reader.repo().store().profile().is_remote {
+                planned.fetches = Fetches::of(&mut planned.plan.groups);
+            }
             for (file, id) in &planned.plan.missing {
                 if let Some(file) = planned.file(*file) {
                     file.fail(self, &crate::repo::chunk_reader::missing(id));
@@ -157,9 +142,9 @@ impl Session<'_> {
         }
     }
 
-    /// Writes a window.
-    pub(super) fn execute(&self, planned: Planned) {
-        let Planned { window, plan, loose } = &planned;
+    /// Writes a window, one of `windows`.
+    pub(super) fn execute(&self, planned: Planned, windows: &Windows) {
+        let Planned { window, plan, loose, .. } = &planned;
         let loose: Vec<_> = loose.chunks(RESTORE_LOOSE_BATCH).collect();
         let nodes: Vec<_> = window.nodes.chunks(RESTORE_LOOSE_BATCH).collect();
         let groups = plan.groups.len();
@@ -167,12 +152,11 @@ impl Session<'_> {
         let loose_end = gaps + loose.len();
         let next = AtomicUsize::new(0);
         let count = loose_end + nodes.len();
-        let ahead = ReadAhead::new(self);
         let work = || {
             while !self.is_stopped() {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 if let Some(group) = plan.groups.get(task) {
-                    ahead.after(self, &plan.groups, task);
+                    windows.read_ahead(self.reader.repo(), &planned, group);
                     self.group(&planned, group);
                 } else if let Some(gap) = window.gaps.get(task - groups) {
                     self.gap(&planned, gap);
@@ -223,8 +207,11 @@ impl Session<'_> {
             _ => None,
         };
         let bytes = match cached {
-            Some(_) => None,
-            None => match read_extent(self.reader.repo(), &pack.record, read.extent) {
+            Some(_) => {
+                planned.fetches.skip(read);
+                None
+            }
+            None => match planned.fetches.read(self.reader.repo(), &pack.record, read) {
                 // Perhaps only one of the frames is affected: each is tried by itself.
                 Err(error) if error.is_damage() => None,
                 read => Some(read?),

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::format::entry::Node;
 use crate::fs::target::Existing;
 
+use super::fetch::Windows;
 use super::session::{Session, add};
 use super::walk::add_entry;
 use super::window::{Filler, LinkJob, NodeJob};
@@ -88,7 +89,7 @@ impl Session<'_> {
         let mut filler = Filler::default();
         let mut flush = |filler: &mut Filler| {
             let planned = self.plan(filler.take())?;
-            self.execute(planned);
+            self.execute(planned, &Windows::none());
             Ok(())
         };
         for LinkJob { place, entry, .. } in copies {

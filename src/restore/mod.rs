@@ -21,6 +21,7 @@
 
 mod bases;
 mod execute;
+mod fetch;
 mod file;
 mod link_sources;
 mod links;
@@ -36,6 +37,7 @@ mod window;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
@@ -46,9 +48,11 @@ use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::{self, Found};
+use crate::repo::coord::Lease;
 
 pub use options::{Overwrite, RestoreOptions, RestoreReport};
 
+use fetch::Windows;
 use session::Session;
 use walk::Walk;
 
@@ -74,48 +78,77 @@ pub fn run(
     observer.phase(Phase::Restoring, 0, 0);
     // Where it is refused, a very deep tree reports the directories that it could not open.
     raise_open_files_limit();
-    let lease = if options.dry_run { None } else { repo.lease("restore", root).ok() };
-    let result = run_all(repo, root, path, target, options, observer, stop);
-    if let Some(lease) = lease {
-        lease.end();
-    }
-    result
+    thread::scope(|scope| {
+        let lease = (!options.dry_run).then(|| ReadLease::begin(scope, &repo, root));
+        let session = Session::new(Arc::clone(&repo), options, observer, stop);
+        let read = read_all(&session, repo, root, path, target);
+        // Nothing is read any more.
+        let ending = lease.flatten().and_then(|lease| lease.end(scope));
+        if read.is_ok() {
+            session.sync();
+        }
+        if let Some(ending) = ending {
+            // A lease that was not ended runs out.
+            let _ = ending.join();
+        }
+        read.and_then(|()| session.into_report())
+    })
 }
 
-fn run_all(
+/// The lease of a restore. It is got while the first data are read, and ended while the last are synced: a
+/// pack that is gone is looked for elsewhere with or without it, so nothing has to wait for it.
+struct ReadLease<'scope>(ScopedJoinHandle<'scope, Option<Lease>>);
+
+impl<'scope> ReadLease<'scope> {
+    fn begin(
+        scope: &'scope Scope<'scope, '_>,
+        repo: &Arc<IndexedRepository>,
+        root: &Content,
+    ) -> Option<Self> {
+        let (repo, root) = (Arc::clone(repo), root.clone());
+        let get = move || repo.lease("restore", &root).ok();
+        thread::Builder::new().name("restore-lease".to_owned()).spawn_scoped(scope, get).ok().map(Self)
+    }
+
+    fn end(self, scope: &'scope Scope<'scope, '_>) -> Option<ScopedJoinHandle<'scope, ()>> {
+        let lease = self.0.join().ok()??;
+        thread::Builder::new().name("restore-lease".to_owned()).spawn_scoped(scope, || lease.end()).ok()
+    }
+}
+
+/// Reads and writes everything; what is on the disk then is for [`Session::sync`] to say.
+fn read_all(
+    session: &Session<'_>,
     repo: Arc<IndexedRepository>,
     root: &Content,
     path: &[EntryName],
     target: &Path,
-    options: &RestoreOptions,
-    observer: &dyn Observer,
-    stop: &StopFlag,
-) -> Result<RestoreReport> {
-    let listings = Arc::new(ChunkReader::adopting(Arc::clone(&repo), RESTORE_LISTING_CACHE_BYTES));
+) -> Result<()> {
+    let listings = Arc::new(ChunkReader::adopting(repo, RESTORE_LISTING_CACHE_BYTES));
     let found = match path {
         [] => Found::Root(root.clone()),
         _ => content::find(&listings, root, path)?,
     };
-    let session = Session::new(repo, options, observer, stop);
     let (sender, windows) = crossbeam_channel::bounded(1);
-    std::thread::scope(|scope| {
-        let walker = std::thread::Builder::new()
+    thread::scope(|scope| {
+        let walker = thread::Builder::new()
             .name("restore-walk".to_owned())
             .spawn_scoped(scope, || {
                 // The walk owns the channel's only sender: when it ends, so does the loop below.
-                if let Err(error) = Walk::new(&session, listings, sender).run(found, path, target) {
+                if let Err(error) = Walk::new(session, listings, sender).run(found, path, target) {
                     session.end_with(error);
                 }
             })
             .map_err(Error::io("start", "a thread"))?;
-        for window in windows {
-            session.execute(window);
+        let windows = Windows::new(windows);
+        while let Some(window) = windows.take() {
+            session.execute(window, &windows);
             if session.is_stopped() {
                 break;
             }
         }
+        // Lets the walk end that still has windows to give.
+        drop(windows);
         walker.join().map_err(|_| Error::Internal("a restoring thread panicked".to_owned()))
-    })?;
-    session.sync();
-    session.into_report()
+    })
 }

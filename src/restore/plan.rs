@@ -55,6 +55,8 @@ pub(super) struct Read {
     pub pack: PackNo,
     pub extent: Extent,
     pub frames: Vec<FrameUse>,
+    /// The number of the fetch that it is a part of, if it is not made by itself.
+    pub fetch: Option<usize>,
 }
 
 /// What a thread takes on at a time: frames that stand alone, and then the deltas whose last bases are among
@@ -172,7 +174,7 @@ impl Planner {
             None => Some(frame_use),
         };
         if let Some(frame_use) = frame_use {
-            self.begin_group(Read { pack: no, extent: frame.extent, frames: vec![frame_use] }, frame.raw_len);
+            self.begin_group(Read::new(no, frame.extent, frame_use), frame.raw_len);
         }
         self.note_gifts(gifts, self.plan.groups.len().saturating_sub(1));
     }
@@ -203,11 +205,11 @@ impl Planner {
                         Some(read) => read.join(pack, extent, frame).err(),
                         None => Some(frame),
                     };
-                    reads.extend(frame.map(|frame| Read { pack, extent, frames: vec![frame] }));
+                    reads.extend(frame.map(|frame| Read::new(pack, extent, frame)));
                     group.unwrap_or_default()
                 }
                 None => {
-                    self.begin_group(Read { pack, extent, frames: vec![frame] }, raw_len);
+                    self.begin_group(Read::new(pack, extent, frame), raw_len);
                     self.plan.groups.len().saturating_sub(1)
                 }
             };
@@ -218,6 +220,10 @@ impl Planner {
 }
 
 impl Read {
+    fn new(pack: PackNo, extent: Extent, frame: FrameUse) -> Self {
+        Self { pack, extent, frames: vec![frame], fetch: None }
+    }
+
     /// Reads a frame together with what it reads already, where that is worth it; else gives it back.
     fn join(&mut self, pack: PackNo, extent: Extent, frame: FrameUse) -> std::result::Result<(), FrameUse> {
         match joined(self.extent, extent).filter(|_| self.pack == pack) {

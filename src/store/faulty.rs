@@ -169,6 +169,7 @@ struct State {
     counts: RequestCounts,
     since_plan: RequestCounts,
     written: u64,
+    prefetched: Vec<(ObjectName, Extent)>,
 }
 
 impl<S: Store> FaultyStore<S> {
@@ -191,6 +192,11 @@ impl<S: Store> FaultyStore<S> {
     /// How many requests were made so far, failed ones included.
     pub fn counts(&self) -> RequestCounts {
         self.state().counts
+    }
+
+    /// What was said to be read soon, in order.
+    pub fn prefetched(&self) -> Vec<(ObjectName, Extent)> {
+        self.state().prefetched.clone()
     }
 
     /// Forgets how many requests were made.
@@ -317,6 +323,10 @@ impl<S: Store> Store for FaultyStore<S> {
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
         let fault = self.begin(Request::GetRange, name.as_str())?;
         Ok(damage(fault, self.inner.get_range(name, extent)?))
+    }
+
+    fn prefetch(&self, name: &ObjectName, extent: Extent) {
+        self.state().prefetched.push((name.clone(), extent));
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {

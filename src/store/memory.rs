@@ -9,12 +9,13 @@ use bytes::{Bytes, BytesMut};
 use crate::env::{Clock, SystemClock, Timestamp};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store, is_below, is_folder};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_below, is_folder};
 
 /// A store in memory, for tests. Its clock gives the times of its objects.
 #[derive(Debug)]
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
+    profile: StoreProfile,
     state: Mutex<State>,
 }
 
@@ -38,12 +39,19 @@ impl MemoryStore {
 
     /// An empty store that takes its times from `clock`.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self { clock, profile: StoreProfile::LOCAL, state: Mutex::default() }
+    }
+
+    /// An empty store that wants to be used as one that is reached over a network, with so many requests at a
+    /// time.
+    pub fn remote(requests: usize) -> Self {
+        Self { profile: StoreProfile::remote(requests), ..Self::new() }
     }
 
     /// Another store with the same content and clock; what happens to one does not reach the other.
     pub fn fork(&self) -> Self {
-        Self { clock: Arc::clone(&self.clock), state: Mutex::new(self.state().clone()) }
+        let (clock, profile) = (Arc::clone(&self.clock), self.profile);
+        Self { clock, profile, state: Mutex::new(self.state().clone()) }
     }
 
     /// Makes it hold what `other` holds.
@@ -79,6 +87,10 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn location(&self) -> String {
         "memory".to_owned()
+    }
+
+    fn profile(&self) -> StoreProfile {
+        self.profile
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {

@@ -76,15 +76,17 @@ pub struct StoreProfile {
     pub is_remote: bool,
     /// Requests that are worth making at the same time.
     pub requests: usize,
+    /// True if of two that create the same object at the same moment one is refused.
+    pub creates_once: bool,
 }
 
 impl StoreProfile {
     /// A disk of this machine.
-    pub const LOCAL: Self = Self { is_remote: false, requests: UPLOAD_THREADS };
+    pub const LOCAL: Self = Self { is_remote: false, requests: UPLOAD_THREADS, creates_once: true };
 
     /// A server that takes so many requests at a time.
     pub const fn remote(requests: usize) -> Self {
-        Self { is_remote: true, requests }
+        Self { is_remote: true, requests, creates_once: true }
     }
 }
 

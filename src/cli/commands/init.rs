@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::settings::Settings;
-use crate::cli::{output, session};
+use crate::cli::{output, session, times};
 use crate::error::Error;
-use crate::repo::{InitOptions, LockedRepository, Repository};
+use crate::format::config::ProbedStore;
+use crate::repo::{InitOptions, LockedRepository, Repository, format_time};
 use crate::store::{StoreOptions, create_store, open_store, reserve};
 
 /// Make a new repository
@@ -46,9 +47,18 @@ fn make(
     let password = settings.password.read_new()?;
     let store = create_store(location, &session::REPOSITORY_NAMES, options)?;
     let label = session::key_label(&args.note);
-    let repo = Repository::init(Arc::clone(&store), &password, &label, InitOptions::default())?;
+    let profile = store.profile();
+    // One on a server was tried out when it was made, and is refused where it does not keep the first two.
+    let probed = profile.is_remote.then(|| ProbedStore {
+        probed: format_time(times::now()),
+        read_after_write: true,
+        list_after_write: true,
+        conditional_create: profile.creates_once,
+    });
+    let options = InitOptions { store: probed, ..InitOptions::default() };
+    let repo = Repository::init(Arc::clone(&store), &password, &label, options)?;
     // The repository is there without it too.
-    if !store.profile().is_remote {
+    if !profile.is_remote {
         let _ = reserve::make(&store);
     }
     if settings.json {

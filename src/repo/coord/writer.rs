@@ -8,6 +8,7 @@ use super::sabotage::Sabotage;
 use crate::error::{Error, Result};
 use crate::format::entry::Content;
 use crate::format::lease::LeaseRole;
+use crate::repo::requests;
 
 /// How often a run looks for another parent when the one it found is forgotten meanwhile.
 const PARENT_ATTEMPTS: u32 = 4;
@@ -61,7 +62,24 @@ impl Coordination {
 
     fn settle(&self, lease: &Lease, start: &mut dyn Start, knew_before: bool) -> Result<bool> {
         let mut attempts = 0;
-        while !self.lacks(Sabotage::ParentNotChecked) && !start.is_there()? {
+        let mut learned = None;
+        while !self.lacks(Sabotage::ParentNotChecked) {
+            let in_order = !self.store.profile().is_remote
+                || knew_before
+                || attempts > 0
+                || self.lacks(Sabotage::IndexReadBeforeGenerations);
+            let is_there = if in_order {
+                learned = None;
+                start.is_there()?
+            } else {
+                // Each only has to come after the lease.
+                let (any, is_there) = requests::both(&*self.store, || lease.learn(), || start.is_there());
+                learned = Some(any?);
+                is_there?
+            };
+            if is_there {
+                break;
+            }
             attempts += 1;
             lease.pin(start.choose(attempts >= PARENT_ATTEMPTS)?.into_iter().collect())?;
         }
@@ -69,7 +87,10 @@ impl Coordination {
             start.refresh()?;
             return Ok(lease.learn()? && !self.lacks(Sabotage::UnchangedTrusted));
         }
-        let is_any = if knew_before { false } else { lease.learn()? };
+        let is_any = match learned {
+            Some(is_any) => is_any,
+            None => !knew_before && lease.learn()?,
+        };
         start.refresh()?;
         Ok(is_any && !self.lacks(Sabotage::UnchangedTrusted))
     }

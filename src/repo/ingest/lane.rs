@@ -57,7 +57,10 @@ impl Lane {
         bases: &[ChunkId],
     ) -> Result<()> {
         let depth_max = ingest.options.delta_depth;
-        let bases = self.delta.read(&ingest.reader, depth_max, id, bases);
+        let bases = match ingest.wants_delta(kind) {
+            true => self.delta.read(&ingest.reader, depth_max, id, bases),
+            false => None,
+        };
         self.add_with(ingest, kind, id, plaintext, bases)
     }
 
@@ -71,7 +74,10 @@ impl Lane {
         bases: &[ChunkId],
     ) -> Result<()> {
         let depth_max = ingest.options.delta_depth;
-        let bases = self.delta.read_guess(&ingest.reader, depth_max, (id, plaintext), bases);
+        let bases = match ingest.wants_delta(kind) {
+            true => self.delta.read_guess(&ingest.reader, depth_max, (id, plaintext), bases),
+            false => None,
+        };
         self.add_with(ingest, kind, id, plaintext, bases)
     }
 
@@ -117,7 +123,10 @@ impl Lane {
         kind: PackKind,
         delta: &mut DeltaFrame,
     ) -> Result<bool> {
-        if let Some(encoded) = encode_delta(kind, delta)? {
+        if let Some(Encoded { frame: encoded, cost, plain }) = encode_delta(kind, delta)? {
+            if kind == PackKind::Data {
+                ingest.ledger.stored(delta.chunks.len(), plain, cost, &ingest.reader.reads());
+            }
             ingest.pack(kind, &mut delta.chunks, encoded, &delta.prefix)?;
             return Ok(true);
         }
@@ -128,8 +137,17 @@ impl Lane {
     }
 }
 
+/// A delta frame that is worth it.
+struct Encoded {
+    frame: EncodedFrame,
+    /// Bytes that it takes in the pack and in the index.
+    cost: usize,
+    /// Bytes that its chunks would take without their bases, where that was tried.
+    plain: Option<usize>,
+}
+
 /// The delta frame's bytes, unless a plain one would be about as small.
-fn encode_delta(kind: PackKind, delta: &mut DeltaFrame) -> Result<Option<EncodedFrame>> {
+fn encode_delta(kind: PackKind, delta: &mut DeltaFrame) -> Result<Option<Encoded>> {
     let raw = delta.chunks.bytes();
     let (codec, bytes) = match kind {
         PackKind::Data => (Codec::Patch, compress_patch(raw, &delta.prefix, ZSTD_PATCH_LEVEL)),
@@ -141,15 +159,18 @@ fn encode_delta(kind: PackKind, delta: &mut DeltaFrame) -> Result<Option<Encoded
     let Some(bytes) = bytes else { return Ok(None) };
     // The ids of the bases stand in the pack and in an index segment.
     let cost = bytes.len() + 2 * ID_LEN * delta.bases.len();
+    let mut known = None;
     // What is this small needs no comparison: hardly anything compresses so well by itself.
     if cost > raw.len() / 16 {
         let plain = with_compressor(kind, |compressor| compressor.compress(raw))?;
         let plain = plain.map_or(raw.len(), |plain| plain.len());
+        known = Some(plain);
         // A quarter has to be gained: a delta costs its reader the decoding of its bases.
         if cost > plain - plain / 4 {
             return Ok(None);
         }
     }
     let bases = std::mem::take(&mut delta.bases);
-    Ok(Some(EncodedFrame { codec, bytes, bases, depth: delta.depth }))
+    let frame = EncodedFrame { codec, bytes, bases, depth: delta.depth };
+    Ok(Some(Encoded { frame, cost, plain: known }))
 }

@@ -9,6 +9,7 @@
 
 mod claims;
 mod lane;
+mod ledger;
 mod open_pack;
 mod stream;
 mod uploader;
@@ -26,7 +27,8 @@ use crate::format::pack::PackKind;
 use crate::id::ChunkId;
 use crate::limits::{
     DATA_PACK_TARGET_BYTES, DRY_RUN_CLAIMS_MAX, FRAME_CACHE_BYTES, METADATA_PACK_TARGET_BYTES,
-    OPEN_DATA_PACKS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL, ZSTD_METADATA_LEVEL,
+    OPEN_DATA_PACKS, REMOTE_PACK_FIRST_BYTES, REMOTE_PACK_PARTS, SECOND_PACK_AFTER_BYTES, ZSTD_LEVEL,
+    ZSTD_METADATA_LEVEL,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
@@ -34,10 +36,12 @@ use crate::repo::coord::Fence;
 use crate::repo::delta::{DeltaFrame, OldStream, nearby};
 use crate::seal::{self, EncodedFrame, PlainFrame};
 
+pub use ledger::DeltaBalance;
 pub use stream::{MetadataWriter, PartList};
 
 use claims::Claims;
 use lane::{Lane, Lanes};
+use ledger::Ledger;
 use open_pack::{OpenPack, Verify};
 use uploader::Uploader;
 
@@ -56,6 +60,8 @@ pub struct Added {
     pub raw_bytes: u64,
     /// Bytes of the packs and segments they went into.
     pub stored_bytes: u64,
+    /// What deltas have cost and saved.
+    pub deltas: DeltaBalance,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +69,17 @@ struct Counters {
     chunks: AtomicU64,
     raw_bytes: AtomicU64,
     stored_bytes: AtomicU64,
+}
+
+impl Counters {
+    fn added(&self) -> Added {
+        Added {
+            chunks: self.chunks.load(Ordering::Relaxed),
+            raw_bytes: self.raw_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.stored_bytes.load(Ordering::Relaxed),
+            deltas: DeltaBalance::default(),
+        }
+    }
 }
 
 /// How chunks are stored.
@@ -74,11 +91,14 @@ pub struct IngestOptions {
     pub dry_run: bool,
     /// Deepest delta frame to write; 0 writes none.
     pub delta_depth: u8,
+    /// Give deltas of file data up, where the store is a remote one, once reading their bases has cost more than
+    /// they save.
+    pub deltas_must_pay: bool,
 }
 
 impl Default for IngestOptions {
     fn default() -> Self {
-        Self { verify: true, dry_run: false, delta_depth: 0 }
+        Self { verify: true, dry_run: false, delta_depth: 0, deltas_must_pay: false }
     }
 }
 
@@ -93,6 +113,8 @@ pub struct Ingest {
     data_packs: [Mutex<Option<OpenPack>>; OPEN_DATA_PACKS],
     metadata_pack: Mutex<Option<OpenPack>>,
     counters: Arc<Counters>,
+    ledger: Ledger,
+    is_remote: bool,
     uploader: Uploader,
 }
 
@@ -114,6 +136,7 @@ impl Ingest {
         };
         let claims = Arc::new(claims);
         let counters = Arc::new(Counters::default());
+        let is_remote = repo.store().profile().is_remote;
         let uploader = Uploader::start(Arc::clone(&repo), Arc::clone(&claims), Arc::clone(&counters), fence)?;
         Ok(Self {
             reader: Arc::new(ChunkReader::new(Arc::clone(&repo), FRAME_CACHE_BYTES)),
@@ -124,6 +147,8 @@ impl Ingest {
             data_packs: Default::default(),
             metadata_pack: Mutex::default(),
             counters,
+            ledger: Ledger::new(options.deltas_must_pay && is_remote),
+            is_remote,
             uploader,
         })
     }
@@ -166,7 +191,7 @@ impl Ingest {
     /// For each of `ids`, which follow one another, chunks that may be its older version; `new` is what
     /// [`claim`](Self::claim) gave, and `wanted` says which of the new ones need one.
     pub fn guess_bases(&self, ids: &[ChunkId], new: &[bool], wanted: &[bool]) -> Result<Vec<Vec<ChunkId>>> {
-        match self.writes_deltas() && wanted.contains(&true) && new.contains(&false) {
+        match self.wants_delta(PackKind::Data) && wanted.contains(&true) && new.contains(&false) {
             true => nearby(self.repo.index(), ids, new, wanted),
             false => Ok(Vec::new()),
         }
@@ -200,6 +225,18 @@ impl Ingest {
     /// Reads chunks that the repository had before this run.
     pub fn reader(&self) -> &Arc<ChunkReader> {
         &self.reader
+    }
+
+    /// True if a chunk of this kind may become a delta: its bases may be read for it.
+    pub fn wants_delta(&self, kind: PackKind) -> bool {
+        self.writes_deltas() && (kind == PackKind::Metadata || self.ledger.wants_deltas(&self.reader.reads()))
+    }
+
+    /// Lets a remote store begin to read these bases of file data, unless deltas are not wanted.
+    pub fn hint_bases<'a>(&self, bases: impl Iterator<Item = &'a ChunkId>) {
+        if self.is_remote && self.wants_delta(PackKind::Data) {
+            self.reader.hint(bases);
+        }
     }
 
     /// True if delta frames may be written.
@@ -261,7 +298,7 @@ impl Ingest {
                 Some(pack) => pack,
                 None => OpenPack::new(self.repo.repository(), kind)?,
             };
-            let (reservation, full) = pack.reserve(&encoded, raw_len, chunks, pack_target(kind))?;
+            let (reservation, full) = pack.reserve(&encoded, raw_len, chunks, self.pack_target(kind))?;
             if !full {
                 *slot = Some(pack);
             }
@@ -271,6 +308,20 @@ impl Ingest {
             self.uploader.send(closed)?;
         }
         Ok(())
+    }
+
+    /// Stored bytes after which a pack is closed. Over a network the last packs of a run are sent when all else
+    /// is done, so they should be a small part of it: packs grow with the run.
+    fn pack_target(&self, kind: PackKind) -> u64 {
+        let target = match kind {
+            PackKind::Data => DATA_PACK_TARGET_BYTES as u64,
+            PackKind::Metadata => return METADATA_PACK_TARGET_BYTES as u64,
+        };
+        if !self.is_remote {
+            return target;
+        }
+        let stored = self.counters.stored_bytes.load(Ordering::Relaxed);
+        (stored / REMOTE_PACK_PARTS).clamp(REMOTE_PACK_FIRST_BYTES, target)
     }
 
     /// The pack that takes a frame. Of several it is picked by the frame's first chunk id, which is as
@@ -291,11 +342,7 @@ impl Ingest {
 
     /// What was added until now.
     pub fn added(&self) -> Added {
-        Added {
-            chunks: self.counters.chunks.load(Ordering::Relaxed),
-            raw_bytes: self.counters.raw_bytes.load(Ordering::Relaxed),
-            stored_bytes: self.counters.stored_bytes.load(Ordering::Relaxed),
-        }
+        Added { deltas: self.ledger.balance(&self.reader.reads()), ..self.counters.added() }
     }
 
     /// Ends the run: stores what is not yet, writes the packs that are still open and the last segment.
@@ -315,12 +362,9 @@ impl Ingest {
         }
         // The uploader counts what it has written, so it comes first.
         let counters = Arc::clone(&self.counters);
+        let deltas = self.ledger.balance(&self.reader.reads());
         self.uploader.finish()?;
-        let added = Added {
-            chunks: counters.chunks.load(Ordering::Relaxed),
-            raw_bytes: counters.raw_bytes.load(Ordering::Relaxed),
-            stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
-        };
+        let added = Added { deltas, ..counters.added() };
         let receipt = (!self.options.dry_run).then_some(IndexDurable { _private: () });
         Ok((receipt, added))
     }
@@ -345,13 +389,6 @@ impl Ingest {
     /// Gives what had failed in the threads that write packs.
     pub fn discard(self) -> Result<Option<Error>> {
         self.uploader.discard()
-    }
-}
-
-fn pack_target(kind: PackKind) -> u64 {
-    match kind {
-        PackKind::Data => DATA_PACK_TARGET_BYTES as u64,
-        PackKind::Metadata => METADATA_PACK_TARGET_BYTES as u64,
     }
 }
 

@@ -6,6 +6,7 @@ mod interrupted;
 mod links;
 mod overwrite;
 pub mod plans;
+mod remote;
 mod trees;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -145,7 +146,11 @@ impl Writer<'_> {
 
 impl Fixture {
     pub fn new(tree: Vec<Tree>) -> Self {
-        let store = Arc::new(MemoryStore::new());
+        Self::over(MemoryStore::new(), tree)
+    }
+
+    pub fn over(store: MemoryStore, tree: Vec<Tree>) -> Self {
+        let store = Arc::new(store);
         let shared: Arc<dyn Store> = store.clone();
         let label = KeyLabel {
             created: String::new(),

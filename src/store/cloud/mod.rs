@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::env::Timestamp;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
-use crate::limits::{PACK_MAX_BYTES, STORE_AHEAD_STALE_S, STORE_RUNTIME_THREADS};
+use crate::limits::{PACK_MAX_BYTES, STORE_AHEAD_MAX_BYTES, STORE_AHEAD_STALE_S, STORE_RUNTIME_THREADS};
 use crate::store::blocking::wait;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
@@ -308,7 +308,8 @@ impl Store for CloudStore {
     }
 
     fn profile(&self) -> StoreProfile {
-        StoreProfile::remote(self.network.connections())
+        let creates_once = !matches!(self.place.creating, Creating::CheckFirst);
+        StoreProfile { creates_once, ..StoreProfile::remote(self.network.connections()) }
     }
 
     fn traffic(&self) -> Option<Traffic> {
@@ -362,7 +363,10 @@ impl Store for CloudStore {
         if ahead.iter().any(|read| read.extent == extent && read.name == *name) {
             return;
         }
-        if ahead.len() >= self.network.connections() * 2 {
+        let bytes: u64 = ahead.iter().map(|read| read.extent.len()).sum();
+        let is_full = ahead.len() >= self.network.connections() * 2
+            || (!ahead.is_empty() && bytes.saturating_add(extent.len()) > STORE_AHEAD_MAX_BYTES);
+        if is_full {
             // What nobody came for must not keep others out for ever.
             let is_stale = |oldest: &Ahead| oldest.since.elapsed().as_secs() > STORE_AHEAD_STALE_S;
             if !ahead.front().is_some_and(is_stale) {

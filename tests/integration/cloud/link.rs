@@ -1,6 +1,7 @@
 //! A link to a server that is as slow and as far as a test wants.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ const IN_FLIGHT: usize = 128;
 /// Forwards connections to a server.
 pub struct Link {
     pub address: SocketAddr,
-    _runtime: Runtime,
+    up: Arc<Direction>,
+    down: Arc<Direction>,
+    runtime: Runtime,
 }
 
 /// One direction of the link, which all connections share.
@@ -26,11 +29,13 @@ struct Direction {
     latency: Duration,
     bytes_per_second: u64,
     free_at: Mutex<Instant>,
+    carried: AtomicU64,
 }
 
 impl Direction {
     /// When `bytes` that are sent now arrive.
     fn arrival(&self, bytes: usize) -> Instant {
+        self.carried.fetch_add(bytes as u64, Ordering::Relaxed);
         let mut free_at = self.free_at.lock().unwrap();
         let start = free_at.max(Instant::now());
         *free_at = start + Duration::from_nanos(bytes as u64 * 1_000_000_000 / self.bytes_per_second);
@@ -52,10 +57,12 @@ impl Link {
                 latency: round_trip / 2,
                 bytes_per_second,
                 free_at: Mutex::new(Instant::now()),
+                carried: AtomicU64::new(0),
             })
         };
         let (up, down) = (direction(), direction());
-        runtime.spawn(async move {
+        let link = Self { address, up: Arc::clone(&up), down: Arc::clone(&down), runtime };
+        link.runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
                 let (up, down) = (Arc::clone(&up), Arc::clone(&down));
@@ -71,7 +78,13 @@ impl Link {
                 });
             }
         });
-        Self { address, _runtime: runtime }
+        link
+    }
+
+    /// Bytes that went to the server and came from it since the last call.
+    pub fn take_carried(&self) -> (u64, u64) {
+        let take = |direction: &Direction| direction.carried.swap(0, Ordering::Relaxed);
+        (take(&self.up), take(&self.down))
     }
 
     pub fn url(&self) -> String {

@@ -2,9 +2,11 @@
 
 mod conformance;
 mod external;
+mod far;
 mod faults;
 mod garage;
 mod link;
+mod measure;
 mod program;
 mod server;
 mod sftp;

@@ -39,6 +39,14 @@ fn a_bucket_is_as_good_as_a_folder() {
     sandbox.build(&source());
     sandbox.run(["snapshots"]).exits(10).says("no repository");
     sandbox.ok(["init"]).says("some/prefix");
+    let config: serde_json::Value = serde_json::from_str(&sandbox.ok(["cat", "config"]).text()).unwrap();
+    assert_eq!(config["store"]["conditional_create"], true, "{config}");
+    assert_eq!(config["store"]["list_after_write"], true, "{config}");
+    let mut other = self::sandbox(&server);
+    other.location = Some(format!("s3://{BUCKET}/other"));
+    other.ok(["init", "-o", "conditional-create=no"]);
+    let config: serde_json::Value = serde_json::from_str(&other.ok(["cat", "config"]).text()).unwrap();
+    assert_eq!(config["store"]["conditional_create"], false, "{config}");
     sandbox.run(["init"]).exits(1).says("exists");
     let first = sandbox.backup();
     let before = capture(&sandbox.source);

@@ -1,0 +1,147 @@
+//! Requests of a remote store that are made while others are waited for.
+//!
+//! Opening a repository is a chain: the config, the password slots, then what the command wants. Over a network
+//! each link of it takes a round trip. So the slots, and what most commands list next, are asked for at the same
+//! time as the config. What is listed early is used once, by the first who lists it, and only if that is soon:
+//! as if the command had begun a moment sooner.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::limits::EARLY_LISTING_SECONDS;
+use crate::repo::{keyring, requests};
+use crate::store::{ListItem, ObjectName, Store};
+
+/// Something that a thread asks for.
+pub(super) struct Early<T> {
+    begun: Instant,
+    answer: Mutex<Option<JoinHandle<Result<T>>>>,
+}
+
+/// A password slot and its bytes.
+pub(super) type Slots = Vec<(ObjectName, Result<Bytes>)>;
+
+impl<T: Send + 'static> Early<T> {
+    /// Begins to ask. Nothing where that is no gain, or impossible now.
+    fn ask(
+        store: &Arc<dyn Store>,
+        ask: impl FnOnce(&dyn Store) -> Result<T> + Send + 'static,
+    ) -> Option<Self> {
+        if !store.profile().is_remote {
+            return None;
+        }
+        let store = Arc::clone(store);
+        let builder = std::thread::Builder::new().name("early".to_owned());
+        let thread = builder.spawn(move || ask(&*store)).ok()?;
+        Some(Self { begun: Instant::now(), answer: Mutex::new(Some(thread)) })
+    }
+
+    /// The answer, for the first one who wants it. Nothing if it is too old, or was none.
+    pub(super) fn take(&self) -> Option<T> {
+        let thread = self.answer.lock().take()?;
+        if self.begun.elapsed() > Duration::from_secs(EARLY_LISTING_SECONDS) {
+            return None;
+        }
+        thread.join().ok()?.ok()
+    }
+}
+
+/// The password slots.
+pub(super) fn slots(store: &Arc<dyn Store>) -> Option<Early<Slots>> {
+    Early::ask(store, |store| {
+        let names = keyring::slot_names(store)?;
+        let objects = requests::map(store, &names, |name| Ok(store.get(name)?));
+        Ok(names.into_iter().zip(objects).collect())
+    })
+}
+
+/// Everything in the folder `prefix`.
+pub(super) fn listing(store: &Arc<dyn Store>, prefix: &'static str) -> Option<Early<Vec<ListItem>>> {
+    Early::ask(store, |store| list(store, prefix))
+}
+
+/// Everything in the folder `prefix`: by `early`, if that is at hand.
+pub(super) fn list_or(
+    early: Option<&Early<Vec<ListItem>>>,
+    store: &dyn Store,
+    prefix: &str,
+) -> Result<Vec<ListItem>> {
+    match early.and_then(Early::take) {
+        Some(items) => Ok(items),
+        None => list(store, prefix),
+    }
+}
+
+fn list(store: &dyn Store, prefix: &str) -> Result<Vec<ListItem>> {
+    let mut items = Vec::new();
+    store.list(prefix, &mut |item| items.push(item))?;
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::crypto::kdf::Password;
+    use crate::error::Error;
+    use crate::format::key_slot::KeyLabel;
+    use crate::repo::test_fixture::Fixture;
+    use crate::repo::{LockedRepository, snapshots};
+    use crate::store::Store;
+    use crate::store::faulty::Request;
+    use crate::store::memory::MemoryStore;
+    use std::sync::Arc;
+
+    fn find(f: &Fixture) -> LockedRepository {
+        LockedRepository::find_to_unlock(Arc::clone(&f.store) as Arc<dyn Store>, true).unwrap()
+    }
+
+    fn password(text: &str) -> Password {
+        Password::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn what_was_listed_while_the_repository_was_opened_is_used_once() {
+        let f = Fixture::over(MemoryStore::remote(4));
+        let first = f.snapshot("2026-01-01T00:00:00Z", &[]);
+        f.store.reset_counts();
+        let repo = find(&f).unlock(&password("password")).unwrap();
+        // The config and the slot; slots, segments and snapshots.
+        let listed = snapshots::list_at_open(&repo).unwrap();
+        assert_eq!(listed.snapshots.iter().map(|s| s.id).collect::<Vec<_>>(), [first]);
+        assert_eq!((f.store.counts()[Request::Get], f.store.counts()[Request::List]), (3, 3));
+        f.snapshot("2026-01-02T00:00:00Z", &[]);
+        assert_eq!(snapshots::list_at_open(&repo).unwrap().snapshots.len(), 2);
+        assert_eq!(snapshots::list(&repo).unwrap().snapshots.len(), 2);
+    }
+
+    #[test]
+    fn a_slot_that_was_added_while_the_password_was_typed_opens() {
+        let f = Fixture::over(MemoryStore::remote(4));
+        let locked = find(&f);
+        // Let the early requests end.
+        while f.store.counts()[Request::List] < 4 {
+            std::thread::yield_now();
+        }
+        let label = KeyLabel {
+            created: String::new(),
+            host: String::new(),
+            user: String::new(),
+            note: String::new(),
+        };
+        f.repo.key_add(&password("new"), &label).unwrap();
+        locked.unlock(&password("new")).unwrap();
+        assert!(matches!(find(&f).unlock(&password("wrong")), Err(Error::WrongPassword)));
+    }
+
+    #[test]
+    fn a_disk_is_asked_for_one_thing_after_the_other() {
+        let f = Fixture::empty();
+        f.store.reset_counts();
+        find(&f).unlock(&password("password")).unwrap();
+        assert_eq!((f.store.counts()[Request::Get], f.store.counts()[Request::List]), (2, 1));
+    }
+}

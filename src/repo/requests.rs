@@ -1,0 +1,100 @@
+//! Making several requests at a time.
+//!
+//! The threads of the pool are as many as the cores, which is few for requests that mostly wait.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use crate::store::Store;
+
+/// What `each` gives for every one of `items`, in their order. Each of them makes requests to `store`: of a
+/// remote store as many at a time as it takes.
+pub fn map<T: Sync, R: Send>(store: &dyn Store, items: &[T], each: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
+    let profile = store.profile();
+    let threads = profile.requests.min(items.len());
+    if !profile.is_remote || threads <= 1 {
+        return items.par_iter().map(each).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(number) else { return };
+            let result = each(item);
+            results.lock().push((number, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for number in 1..threads {
+            let builder = std::thread::Builder::new().name(format!("request-{number}"));
+            // Where there are no more threads, those that there are do it.
+            let _ = builder.spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut results = results.into_inner();
+    results.sort_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// What two give that each make requests to `store`: at the same time, if it is a remote one.
+pub fn both<A: Send, B>(
+    store: &dyn Store,
+    first: impl Fn() -> A + Sync,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
+    if !store.profile().is_remote {
+        return (first(), second());
+    }
+    std::thread::scope(|scope| {
+        match std::thread::Builder::new().name("request".to_owned()).spawn_scoped(scope, &first) {
+            Ok(thread) => {
+                let second = second();
+                (thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+            }
+            // There are no more threads.
+            Err(_) => (first(), second()),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use std::sync::Barrier;
+
+    #[test]
+    fn a_remote_store_gets_as_many_requests_at_a_time_as_it_takes() {
+        let store = MemoryStore::remote(6);
+        // Six that wait for each other, and some that come after them.
+        let together = Barrier::new(6);
+        let items: Vec<usize> = (0..20).collect();
+        let results = map(&store, &items, |item| {
+            if *item < 6 {
+                together.wait();
+            }
+            item * 2
+        });
+        assert_eq!(results, (0..20).map(|item| item * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn two_requests_are_made_at_a_time_of_a_remote_store_alone() {
+        let together = Barrier::new(2);
+        let (first, second) = both(&MemoryStore::remote(2), || together.wait(), || together.wait());
+        assert_ne!(first.is_leader(), second.is_leader());
+        let done = Mutex::new(Vec::new());
+        both(&MemoryStore::new(), || done.lock().push(1), || done.lock().push(2));
+        assert_eq!(done.into_inner(), [1, 2]);
+    }
+
+    #[test]
+    fn a_disk_gets_those_of_the_pool() {
+        let results = map(&MemoryStore::new(), &[1, 2, 3], |item| item + 1);
+        assert_eq!(results, [2, 3, 4]);
+    }
+}
