@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::env::Timestamp;
+use crate::id::SnapshotId;
 
 /// Result of everything that can fail in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -140,6 +141,15 @@ pub enum Error {
     /// The lease could not be renewed in time: what was done may not count.
     #[error("the lease was lost: {0}")]
     LeaseLost(String),
+    /// A snapshot came to be seen after the lease had run out, and could not be taken back: what it refers to
+    /// may have been deleted.
+    #[error("snapshot {snapshot} was published too late, and could not be taken back")]
+    NotWithdrawn {
+        /// Its id.
+        snapshot: SnapshotId,
+        /// Why it is still there, or may be.
+        source: Box<Error>,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -162,7 +172,7 @@ impl Error {
             Self::Io { .. } | Self::Index(_) => ErrorKind::Io,
             Self::Command { .. } => ErrorKind::Command,
             Self::Busy { .. } => ErrorKind::Busy,
-            Self::LeaseLost(_) => ErrorKind::Store,
+            Self::LeaseLost(_) | Self::NotWithdrawn { .. } => ErrorKind::Store,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Internal(_) => ErrorKind::Internal,
         }
