@@ -5,7 +5,6 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::env::Timestamp;
-use crate::id::SnapshotId;
 
 /// Result of everything that can fail in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -145,8 +144,8 @@ pub enum Error {
     /// may have been deleted.
     #[error("snapshot {snapshot} was published too late, and could not be taken back")]
     NotWithdrawn {
-        /// Its id.
-        snapshot: SnapshotId,
+        /// Its id, in hex.
+        snapshot: String,
         /// Why it is still there, or may be.
         source: Box<Error>,
     },

@@ -323,7 +323,7 @@ impl Run<'_> {
 /// Takes a snapshot back that was published too late.
 fn withdraw(repo: &IndexedRepository, id: &SnapshotId) -> Result<()> {
     let deleted = layout::snapshot(id).and_then(|name| Ok(repo.store().delete(&name)?));
-    deleted.map_err(|error| Error::NotWithdrawn { snapshot: *id, source: Box::new(error) })
+    deleted.map_err(|error| Error::NotWithdrawn { snapshot: id.to_hex(), source: Box::new(error) })
 }
 
 /// What a run does while it begins.
@@ -398,7 +398,10 @@ mod tests {
         let repo = f.indexed();
         f.store.set_plan(FaultPlan::none().nth(Request::Delete, 1, Fault::Fail(StoreErrorKind::Transient)));
         let error = withdraw(&repo, &id).unwrap_err();
-        assert!(matches!(&error, Error::NotWithdrawn { snapshot, .. } if *snapshot == id), "{error}");
+        assert!(
+            matches!(&error, Error::NotWithdrawn { snapshot, .. } if *snapshot == id.to_hex()),
+            "{error}"
+        );
         withdraw(&repo, &id).unwrap();
         assert!(!f.names("snapshots/").contains(&name));
     }

@@ -251,8 +251,7 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
             ),
             Some(format!(
                 "The snapshot could not be taken back, and a prune may have deleted data of it meanwhile. Back up \
-                 again, and take it away with `backstay forget {}`; `backstay check` says what it misses.",
-                snapshot.short()
+                 again, and take it away with `backstay forget {snapshot}`; `backstay check` says what it misses."
             )),
             EXIT_FAILED,
         ),
