@@ -1,5 +1,6 @@
 //! Valid inputs of the fuzz targets, made by the encoders.
 
+use backstay::compress::compress_patch;
 use backstay::entry_name::EntryName;
 use backstay::env::Timestamp;
 use backstay::extent::Extent;
@@ -58,7 +59,7 @@ fn frame(codec: Codec, stored: u64, bases: &[&[u8]], chunks: &[&[u8]]) -> FrameE
         extent: Extent::new(HEADER_LEN as u64, stored).unwrap(),
         raw_len: chunks.iter().map(|chunk| chunk.len).sum(),
         codec,
-        depth: u8::from(codec == Codec::ZstdDelta),
+        depth: u8::from(codec.is_delta()),
         bases: bases.iter().map(|base| keys.chunk_id(base)).collect(),
         chunks,
     }
@@ -250,6 +251,7 @@ fn frames() -> Vec<Vec<u8>> {
         input(Codec::Raw, &[], &[], plain.clone()),
         input(Codec::Zstd, &[], &[], compressed(&plain, &[])),
         input(Codec::ZstdDelta, &[&prefix], &prefix, compressed(&plain, &prefix)),
+        input(Codec::Patch, &[&prefix], &prefix, compress_patch(&plain, &prefix, 6).unwrap()),
     ]
 }
 

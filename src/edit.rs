@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::env::Timestamp;
 use crate::error::Result;
+use crate::format::lease::LeaseRole;
 use crate::format::manifest::Manifest;
 use crate::id::SnapshotId;
 use crate::observe::StopFlag;
@@ -90,32 +91,40 @@ pub fn run(
     stop: &StopFlag,
     edited: &mut dyn FnMut(&Edited),
 ) -> Result<()> {
-    // Without a witness: while one takes the place of another, nothing is deleted.
-    let lease = if dry_run { None } else { Coordination::new(repo).read("tag", Vec::new(), None).ok() };
-    let result = edit(repo, list, chosen, change, dry_run, stop, edited);
-    if let Some(lease) = lease {
-        lease.close(&result);
+    if dry_run {
+        return edit(chosen, change, stop, &mut |old, _| {
+            edited(&Edited { old: old.id, new: None });
+            Ok(())
+        });
     }
+    // Without a witness: while one takes the place of another, nothing is deleted. Without a lease a prune
+    // might meet neither of the two.
+    let mut lease = Coordination::new(repo).acquire(LeaseRole::Reader, "tag", Vec::new(), None)?;
+    let fence = lease.fence();
+    let result = lease.keep().and_then(|()| {
+        edit(chosen, change, stop, &mut |old, fields| {
+            fence.check()?;
+            let new = snapshots::replace(repo, list, old, fields)?;
+            edited(&Edited { old: old.id, new: Some(new) });
+            Ok(())
+        })
+    });
+    lease.close(&result);
     result
 }
 
-fn edit(
-    repo: &Repository,
-    list: &SnapshotList,
-    chosen: &[Snapshot],
-    change: &Change,
-    dry_run: bool,
-    stop: &StopFlag,
-    edited: &mut dyn FnMut(&Edited),
-) -> Result<()> {
+/// Puts a snapshot with other fields in the place of one.
+type Replace<'a> = dyn FnMut(&Snapshot, Map<String, Value>) -> Result<()> + 'a;
+
+/// Calls `replace` with each snapshot that has to change, and its new fields.
+fn edit(chosen: &[Snapshot], change: &Change, stop: &StopFlag, replace: &mut Replace<'_>) -> Result<()> {
     for old in chosen {
         stop.check()?;
         let fields = change.fields(&old.manifest);
         if fields.is_empty() {
             continue;
         }
-        let new = if dry_run { None } else { Some(snapshots::replace(repo, list, old, fields)?) };
-        edited(&Edited { old: old.id, new });
+        replace(old, fields)?;
     }
     Ok(())
 }

@@ -69,14 +69,20 @@ impl ProcessIdentity {
 /// kernel is asked: the process file system may hide other users' processes.
 pub fn process_has_ended(pid: u32, started: u64) -> bool {
     let Some(number) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
-    if rustix::process::test_kill_process(number) == Err(rustix::io::Errno::SRCH) {
+    let answer = rustix::process::test_kill_process(number);
+    has_ended(answer, std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref(), started)
+}
+
+/// By the kernel's answer to an empty signal, and the process's line, if that can be read.
+fn has_ended(answer: rustix::io::Result<()>, stat: Option<&str>, started: u64) -> bool {
+    if answer == Err(rustix::io::Errno::SRCH) {
         return true;
     }
-    // There is one. Only a line that can be read shows that it is another one, or has ended.
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // There is one, of whomever. Only a line that can be read shows that it is another one, or has ended.
+    let Some(stat) = stat else { return false };
     let is_dead =
         stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X', 'x']));
-    is_dead || start_of(&stat).is_some_and(|now| now != started)
+    is_dead || start_of(stat).is_some_and(|now| now != started)
 }
 
 /// The start of a process by its line in the process file system, unless it has ended.
@@ -120,6 +126,23 @@ pub fn fill_random(buf: &mut [u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_nothing_is_known_of_has_not_ended() {
+        use rustix::io::Errno;
+        let line =
+            |state: &str, started: u64| format!("7 (a ) name) {state} {}{started} 0 0", "0 ".repeat(18));
+        // Another user's, whose line is hidden or not there yet.
+        assert!(!has_ended(Err(Errno::PERM), None, 5));
+        assert!(!has_ended(Ok(()), None, 5));
+        assert!(has_ended(Err(Errno::SRCH), None, 5));
+        for answer in [Ok(()), Err(Errno::PERM)] {
+            assert!(!has_ended(answer, Some(&line("S", 5)), 5));
+            assert!(has_ended(answer, Some(&line("S", 6)), 5));
+            assert!(has_ended(answer, Some(&line("Z", 5)), 5));
+            assert!(!has_ended(answer, Some("nonsense"), 5));
+        }
+    }
 
     #[test]
     fn a_process_is_told_from_others() {

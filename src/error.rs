@@ -140,6 +140,15 @@ pub enum Error {
     /// The lease could not be renewed in time: what was done may not count.
     #[error("the lease was lost: {0}")]
     LeaseLost(String),
+    /// A snapshot came to be seen after the lease had run out, and could not be taken back: what it refers to
+    /// may have been deleted.
+    #[error("snapshot {snapshot} was published too late, and could not be taken back")]
+    NotWithdrawn {
+        /// Its id, in hex.
+        snapshot: String,
+        /// Why it is still there, or may be.
+        source: Box<Error>,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -162,7 +171,7 @@ impl Error {
             Self::Io { .. } | Self::Index(_) => ErrorKind::Io,
             Self::Command { .. } => ErrorKind::Command,
             Self::Busy { .. } => ErrorKind::Busy,
-            Self::LeaseLost(_) => ErrorKind::Store,
+            Self::LeaseLost(_) | Self::NotWithdrawn { .. } => ErrorKind::Store,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Internal(_) => ErrorKind::Internal,
         }

@@ -72,6 +72,9 @@ pub const DATA_FRAME_TARGET_BYTES: usize = 512 * KIB;
 pub const METADATA_FRAME_TARGET_BYTES: usize = 256 * KIB;
 /// No frame decodes to more than this: the decoder's output cap against hostile packs.
 pub const FRAME_RAW_MAX_BYTES: usize = 16 * MIB;
+/// Bytes that a frame takes at most beyond its plaintext and a 256th of it: its seal, and what zstd may add to bytes
+/// that it cannot make smaller.
+pub const FRAME_OVERHEAD_BYTES: u64 = 128;
 /// Most chunks in one frame.
 pub const FRAME_MAX_CHUNKS: usize = 4096;
 /// Most bases one delta frame may name.
@@ -347,6 +350,10 @@ pub const DELETE_THREADS: usize = 8;
 /// on a full disk.
 pub const RESERVE_BYTES: usize = MIB;
 
+/// Age in seconds at which a file that a write has left behind in a folder goes: a write lasts half a lease at most
+/// before nobody relies on it any more.
+pub const LEFTOVERS_AGE_SECONDS: i64 = 24 * 3600;
+
 /// Bytes that a prune writes anew at first on a full disk: they fit into the reserve, with room left for the
 /// condemned packs and the segment that drops them.
 pub const PRUNE_FULL_REPACK_BYTES: u64 = 256 * KIB as u64;
@@ -446,6 +453,9 @@ pub const LEASE_RETRY_SECONDS: u64 = 10;
 pub const LEASES_MAX: usize = 10_000;
 /// Most packs of one generation: 32 bytes each.
 pub const GC_PACKS_MAX: usize = 1_000_000;
+/// Most packs of one generation where there is no room: 128 KiB for the generation, and as much for the segment
+/// that drops them, which fit into the reserve together with what is written anew.
+pub const GC_PACKS_FULL: usize = 4096;
 /// Longest note about who made a generation.
 pub const GC_NOTE_MAX_BYTES: usize = 64 * KIB;
 /// Packs that are deleted between two looks at the own lease.

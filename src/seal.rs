@@ -145,6 +145,12 @@ pub struct OpenedFrame {
 }
 
 impl OpenedFrame {
+    /// One whose chunks nobody asks for.
+    #[cfg(test)]
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes, checked: Vec::new() }
+    }
+
     /// Plaintext bytes.
     pub fn raw_len(&self) -> usize {
         self.bytes.len()

@@ -214,7 +214,7 @@ fn run(
     }
     let usual = || Coordination::new(repo.repository());
     let coordination = options.coordination.clone().unwrap_or_else(usual);
-    let mut start = Beginning { repo: &repo, names, options, observer, started, ancestry: None };
+    let mut start = Beginning { repo: &repo, names, options, observer, stop, started, ancestry: None };
     let witness = Arc::clone(&repo) as Arc<dyn Witness>;
     let Begun { mut lease, is_cautious } = coordination.begin("backup", witness, &mut start)?;
     let ancestry = start.ancestry.take();
@@ -321,7 +321,7 @@ impl Run<'_> {
         let snapshot = match (receipt.filter(|_| !skipped), writer) {
             (Some(receipt), Some(writer)) => {
                 let save = || snapshots::save(&repo, &receipt, &manifest);
-                Some(writer.fence.commit(save, |id| Ok(repo.store().delete(&layout::snapshot(id)?)?))?)
+                Some(writer.fence.commit(save, |id| withdraw(&repo, id))?)
             }
             _ => None,
         };
@@ -339,12 +339,19 @@ impl Run<'_> {
     }
 }
 
+/// Takes a snapshot back that was published too late.
+fn withdraw(repo: &IndexedRepository, id: &SnapshotId) -> Result<()> {
+    let deleted = layout::snapshot(id).and_then(|name| Ok(repo.store().delete(&name)?));
+    deleted.map_err(|error| Error::NotWithdrawn { snapshot: id.to_hex(), source: Box::new(error) })
+}
+
 /// What a run does while it begins.
 struct Beginning<'a> {
     repo: &'a IndexedRepository,
     names: &'a [String],
     options: &'a BackupOptions,
     observer: &'a dyn Observer,
+    stop: &'a StopFlag,
     started: Timestamp,
     ancestry: Option<Ancestry>,
 }
@@ -376,7 +383,8 @@ impl Start for Beginning<'_> {
     }
 
     fn refresh(&mut self) -> Result<()> {
-        self.repo.sync(self.observer)
+        self.repo.sync(self.observer)?;
+        self.repo.pass_over_unreadable(self.stop)
     }
 }
 
@@ -394,4 +402,27 @@ fn delta_depth(kind: SnapshotKind, options: &BackupOptions) -> u8 {
 /// A full reads every byte again, whatever the metadata says.
 fn reads_everything(kind: SnapshotKind, options: &BackupOptions) -> bool {
     options.force || kind == SnapshotKind::Full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::test_fixture::Fixture;
+    use crate::store::faulty::{Fault, FaultPlan, Request};
+
+    #[test]
+    fn a_snapshot_that_could_not_be_taken_back_is_named() {
+        let f = Fixture::small();
+        let name = f.names("snapshots/").remove(0);
+        let id = SnapshotId::from_hex(name.last_component()).unwrap();
+        let repo = f.indexed();
+        f.store.set_plan(FaultPlan::none().nth(Request::Delete, 1, Fault::Fail(StoreErrorKind::Transient)));
+        let error = withdraw(&repo, &id).unwrap_err();
+        assert!(
+            matches!(&error, Error::NotWithdrawn { snapshot, .. } if *snapshot == id.to_hex()),
+            "{error}"
+        );
+        withdraw(&repo, &id).unwrap();
+        assert!(!f.names("snapshots/").contains(&name));
+    }
 }

@@ -16,6 +16,7 @@ mod browser;
 mod complaints;
 mod frames;
 mod in_use;
+mod kept;
 mod layout;
 mod listing;
 mod parts;

@@ -5,7 +5,7 @@ use crate::format::content::decode_part;
 use crate::format::entry::{Content, Part};
 use crate::format::wire::{DecodeError, Reader};
 use crate::id::ChunkId;
-use crate::limits::BROWSE_LISTS_MAX;
+use crate::limits::{BROWSE_LISTS_MAX, BROWSE_RUN_PARTS_MAX};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::sealed::decode_error;
 
@@ -89,6 +89,9 @@ impl PartMap {
                 carried.extend_from_slice(reader.read(id)?.as_slice());
                 let mut parts = Vec::new();
                 take_parts(&mut carried, &mut parts)?;
+                if parts.len() > BROWSE_RUN_PARTS_MAX {
+                    return Err(damage(DecodeError::TooLarge("its list of parts")));
+                }
                 (parts, number + 1 == lists.len())
             }
         };
@@ -103,6 +106,12 @@ impl PartMap {
             self.marks.push(Mark { start: end, carried });
         }
         Ok(Run { start, end, parts })
+    }
+
+    /// Bytes of memory that it may come to take, but for a few.
+    pub fn bytes(&self) -> usize {
+        let lists = self.lists.as_ref().map_or(0, Vec::capacity);
+        lists * (size_of::<ChunkId>() + size_of::<Mark>()) + self.inline.capacity() * size_of::<Part>()
     }
 
     /// How many runs there are.

@@ -4,7 +4,6 @@ use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -16,6 +15,7 @@ use crate::seal::VerifiedFrame;
 
 use super::ahead::Cursors;
 use super::frames::Place;
+use super::kept::Kept;
 use super::listing::Milestones;
 use super::parts::{PartMap, Run};
 
@@ -50,6 +50,11 @@ pub(super) struct PlacedRun {
 }
 
 impl PlacedRun {
+    /// Bytes of memory that it takes.
+    fn bytes(&self) -> usize {
+        self.parts.capacity() * size_of::<Placed>()
+    }
+
     /// The parts from the one that holds `offset` on.
     pub fn from(&self, offset: u64) -> &[Placed] {
         let behind = self.parts.partition_point(|part| part.start <= offset);
@@ -58,7 +63,7 @@ impl PlacedRun {
 }
 
 /// Runs of all streams that were used lately, by the number of the stream and of the run.
-pub(super) type Runs = Mutex<LruCache<(u64, usize), Arc<PlacedRun>>>;
+pub(super) type Runs = Mutex<Kept<(u64, usize), PlacedRun>>;
 
 static STREAMS: AtomicU64 = AtomicU64::new(0);
 
@@ -91,6 +96,11 @@ impl Stream {
         self.content.size
     }
 
+    /// Bytes of memory that it may come to take.
+    pub(super) fn bytes(&self) -> usize {
+        self.map.lock().bytes()
+    }
+
     /// The run that holds `offset`, which lies inside the stream; `place` looks up its chunks.
     pub(super) fn run_at(
         &self,
@@ -106,7 +116,7 @@ impl Stream {
         }
         // Under the lock: of several threads that want this run one reads it.
         let run = Arc::new(place(map.run(reader, number)?)?);
-        runs.lock().put((self.number, number), Arc::clone(&run));
+        runs.lock().put((self.number, number), &run, run.bytes());
         Ok(run)
     }
 

@@ -286,3 +286,69 @@ fn many_threads_read_the_same_bytes() {
         }
     });
 }
+
+/// Numbers of packs mean other packs once the index was made anew: what was opened before must not be taken for
+/// what is asked for.
+#[test]
+fn a_place_is_believed_only_if_the_chunk_is_there() {
+    use crate::repo::index::SegmentDelta;
+    use crate::repo::segments;
+
+    let f = Fixture::empty();
+    let files = [noise(1, 4_000), noise(2, 4_000)];
+    let contents = files.each_ref().map(|bytes| {
+        let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+        let id = f.repo.keys().chunk_id(bytes);
+        ingest.add(PackKind::Data, id, bytes).unwrap();
+        ingest.finish().unwrap();
+        Content { size: 4_000, depth: 0, parts: vec![Part::Chunk { id, len: 4_000 }] }
+    });
+    let repo = f.indexed();
+    let (ids, _) = segments::ids(&f.repo).unwrap();
+    let mut segments: Vec<_> = ids.iter().map(|id| (*id, segments::load(&f.repo, id).unwrap())).collect();
+    let mut load = || {
+        repo.index().clear().unwrap();
+        for (id, segment) in &segments {
+            let delta = SegmentDelta { id: *id, packs: &segment.packs, dropped_packs: &[], supersedes: &[] };
+            repo.index().apply(&delta).unwrap();
+        }
+        segments.reverse();
+    };
+    load();
+    let view = super::view::View::new(Arc::clone(&repo), super::ahead::Prefetcher::new(1));
+    let read = |content: &Content| {
+        let stream = view.stream(content)?;
+        view.read(&stream, 0, 4_000).map(|bytes| bytes.as_slice().to_vec())
+    };
+    assert!(read(&contents[0]).unwrap() == files[0]);
+    load();
+    for (content, bytes) in contents.iter().zip(&files) {
+        // A content that is not known yet, of the same bytes.
+        let mut parts = content.parts.clone();
+        parts.push(Part::Hole { len: 10 });
+        if let Ok(read) = read(&Content { size: 4_010, depth: 0, parts }) {
+            assert!(read == *bytes);
+        }
+    }
+}
+
+/// Each part takes two bytes in the list, and many more in memory.
+#[test]
+fn a_list_of_endlessly_many_parts_is_refused() {
+    use crate::format::content::encode_part;
+    use crate::limits::BROWSE_RUN_PARTS_MAX;
+
+    let f = Fixture::empty();
+    let count = BROWSE_RUN_PARTS_MAX as u64 + 1;
+    let mut list = Vec::new();
+    (0..count).for_each(|_| encode_part(&mut list, &Part::Hole { len: 1 }));
+    let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+    let id = f.repo.keys().chunk_id(&list);
+    ingest.add(PackKind::Metadata, id, &list).unwrap();
+    ingest.finish().unwrap();
+    let len = u32::try_from(list.len()).unwrap();
+    let content = Content { size: count, depth: 1, parts: vec![Part::Chunk { id, len }] };
+    let (browser, _) = browser(&f);
+    let error = read(&browser, &content, 0, 10).unwrap_err();
+    assert!(matches!(&error, Error::Damaged { .. }), "{error}");
+}

@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Part};
 use crate::id::ChunkId;
 use crate::limits::{
-    BROWSE_AHEAD_GROUP_BYTES, BROWSE_BASES_CACHE_BYTES, BROWSE_FRAMES_CACHE_BYTES, BROWSE_RUNS_KEPT,
-    BROWSE_STREAMS_KEPT,
+    BROWSE_AHEAD_GROUP_BYTES, BROWSE_BASES_CACHE_BYTES, BROWSE_FRAMES_CACHE_BYTES, BROWSE_RUNS_BYTES,
+    BROWSE_RUNS_KEPT, BROWSE_STREAMS_BYTES, BROWSE_STREAMS_KEPT,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::index::Location;
 use crate::repo::pack_reader::{frame_entry, read_extent};
 use crate::seal::VerifiedFrame;
 
 use super::ahead::{Group, Prefetcher};
 use super::frames::{Frames, Place};
+use super::kept::Kept;
 use super::listing::Listing;
 use super::parts::Run;
 use super::stream::{Bytes, Filling, Gather, Piece, Placed, PlacedRun, Runs, Spot, Stream};
@@ -30,7 +31,7 @@ type StreamKey = (Option<ChunkId>, u64);
 pub struct View {
     pub(super) reader: ChunkReader,
     pub(super) frames: Frames,
-    streams: Mutex<LruCache<StreamKey, Arc<Stream>>>,
+    streams: Mutex<Kept<StreamKey, Stream>>,
     runs: Runs,
     prefetcher: Prefetcher,
 }
@@ -40,8 +41,8 @@ impl View {
         Arc::new(Self {
             reader: ChunkReader::adopting(repo, BROWSE_BASES_CACHE_BYTES),
             frames: Frames::new(BROWSE_FRAMES_CACHE_BYTES),
-            streams: Mutex::new(LruCache::new(BROWSE_STREAMS_KEPT)),
-            runs: Mutex::new(LruCache::new(BROWSE_RUNS_KEPT)),
+            streams: Mutex::new(Kept::new(BROWSE_STREAMS_KEPT, BROWSE_STREAMS_BYTES)),
+            runs: Mutex::new(Kept::new(BROWSE_RUNS_KEPT, BROWSE_RUNS_BYTES)),
             prefetcher,
         })
     }
@@ -59,7 +60,7 @@ impl View {
             return Ok(Arc::clone(stream));
         }
         let stream = Arc::new(Stream::new(&self.reader, content)?);
-        self.streams.lock().put(key, Arc::clone(&stream));
+        self.streams.lock().put(key, &stream, stream.bytes());
         Ok(stream)
     }
 
@@ -171,16 +172,9 @@ impl View {
         for part in &run.parts {
             let filling = match part {
                 Part::Chunk { id, len } => {
-                    let spot = match locations.next().flatten() {
-                        Some(location) => {
-                            let pack = self.reader.open_pack(location.pack)?;
-                            let slot = pack.record.directory.slot(location.slot);
-                            slot.filter(|slot| slot.len == *len)
-                                .map(|slot| Spot { place: (location.pack, slot.frame), offset: slot.offset })
-                        }
-                        None => None,
-                    };
-                    Filling::Chunk(*id, spot)
+                    let location = locations.next().flatten();
+                    let spot = location.map(|location| self.spot(id, *len, &location)).transpose()?;
+                    Filling::Chunk(*id, spot.flatten())
                 }
                 Part::Hole { .. } | Part::Zeros { .. } => Filling::Zeros,
             };
@@ -188,6 +182,15 @@ impl View {
             start += part.len();
         }
         Ok(PlacedRun { end: run.end, parts })
+    }
+
+    /// Where a chunk lies; nothing if the index is wrong about it.
+    fn spot(&self, id: &ChunkId, len: u32, location: &Location) -> Result<Option<Spot>> {
+        let pack = self.reader.open_pack(location.pack)?;
+        let Some(slot) = pack.record.directory.slot(location.slot) else { return Ok(None) };
+        let chunk = frame_entry(&pack.record, slot.frame)?.chunks.get(slot.chunk as usize);
+        let is_it = chunk.is_some_and(|chunk| chunk.id == *id && chunk.len == len);
+        Ok(is_it.then_some(Spot { place: (location.pack, slot.frame), offset: slot.offset }))
     }
 
     /// Has the frames of `from..to` decoded by other threads.

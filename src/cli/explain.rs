@@ -242,6 +242,19 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
             ),
             EXIT_FAILED,
         ),
+        Error::NotWithdrawn { snapshot, source } => (
+            in_repo(
+                &format!(
+                    "the run was cut off from the repository while it published snapshot {snapshot}: {source}"
+                ),
+                repo,
+            ),
+            Some(format!(
+                "The snapshot could not be taken back, and a prune may have deleted data of it meanwhile. Back up \
+                 again, and take it away with `backstay forget {snapshot}`; `backstay check` says what it misses."
+            )),
+            EXIT_FAILED,
+        ),
         Error::Interrupted => (
             "interrupted".to_owned(),
             Some("Nothing is left half done: the same command goes on from here.".to_owned()),

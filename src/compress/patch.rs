@@ -214,6 +214,31 @@ mod tests {
 
     const PINNED: &str = "0c09000300646153000e146e6577";
 
+    /// Stretches of 72 bytes in reverse order, and words between them.
+    fn old_and_new() -> (Vec<u8>, Vec<u8>) {
+        let old = noise(3, 2400);
+        let words = b"the quick brown fox jumps over the lazy dog and the quick brown cat ".repeat(20);
+        let piece = |(number, piece): (usize, &[u8])| [&piece[..72], &words[number * 7..][..30]].concat();
+        let new = old.chunks(100).rev().enumerate().flat_map(piece).collect();
+        (old, new)
+    }
+
+    /// Made once: what a compressor makes of the same bytes may change, what a reader makes of them not.
+    #[test]
+    fn a_patch_with_both_parts_compressed_is_read() {
+        let (old, new) = old_and_new();
+        let pinned = hex::decode(PINNED_COMPRESSED).unwrap();
+        assert_eq!(pinned[0] & 3, 3);
+        assert_eq!(decoded(&pinned, &old, new.len()), Ok(new.clone()));
+        let now = encode(&new, &old, 6, 0).unwrap();
+        assert_eq!((now[0] & 3, decoded(&now, &old, new.len())), (3, Ok(new)));
+    }
+
+    const PINNED_COMPRESSED: &str = "63216028b52ffd0000c5000048001e1d4849f82393030500e50ca960874396720904600128b52ffd0020ad0300e40374\
+        686520717569636b2062726f776e20666f78206a756d7073206f766572206c617a7920646f6720616e64636174666f72\
+        6f7820206f686520646420756926a8b1925bae7f0680a32936114010430aff7a710fbb6e9b7e6a16b5a5e59d9de88df6\
+        2d09875c19ad0ff54fa45e3f8d8cac325f0d";
+
     #[test]
     fn unlike_bytes_make_no_patch() {
         assert_eq!(encode(&noise(1, 10_000), &noise(2, 10_000), 6, 0), None);

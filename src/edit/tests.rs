@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::error::Error;
+use crate::error::{Error, StoreErrorKind};
 use crate::repo::test_fixture::Fixture;
 use crate::store::faulty::{Fault, FaultPlan, Request};
 
@@ -120,4 +120,17 @@ fn a_lost_answer_shows_the_old_or_the_new() {
         assert_eq!(now.snapshots.len(), 2);
         assert!(now.snapshots.iter().all(|s| s.manifest.host == "other"));
     }
+}
+
+/// Between the two manifests a prune might see neither.
+#[test]
+fn nothing_is_edited_without_a_lease() {
+    let f = Fixture::small();
+    let before = f.names("");
+    let change = Change { host: Some("other".into()), ..Change::default() };
+    f.store.set_plan(FaultPlan::none().nth(Request::Put, 1, Fault::Fail(StoreErrorKind::Denied)));
+    assert!(matches!(run_all(&f.repo, &change), Err(Error::Store(_))));
+    assert_eq!(f.names(""), before);
+    assert_eq!(run_all(&f.repo, &change).unwrap().len(), 2);
+    assert!(f.names("leases/").is_empty());
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! varint  number of frames
 //! per frame, in the order of their bytes in the pack:
-//!   varint  stored length (ciphertext and tag)
+//!   varint  stored length (ciphertext and tag): at most the raw length, a 256th of it, and 128
 //!   varint  raw length (all chunks together)
 //!   u8      codec: 0 stored as is, 1 zstd, 2 zstd with the bases as prefix, 3 a patch of the bases
 //!   u8      depth: 0, or 1 + the largest depth among the bases
@@ -17,8 +17,8 @@ use crate::extent::Extent;
 use crate::format::wire::{DecodeError, Reader, put_varint};
 use crate::id::ChunkId;
 use crate::limits::{
-    CHUNK_HARD_MAX_BYTES, DELTA_DEPTH_MAX, FRAME_MAX_BASES, FRAME_MAX_CHUNKS, FRAME_RAW_MAX_BYTES,
-    PACK_DIRECTORY_MAX_BYTES, PACK_MAX_BYTES,
+    CHUNK_HARD_MAX_BYTES, DELTA_DEPTH_MAX, FRAME_MAX_BASES, FRAME_MAX_CHUNKS, FRAME_OVERHEAD_BYTES,
+    FRAME_RAW_MAX_BYTES, PACK_DIRECTORY_MAX_BYTES, PACK_MAX_BYTES,
 };
 
 /// How a frame's plaintext became what is sealed.
@@ -169,6 +169,9 @@ fn decode_frame(reader: &mut Reader<'_>, offset: u64) -> Result<FrameEntry, Deco
         3 => Codec::Patch,
         other => return Err(DecodeError::TooNew(format!("frame codec {other}"))),
     };
+    if stored > u64::from(raw_len) + u64::from(raw_len / 256) + FRAME_OVERHEAD_BYTES {
+        return Err(DecodeError::TooLarge("a frame's stored length"));
+    }
     let depth = reader.u8("a frame's depth")?;
     let base_count = reader.varint_len(FRAME_MAX_BASES, "the number of bases")?;
     let delta = codec.is_delta();
@@ -240,6 +243,21 @@ mod tests {
         assert_eq!(directory.slot(3), Some(Slot { frame: 2, chunk: 0, offset: 0, len: 77 }));
         assert_eq!(directory.slot(4), None);
         assert_eq!(directory.chunk_count(), 4);
+    }
+
+    #[test]
+    fn a_frame_takes_hardly_more_than_its_plaintext() {
+        let stored = |len: u64| {
+            let mut directory = sample();
+            directory.frames.truncate(1);
+            let frame = &mut directory.frames[0];
+            frame.extent = Extent::new(64, len).unwrap();
+            let mut bytes = Vec::new();
+            directory.encode(&mut bytes);
+            Directory::decode(&mut Reader::new(&bytes), 64).map(drop)
+        };
+        assert_eq!(stored(1050 + 4 + 128), Ok(()));
+        assert_eq!(stored(1050 + 4 + 129), Err(DecodeError::TooLarge("a frame's stored length")));
     }
 
     #[test]

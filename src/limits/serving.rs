@@ -13,6 +13,13 @@ pub const BROWSE_STREAMS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Runs of parts that are kept, of all streams: a run of a long stream covers about 128 MiB, in 160 KiB, so
 /// that a file of 8 GiB can be read at random.
 pub const BROWSE_RUNS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Memory that these runs take at most: those of files without holes take 10 MiB.
+pub const BROWSE_RUNS_BYTES: usize = 16 * MIB;
+/// Most parts of one run, some 70 bytes each: those of a chunk of a list of average size are 2,000, and 130,000 if
+/// every other one is a hole of a few bytes.
+pub const BROWSE_RUN_PARTS_MAX: usize = 512 * 1024;
+/// Memory that the streams take at most whose list of parts is kept: a list of 1 TiB takes 1 MiB.
+pub const BROWSE_STREAMS_BYTES: usize = 32 * MIB;
 /// Chunks of the lowest list of parts of a stream that can be read at any offset, 32 bytes each: 128 TiB of
 /// average chunks.
 pub const BROWSE_LISTS_MAX: usize = 1024 * 1024;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::segment::Segment;
 use crate::id::{PackId, SnapshotId};
-use crate::limits::{PRUNE_FULL_REPACK_BYTES, PRUNE_FULL_REPACK_GROWTH};
+use crate::limits::{GC_PACKS_FULL, PRUNE_FULL_REPACK_BYTES, PRUNE_FULL_REPACK_GROWTH};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::prune::delete;
 use crate::prune::live::{Live, Ranks};
@@ -18,7 +18,7 @@ use crate::prune::repack::{self, Repacked};
 use crate::prune::survey::{Decision, Survey};
 use crate::repo::bases::Bases;
 use crate::repo::coord::{Collector, Round};
-use crate::repo::index::PackNo;
+use crate::repo::index::{Index, PackInfo, PackNo};
 use crate::repo::{IndexedRepository, layout, pack_reader, segments};
 use crate::store::reserve;
 
@@ -29,6 +29,8 @@ pub struct Found {
     pub snapshots: u64,
     /// What was planned.
     pub totals: PlanTotals,
+    /// Packs that stay, with deltas that nothing needs and whose bases are lost.
+    pub unreadable: Count,
     /// Packs that no segment lists, and that are old enough to go or not.
     pub unlisted: Count,
     /// Of them, those that go.
@@ -56,6 +58,8 @@ pub struct Pruner<'a> {
     limit: Option<u64>,
     /// Sizes of packs that are condemned.
     sizes: HashMap<PackId, u64>,
+    /// What the store got before was written by nobody who is still at work.
+    pub oldest: Option<Timestamp>,
 }
 
 impl<'a> Pruner<'a> {
@@ -76,6 +80,7 @@ impl<'a> Pruner<'a> {
             found: Found::default(),
             limit: None,
             sizes: HashMap::new(),
+            oldest: None,
         })
     }
 
@@ -104,10 +109,11 @@ impl<'a> Pruner<'a> {
         self.marks.update(pins, self.observer, self.stop)?;
         let (index, table) = (self.repo.index(), self.marks.table());
         let survey = Survey::new(self.repo, oldest, pending)?;
-        let bases = Bases::new(index)?;
+        let mut bases = Bases::new(index)?;
+        bases.find_unreadable(survey.missing(), self.stop)?;
         let marked = self.marks.marked();
         let ranks = survey.ranks(&marked);
-        let mut live = Live::new(index, table, marked, &ranks)?;
+        let mut live = Live::new(index, table, marked, &bases, &ranks)?;
         let roots = live.live.copy(table.limit());
         live.add_bases(&bases, table, &ranks, self.stop)?;
         // With a limit a pack might stay whose bases were given up.
@@ -119,6 +125,7 @@ impl<'a> Pruner<'a> {
         let decision = survey.decide(&mut live, &bases, table, plan, &rebased, self.stop)?;
         self.found.snapshots = self.marks.snapshots;
         self.found.totals = decision.totals;
+        self.found.unreadable = decision.unreadable;
         self.found.unlisted = survey.unlisted;
         self.found.orphans = Count::default();
         survey.orphans.iter().for_each(|(_, size)| self.found.orphans.add(*size));
@@ -138,6 +145,22 @@ pub struct Verdict<'a> {
 }
 
 impl Verdict<'_> {
+    /// What is to go: the deepest deltas first, because their bases stay as long as they do.
+    fn in_order(&self, index: &Index) -> Result<Vec<PackId>> {
+        let Decision { repack, drop, .. } = &self.decision;
+        let mut listed: Vec<&PackInfo> = repack.iter().chain(drop).collect();
+        if listed.len() > GC_PACKS_FULL {
+            let mut depths = HashMap::new();
+            for pack in &listed {
+                let directory = &index.pack(pack.no)?.directory;
+                depths.insert(pack.no, directory.frames.iter().map(|frame| frame.depth).max().unwrap_or(0));
+            }
+            listed.sort_by_key(|pack| std::cmp::Reverse(depths.get(&pack.no).copied()));
+        }
+        let orphans = self.survey.orphans.iter().map(|(id, _)| *id);
+        Ok(listed.into_iter().map(|pack| pack.id).chain(orphans).collect())
+    }
+
     /// What is to go, and how large it is.
     fn condemned(&self) -> impl Iterator<Item = (PackId, u64)> {
         let Decision { repack, drop, .. } = &self.decision;
@@ -183,7 +206,12 @@ impl Collector for Pruner<'_> {
         self.found.was_full = limit.is_some_and(|limit| limit < bytes);
         self.limit = next.filter(|_| self.found.was_full);
         self.sizes.extend(verdict.condemned());
-        Ok(verdict.condemned().map(|(id, _)| id).collect())
+        self.oldest = Some(round.oldest);
+        verdict.in_order(self.repo.index())
+    }
+
+    fn has_room(&mut self) -> Result<bool> {
+        Ok(reserve::is_there(self.repo.store())?)
     }
 
     fn needed(
@@ -213,8 +241,9 @@ impl Collector for Pruner<'_> {
                 lost.insert(pack.no, pack);
             }
         }
-        let bases = Bases::new(index)?;
-        let mut live = Live::new(index, table, self.marks.marked(), &ranks)?;
+        let mut bases = Bases::new(index)?;
+        bases.find_unreadable(lost.keys().copied().collect(), self.stop)?;
+        let mut live = Live::new(index, table, self.marks.marked(), &bases, &ranks)?;
         live.add_bases(&bases, table, &ranks, self.stop)?;
         live.hold(
             &bases,

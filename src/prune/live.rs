@@ -40,8 +40,8 @@ impl Ranks {
         self.0.get(pack.get() as usize).copied().unwrap_or(0)
     }
 
-    fn best<'p>(&self, places: &'p [Location]) -> Option<&'p Location> {
-        places.iter().min_by_key(|place| self.of(place.pack))
+    fn best<'p>(&self, places: impl Iterator<Item = &'p Location>) -> Option<&'p Location> {
+        places.min_by_key(|place| self.of(place.pack))
     }
 }
 
@@ -58,12 +58,20 @@ pub struct Live {
 }
 
 impl Live {
-    /// From marks, of which each chunk has one at most; it is moved to the place that `ranks` likes best.
-    pub fn new(index: &Index, table: &OrdinalTable, marked: OrdinalSet, ranks: &Ranks) -> Result<Self> {
+    /// From marks, of which each chunk has one at most; it is moved to the place that `ranks` likes best of
+    /// those that can be read.
+    pub fn new(
+        index: &Index,
+        table: &OrdinalTable,
+        marked: OrdinalSet,
+        bases: &Bases<'_>,
+        ranks: &Ranks,
+    ) -> Result<Self> {
+        let is_readable = |place: &&Location| !bases.is_unreadable(place.pack, place.slot);
         index.repeated(&mut |places| {
             let is_marked = |place: &Location| marked.contains(table.ordinal(place));
             if places.iter().any(is_marked)
-                && let Some(best) = ranks.best(places)
+                && let Some(best) = ranks.best(places.iter().filter(is_readable))
             {
                 places.iter().for_each(|place| marked.remove(table.ordinal(place)));
                 marked.insert(table.ordinal(best));
@@ -115,7 +123,7 @@ impl Live {
     }
 
     /// Adds the bases of all frames of the packs for which `stays` holds, and of the frames that are needed
-    /// for those. What was held before is forgotten.
+    /// for those. What was held before is forgotten. Frames that cannot be read hold nothing.
     pub fn hold(
         &mut self,
         bases: &Bases<'_>,
@@ -126,8 +134,10 @@ impl Live {
     ) -> Result<()> {
         self.held = table.empty_set();
         let this = &*self;
-        let wants =
-            |pack: &PackInfo, mut frame: Range<u64>| stays(this, pack) || frame.any(|chunk| this.has(chunk));
+        let wants = |pack: &PackInfo, mut frame: Range<u64>| {
+            let slot = u32::try_from(frame.start.saturating_sub(pack.first_ordinal)).unwrap_or(u32::MAX);
+            !bases.is_unreadable(pack.no, slot) && (stays(this, pack) || frame.any(|chunk| this.has(chunk)))
+        };
         let rule = Closure { live: this, into: &this.held, table, ranks, wants: &wants };
         bases.close(&rule, &self.followed.copy(table.limit()), stop)
     }
@@ -153,14 +163,14 @@ impl Rule for Closure<'_> {
 
     fn take(&self, places: &[Location]) {
         if !places.iter().any(|place| self.live.has(self.table.ordinal(place)))
-            && let Some(best) = self.ranks.best(places)
+            && let Some(best) = self.ranks.best(places.iter())
         {
             self.into.insert(self.table.ordinal(best));
         }
     }
 
     fn broken(&self, _: &PackInfo, _: u32, mut frame: Range<u64>, base: &ChunkId) -> Result<()> {
-        // A dead frame whose base is lost serves nobody, with or without a prune.
+        // A dead frame whose base is lost serves nobody: it goes, or its pack is written anew without it.
         if frame.any(|chunk| self.live.live.contains(chunk)) { Err(missing(base)) } else { Ok(()) }
     }
 }

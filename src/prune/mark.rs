@@ -28,6 +28,8 @@ pub struct Marks {
     repo: Arc<IndexedRepository>,
     reach: Reach,
     walked: BTreeSet<[u8; 32]>,
+    /// Roots of snapshots whose manifests were read before: they never change.
+    manifests: BTreeMap<SnapshotId, Content>,
     /// The index's. Once a pack was dropped, what was marked in it may have to be marked elsewhere.
     epoch: u64,
     /// Snapshots that there were the last time.
@@ -40,7 +42,15 @@ impl Marks {
     /// Nothing is marked yet.
     pub fn new(repo: Arc<IndexedRepository>) -> Result<Self> {
         let (reach, epoch) = (reach(&repo)?, epoch(&repo));
-        Ok(Self { reach, walked: BTreeSet::new(), epoch, snapshots: 0, forgotten: BTreeSet::new(), repo })
+        Ok(Self {
+            reach,
+            walked: BTreeSet::new(),
+            manifests: BTreeMap::new(),
+            epoch,
+            snapshots: 0,
+            forgotten: BTreeSet::new(),
+            repo,
+        })
     }
 
     /// Lists the snapshots, brings the index up to date, and marks what is not marked yet, of the snapshots
@@ -49,7 +59,7 @@ impl Marks {
     /// # Errors
     /// Damage, where anything cannot be read that would have to be followed.
     pub fn update(&mut self, pins: &[Content], observer: &dyn Observer, stop: &StopFlag) -> Result<()> {
-        let mut roots = roots(&self.repo, &self.forgotten)?;
+        let mut roots = roots(&self.repo, &self.forgotten, &mut self.manifests)?;
         self.snapshots = roots.len() as u64;
         segments::sync(self.repo.repository(), self.repo.index(), observer)?;
         all_segments_are_known(&self.repo)?;
@@ -57,8 +67,8 @@ impl Marks {
             self.reach.refresh()?;
         } else {
             // Ordinals may mean other chunks now.
-            let forgotten = std::mem::take(&mut self.forgotten);
-            *self = Self { snapshots: self.snapshots, forgotten, ..Self::new(Arc::clone(&self.repo))? };
+            (self.reach, self.epoch) = (reach(&self.repo)?, epoch(&self.repo));
+            self.walked.clear();
         }
         roots.extend(pins.iter().cloned());
         let mut fresh = Vec::new();
@@ -99,9 +109,13 @@ fn fingerprint(root: &Content) -> [u8; 32] {
 
 /// The roots of all snapshots but those of `forgotten`. One whose labels are edited meanwhile may be missing
 /// from a listing under its old name and its new one: so they are listed until two listings are the same and
-/// all in them was read.
-fn roots(repo: &IndexedRepository, forgotten: &BTreeSet<SnapshotId>) -> Result<Vec<Content>> {
-    let mut roots: BTreeMap<SnapshotId, Content> = BTreeMap::new();
+/// all in them was read. What is in `known` need not be read again.
+fn roots(
+    repo: &IndexedRepository,
+    forgotten: &BTreeSet<SnapshotId>,
+    known: &mut BTreeMap<SnapshotId, Content>,
+) -> Result<Vec<Content>> {
+    let mut seen: BTreeSet<SnapshotId> = BTreeSet::new();
     let mut before = None;
     loop {
         let (mut ids, strange) = snapshots::ids(repo)?;
@@ -115,13 +129,16 @@ fn roots(repo: &IndexedRepository, forgotten: &BTreeSet<SnapshotId>) -> Result<V
             Err(error) if error.is_gone() => Ok((*id, None)),
             Err(error) => Err(error),
         };
-        let new: Vec<&SnapshotId> = ids.iter().filter(|id| !roots.contains_key(id)).collect();
+        let new: Vec<&SnapshotId> = ids.iter().filter(|id| !known.contains_key(id)).collect();
         let loaded: Vec<(SnapshotId, Option<Content>)> =
             new.into_par_iter().map(load).collect::<Result<_>>()?;
         let all_read = loaded.iter().all(|(_, root)| root.is_some());
-        roots.extend(loaded.into_iter().filter_map(|(id, root)| Some((id, root?))));
+        known.extend(loaded.into_iter().filter_map(|(id, root)| Some((id, root?))));
+        // One that was forgotten between two listings counts all the same.
+        seen.extend(&ids);
         if all_read && before.as_ref() == Some(&ids) {
-            return Ok(roots.into_values().collect());
+            known.retain(|id, _| seen.contains(id));
+            return Ok(known.values().cloned().collect());
         }
         before = Some(ids);
     }

@@ -18,11 +18,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::env::Timestamp;
+use crate::env::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, Holder, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::id::SnapshotId;
-use crate::limits::PRUNE_FULL_ROUNDS;
+use crate::limits::{LEFTOVERS_AGE_SECONDS, PRUNE_FULL_ROUNDS};
 use crate::observe::{Observer, StopFlag};
 use crate::prune::collector::{Found, Pruner};
 use crate::prune::plan::{Count, PlanOptions, PlanTotals};
@@ -64,6 +64,9 @@ pub struct PruneReport {
     pub snapshots: u64,
     /// What was planned with the packs that the index lists.
     pub totals: PlanTotals,
+    /// Packs that stay though they hold deltas that nothing needs and whose bases are lost: they could not be
+    /// written anew without them. Until that is done, a backup may take such a delta for stored.
+    pub unreadable: Count,
     /// Packs that no segment lists, such as runs leave behind that were killed, and of which this one may
     /// delete some.
     pub unlisted: Count,
@@ -87,6 +90,10 @@ pub struct PruneReport {
     pub was_full: bool,
     /// Not all could be written anew that was to be: there was no room.
     pub still_full: bool,
+    /// There was no room to make the reserve again: the next prune of a full store may fail.
+    pub lacks_reserve: bool,
+    /// Files of interrupted writes that were removed.
+    pub leftovers: u64,
     /// How long it took.
     pub seconds: f64,
 }
@@ -112,13 +119,16 @@ pub fn run(
     let mut report = PruneReport::default();
     if options.dry_run {
         pruner.pass_over(&options.forgotten);
-        let (pins, oldest) = claims(coordination)?;
+        let (pins, oldest) = claims(coordination, SystemClock.now())?;
         pruner.decide(&pins, oldest, &BTreeSet::new())?;
         report.take(&pruner.found);
     } else {
         sweep(&mut pruner, coordination, options, stop, &mut report)?;
         report.segments_merged = merge_segments(&indexed, coordination, observer, stop)?;
-        reserve::make(repo.store())?;
+        if let Some(oldest) = pruner.oldest {
+            report.leftovers = clean_leftovers(repo, oldest, observer);
+        }
+        report.lacks_reserve = !reserve::make(repo.store())?;
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -153,16 +163,30 @@ fn sweep(
     Ok(())
 }
 
-/// What running backups stand on, and since when the oldest of them runs; without a lease of one's own
-/// nobody can be told from the dead.
-fn claims(coordination: &Coordination) -> Result<(Vec<Content>, Timestamp)> {
+/// What running backups stand on, and since when the oldest of them runs. Without a lease of one's own the
+/// store's clock is not known: this machine's has to do, for what changes nothing.
+fn claims(coordination: &Coordination, now: Timestamp) -> Result<(Vec<Content>, Timestamp)> {
     let mut oldest = Timestamp { secs: i64::MAX, nanos: 0 };
     let mut pins = Vec::new();
-    for lease in coordination.leases()? {
+    for lease in coordination.live_leases(now)? {
         oldest = oldest.min(lease.started());
         pins.extend(lease.record.into_iter().flat_map(|record| record.pins));
     }
     Ok((pins, oldest))
+}
+
+/// Removes what interrupted writes left behind long before `oldest`, when nobody had begun who is still at work and
+/// holds a lease as a writer; the others write what is small. All else is done: a failure is only told.
+fn clean_leftovers(repo: &Repository, oldest: Timestamp, observer: &dyn Observer) -> u64 {
+    let before = Timestamp { secs: oldest.secs.saturating_sub(LEFTOVERS_AGE_SECONDS), ..oldest };
+    match repo.store().clean_leftovers(before) {
+        Ok(removed) => removed,
+        Err(error) => {
+            observer
+                .warning(&format!("what an interrupted write has left behind could not be removed: {error}"));
+            0
+        }
+    }
 }
 
 /// Puts small index segments together; gives how many went. Not where somebody else has begun to maintain the
@@ -195,6 +219,7 @@ impl PruneReport {
     fn take(&mut self, found: &Found) {
         self.snapshots = found.snapshots;
         self.totals = found.totals;
+        self.unreadable = found.unreadable;
         self.unlisted = found.unlisted;
         self.orphans = found.orphans;
         self.read_bytes = found.repacked.read_bytes;

@@ -13,7 +13,7 @@ pub enum MaxUnused {
     Percent(f64),
     /// So many bytes.
     Bytes(u64),
-    /// Nothing is written anew; only packs that nothing needs go.
+    /// Nothing is written anew for it; only packs that nothing needs go.
     Unlimited,
 }
 
@@ -133,6 +133,7 @@ impl PlanTotals {
 /// Decides what becomes of each pack, in the order of `packs`.
 ///
 /// - What nothing needs goes.
+/// - What has to be written anew is, whatever may be left unused.
 /// - While more is unused than allowed, the packs that free most for each byte that is written are written
 ///   anew; packs of metadata come first, because every walk over trees reads them.
 /// - Many small packs become few.
@@ -143,8 +144,8 @@ pub fn plan(packs: &[PackFacts], options: &PlanOptions) -> Vec<Fate> {
             *fate = Fate::Drop;
         }
     }
+    planner.demanded();
     if options.max_unused != MaxUnused::Unlimited {
-        planner.demanded();
         planner.free(options.max_unused);
         planner.merge_small(PackKind::Metadata);
         planner.merge_small(PackKind::Data);

@@ -83,7 +83,7 @@ pub fn run(
     match packs.par_iter().try_for_each(|pack| repack.pack(pack)) {
         Ok(()) => {
             let Repack { ingest, read_bytes, .. } = repack;
-            let (_, Added { stored_bytes, .. }) = ingest.finish()?;
+            let Added { stored_bytes, .. } = ingest.finish_or_discard()?;
             Ok(Repacked { read_bytes: read_bytes.into_inner(), written_bytes: stored_bytes })
         }
         Err(error) => {

@@ -1,6 +1,6 @@
 //! The packs, as the index and the store know them, and what becomes of each.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -43,6 +43,8 @@ pub struct Decision {
     pub drop: Vec<PackInfo>,
     /// What it comes to.
     pub totals: PlanTotals,
+    /// Packs that stay though the index offers chunks in them that cannot be read.
+    pub unreadable: Count,
 }
 
 /// All packs.
@@ -87,6 +89,12 @@ impl<'a> Survey<'a> {
         })?;
         survey.states = states;
         Ok(survey)
+    }
+
+    /// Packs that the index lists and the store does not.
+    pub fn missing(&self) -> HashSet<PackNo> {
+        let packs = self.packs.iter().zip(&self.states);
+        packs.filter(|(_, state)| **state == State::Missing).map(|(pack, _)| pack.no).collect()
     }
 
     /// How gladly places are kept: best in packs that stay anyway, then where most is marked.
@@ -152,9 +160,13 @@ impl<'a> Survey<'a> {
         stop: &StopFlag,
     ) -> Result<Decision> {
         self.nothing_live_is_missing(live)?;
-        let is_rebased = |pack: &PackInfo| rebased.contains(&pack.no);
-        let fate = |pack| if is_rebased(pack) { Fate::Repack } else { Fate::Keep };
-        let mut fates: Vec<Fate> = self.packs.iter().map(fate).collect();
+        // A backup must not meet a chunk again that cannot be read: what is good in its pack is written anew.
+        let damaged = bases.damaged_packs();
+        let fate = |(pack, state): (&PackInfo, &State)| {
+            let is_damaged = *state == State::Old && damaged.contains(&pack.no);
+            if is_damaged || rebased.contains(&pack.no) { Fate::Repack } else { Fate::Keep }
+        };
+        let mut fates: Vec<Fate> = self.packs.iter().zip(&self.states).map(fate).collect();
         let mut facts = Vec::new();
         for _ in 0..ROUNDS {
             // What only frames hold that go is not needed any more: more may go in the next round.
@@ -170,7 +182,11 @@ impl<'a> Survey<'a> {
         let of = |wanted| self.packs.iter().zip(&fates).filter(move |(_, fate)| **fate == wanted);
         let repack = of(Fate::Repack).map(|(pack, _)| *pack).collect();
         let drop = of(Fate::Drop).map(|(pack, _)| *pack).collect();
-        Ok(Decision { repack, drop, totals })
+        let mut unreadable = Count::default();
+        of(Fate::Keep)
+            .filter(|(pack, _)| damaged.contains(&pack.no))
+            .for_each(|(pack, _)| unreadable.add(pack.size));
+        Ok(Decision { repack, drop, totals, unreadable })
     }
 
     fn nothing_live_is_missing(&self, live: &Live) -> Result<()> {

@@ -18,6 +18,10 @@ use crate::restore::{self, RestoreOptions};
 use crate::store::Store;
 use crate::store::faulty::{Fault, FaultPlan};
 
+mod full_store;
+mod losses;
+mod lost_bases;
+
 type Files = BTreeMap<String, Vec<u8>>;
 
 /// A repository, the source of its snapshots, and what they have to hold.

@@ -55,6 +55,25 @@ fn what_a_prune_is_about_to_delete_stays_dropped() {
     assert_eq!(rebuild_with(&f, RebuildOptions::default()).packs, before.packs);
 }
 
+/// Of packs that no segment lists those are passed over that a prune has condemned: it deletes them without
+/// looking whether somebody has listed them meanwhile.
+#[test]
+fn condemned_packs_that_no_segment_lists_are_not_listed() {
+    let f = Fixture::small();
+    let all = pack_ids(&f);
+    let condemned = *all.first().unwrap();
+    for name in f.names("index/") {
+        f.store.delete(&name).unwrap();
+    }
+    let generation = Coordination::new(&f.repo).publish(&[condemned]).unwrap();
+    rebuild_with(&f, RebuildOptions::default());
+    let others: BTreeSet<PackId> = all.iter().filter(|id| **id != condemned).copied().collect();
+    assert_eq!(packs(&f), others);
+    f.store.delete(&layout::generation(&generation).unwrap()).unwrap();
+    rebuild_with(&f, RebuildOptions::default());
+    assert_eq!(packs(&f), all);
+}
+
 #[test]
 fn missing_and_damaged_packs_are_left_out() {
     let f = Fixture::small();

@@ -2,7 +2,11 @@
 //!
 //! A base may lie in several places. A reader needs one whose frame lies less deep than the delta, so that
 //! no circle of bases can come about.
+//!
+//! Where packs are lost, deltas may be left that nobody can read: those whose bases lay there, and those that
+//! are based on these. [`Bases::find_unreadable`] finds them, and from then on they are places of nothing.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +16,7 @@ use crate::error::Result;
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::observe::StopFlag;
-use crate::repo::index::{Index, Location, PackInfo};
+use crate::repo::index::{Index, Location, PackInfo, PackNo};
 use crate::repo::ordinals::OrdinalSet;
 
 /// Which frames' bases are needed, and which of their places are taken.
@@ -31,6 +35,10 @@ pub trait Rule: Sync {
 pub struct Bases<'a> {
     index: &'a Index,
     packs: Vec<PackInfo>,
+    /// Packs that are lost.
+    lost: HashSet<PackNo>,
+    /// Chunks of deltas that cannot be read, by pack and slot.
+    unreadable: HashSet<(PackNo, u32)>,
 }
 
 impl<'a> Bases<'a> {
@@ -42,7 +50,64 @@ impl<'a> Bases<'a> {
             Ok(pack.directory.frames.iter().any(|frame| !frame.bases.is_empty()).then_some(*info))
         };
         let packs: Vec<Option<PackInfo>> = all.par_iter().map(has_deltas).collect::<Result<_>>()?;
-        Ok(Self { index, packs: packs.into_iter().flatten().collect() })
+        let packs = packs.into_iter().flatten().collect();
+        Ok(Self { index, packs, lost: HashSet::new(), unreadable: HashSet::new() })
+    }
+
+    /// Finds what cannot be read without the packs `lost`.
+    pub fn find_unreadable(&mut self, lost: HashSet<PackNo>, stop: &StopFlag) -> Result<()> {
+        self.lost = lost;
+        // Each round finds deltas that are based on those of the round before: as many as they are deep.
+        loop {
+            let found: Vec<Vec<(PackNo, u32)>> =
+                self.packs.par_iter().map(|info| self.unreadable_of(info, stop)).collect::<Result<_>>()?;
+            if found.iter().all(Vec::is_empty) {
+                return Ok(());
+            }
+            self.unreadable.extend(found.into_iter().flatten());
+        }
+    }
+
+    /// Chunks of a pack that are not known yet to be unreadable.
+    fn unreadable_of(&self, info: &PackInfo, stop: &StopFlag) -> Result<Vec<(PackNo, u32)>> {
+        stop.check()?;
+        let mut found = Vec::new();
+        if self.lost.contains(&info.no) {
+            return Ok(found);
+        }
+        let pack = self.index.pack(info.no)?;
+        let mut next = 0u32;
+        for frame in &pack.directory.frames {
+            let first = next;
+            next = next.saturating_add(u32::try_from(frame.chunks.len()).unwrap_or(u32::MAX));
+            if frame.bases.is_empty() || self.unreadable.contains(&(info.no, first)) {
+                continue;
+            }
+            let mut is_whole = true;
+            self.each_base(frame, &mut |_, places| {
+                is_whole &= !places.is_empty();
+                Ok(())
+            })?;
+            if !is_whole {
+                found.extend((first..next).map(|slot| (info.no, slot)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// True for a place that cannot be read, as far as [`find_unreadable`](Self::find_unreadable) has found.
+    pub fn is_unreadable(&self, pack: PackNo, slot: u32) -> bool {
+        self.lost.contains(&pack) || self.unreadable.contains(&(pack, slot))
+    }
+
+    /// The chunks that cannot be read, by pack and slot; none of lost packs.
+    pub fn into_unreadable(self) -> HashSet<(PackNo, u32)> {
+        self.unreadable
+    }
+
+    /// Packs that are not lost, with chunks that cannot be read.
+    pub fn damaged_packs(&self) -> HashSet<PackNo> {
+        self.unreadable.iter().map(|(pack, _)| *pack).collect()
     }
 
     /// The packs.
@@ -91,7 +156,7 @@ impl<'a> Bases<'a> {
         Ok(grown)
     }
 
-    /// Calls `each` with every base of `frame` and its places that lie less deep.
+    /// Calls `each` with every base of `frame` and its places that lie less deep and can be read.
     pub fn each_base(
         &self,
         frame: &FrameEntry,
@@ -106,7 +171,8 @@ impl<'a> Bases<'a> {
         for (base, places) in frame.bases.iter().zip(&mut places) {
             let mut depths = Vec::with_capacity(places.len());
             for place in &*places {
-                depths.push(self.depth(place)?);
+                let is_place = !self.is_unreadable(place.pack, place.slot);
+                depths.push(if is_place { self.depth(place)? } else { u8::MAX });
             }
             let mut depths = depths.into_iter();
             places.retain(|_| depths.next().is_some_and(|depth| depth < frame.depth));

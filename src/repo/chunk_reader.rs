@@ -214,6 +214,11 @@ impl ChunkReader {
     /// Reads a chunk from a place less deep than `below`, if there is one.
     fn read_below(&self, id: &ChunkId, below: Option<u8>, effort: &mut Effort) -> Result<ChunkBytes> {
         let mut found = self.repo.place_to_read(id)?;
+        if found.is_none() {
+            // It may be listed by now. If that cannot be learnt, what is known has to do.
+            let _ = self.repo.refresh_after_loss();
+            found = self.repo.place_to_read(id)?;
+        }
         if found.is_none() && self.adopts && self.repo.adopt_unlisted_packs()? {
             found = self.repo.index().lookup(id)?;
         }

@@ -4,10 +4,10 @@
 //! [`IndexedRepository`]. Writing goes through [`ingest`], whose receipts keep the order: packs, then
 //! the segment that lists them, then the snapshot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp as Instant;
@@ -17,9 +17,10 @@ use crate::env::{BootClock, SystemClock, Timestamp};
 use crate::error::Result;
 use crate::format::entry::Content;
 use crate::id::{ChunkId, GenerationId, PackId};
-use crate::observe::Observer;
+use crate::observe::{Observer, StopFlag};
+use crate::repo::bases::Bases;
 use crate::repo::coord::{Coordination, Lease, Witness};
-use crate::repo::index::Location;
+use crate::repo::index::{Location, PackNo};
 use crate::repo::pack_use::PackUse;
 
 pub mod bases;
@@ -57,6 +58,9 @@ pub use open::{InitOptions, LockedRepository, Repository};
 /// How long after the index was brought up to date a pack that is gone is simply gone, in seconds.
 const REFRESH_SECONDS: u64 = 5;
 
+/// A mark in the index: the removal epoch at which all deltas had their bases.
+const WHOLE_BASES: &[u8] = b"bases";
+
 /// A repository with its index up to date.
 pub struct IndexedRepository {
     repo: Arc<Repository>,
@@ -65,6 +69,8 @@ pub struct IndexedRepository {
     packs: PackUse,
     /// Packs that generations name: numbers mean other packs once the index was made anew.
     condemned: Mutex<BTreeSet<PackId>>,
+    /// For writers: chunks of deltas whose bases are lost.
+    unreadable: OnceLock<HashSet<(PackNo, u32)>>,
     /// Whether unlisted packs were looked for.
     adopted: Mutex<bool>,
     /// When the index was last brought up to date because a pack was gone.
@@ -81,6 +87,7 @@ impl IndexedRepository {
             index,
             packs: PackUse::default(),
             condemned: Mutex::default(),
+            unreadable: OnceLock::new(),
             adopted: Mutex::new(false),
             refreshed: Mutex::new(None),
         })
@@ -108,6 +115,25 @@ impl IndexedRepository {
         Ok(())
     }
 
+    /// For writers, after the index was brought up to date: finds deltas whose bases no pack holds, so that
+    /// nothing refers to them and they are stored again. Nothing is looked at where nothing went since that
+    /// was done the last time.
+    pub fn pass_over_unreadable(&self, stop: &StopFlag) -> Result<()> {
+        let epoch = self.index.removal_epoch().to_le_bytes();
+        if self.index.mark(WHOLE_BASES)?.is_some_and(|mark| mark == epoch) {
+            return Ok(());
+        }
+        let mut bases = Bases::new(&self.index)?;
+        bases.find_unreadable(HashSet::new(), stop)?;
+        let found = bases.into_unreadable();
+        if found.is_empty() {
+            self.index.set_mark(WHOLE_BASES, &epoch)?;
+        }
+        // Once for each run: what went meanwhile this run has not referred to, or it is kept.
+        let _ = self.unreadable.set(found);
+        Ok(())
+    }
+
     /// What this run has to do with packs.
     pub fn pack_use(&self) -> &PackUse {
         &self.packs
@@ -118,12 +144,18 @@ impl IndexedRepository {
     pub fn refer_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
         let mut found = self.index.lookup_many(ids)?;
         for (id, place) in ids.iter().zip(&mut found) {
-            if place.is_some_and(|place| !self.packs.refer(place.pack)) {
+            if place.is_some_and(|place| !self.refer(&place)) {
                 let mut others = self.index.locations(id)?.into_iter();
-                *place = others.find(|place| self.packs.refer(place.pack));
+                *place = others.find(|place| self.refer(place));
             }
         }
         Ok(found)
+    }
+
+    fn refer(&self, place: &Location) -> bool {
+        let is_readable =
+            self.unreadable.get().is_none_or(|unreadable| !unreadable.contains(&(place.pack, place.slot)));
+        is_readable && self.packs.refer(place.pack)
     }
 
     /// Where a chunk is best read: not in a pack that may soon be gone, if there is another.
@@ -249,3 +281,6 @@ pub fn parse_time(text: &str) -> Timestamp {
     let instant = text.parse::<Instant>().unwrap_or(Instant::MIN);
     Timestamp { secs: instant.as_second(), nanos: u32::try_from(instant.subsec_nanosecond()).unwrap_or(0) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ const LOAD_BATCH: usize = 8;
 /// How often the index is brought up to date again when segments change meanwhile.
 const SYNC_ATTEMPTS: u32 = 3;
 
+/// How often segments are listed until two listings are the same. Others may go on publishing.
+const LISTINGS_MAX: u32 = 16;
+
 /// Packs that are taken in at once where their segment is lost; bounds memory.
 const ADOPT_BATCH: usize = 64;
 
@@ -102,7 +105,7 @@ pub(super) fn sync_at_open(repo: &Repository, index: &Index, observer: &dyn Obse
     let listed = repo.early().segments.as_ref().and_then(Early::take).map(sorted_out);
     // A process that has ended since may have told the index of a segment that came later.
     let listed = match listed {
-        Some((stored, _)) if has_lost(index, &stored)? => None,
+        Some((stored, _)) if has_vanished(index, &stored)? => None,
         listed => listed,
     };
     sync_by(repo, index, observer, listed)
@@ -136,11 +139,9 @@ fn sync_once(
     observer: &dyn Observer,
     stored: BTreeSet<SegmentId>,
 ) -> Result<()> {
-    let known = index.segments()?;
-    let missing: Vec<SegmentId> = stored.iter().filter(|id| !known.contains_key(id)).copied().collect();
-    load_all(repo, index, &missing, observer)?;
+    let stored = catch_up(repo, index, stored, &mut |missing| load_all(repo, index, missing, observer))?;
     // What is gone may have been replaced by what was missing.
-    if has_lost(index, &stored)? {
+    if has_vanished(index, &stored)? {
         index.clear()?;
         let all: Vec<SegmentId> = stored.into_iter().collect();
         load_all(repo, index, &all, observer)?;
@@ -148,10 +149,35 @@ fn sync_once(
     Ok(())
 }
 
-/// True if a segment that the index knows is not among `stored`, and nothing superseded it.
-fn has_lost(index: &Index, stored: &BTreeSet<SegmentId>) -> Result<bool> {
-    let is_lost = |(id, mark): (&SegmentId, &SegmentMark)| *mark == SegmentMark::Live && !stored.contains(id);
-    Ok(index.segments()?.iter().any(is_lost))
+/// Has `add` take in what the store lists and the index does not know, beginning with the listing `stored`,
+/// and gives the last listing. A listing that runs while segments are merged may lack the old ones and the new
+/// one: wherever something came or went, segments are listed until two listings are the same.
+fn catch_up(
+    repo: &Repository,
+    index: &Index,
+    mut stored: BTreeSet<SegmentId>,
+    add: &mut dyn FnMut(&[SegmentId]) -> Result<()>,
+) -> Result<BTreeSet<SegmentId>> {
+    for _ in 1..LISTINGS_MAX {
+        let known = index.segments()?;
+        let missing: Vec<SegmentId> = stored.iter().filter(|id| !known.contains_key(id)).copied().collect();
+        add(&missing)?;
+        if missing.is_empty() && !has_vanished(index, &stored)? {
+            break;
+        }
+        let (again, _) = ids(repo)?;
+        if again == stored {
+            break;
+        }
+        stored = again;
+    }
+    Ok(stored)
+}
+
+/// True if the index goes by a segment that is not `stored`.
+fn has_vanished(index: &Index, stored: &BTreeSet<SegmentId>) -> Result<bool> {
+    let known = index.segments()?;
+    Ok(known.iter().any(|(id, mark)| *mark == SegmentMark::Live && !stored.contains(id)))
 }
 
 /// Adds to the index what the store says more by now. Nothing that is referred to changes its place: unlike
@@ -160,12 +186,10 @@ pub fn refresh(repo: &Repository, index: &Index) -> Result<()> {
     let mut attempts_left = SYNC_ATTEMPTS;
     loop {
         attempts_left -= 1;
-        let (stored, _) = ids(repo)?;
-        let known = index.segments()?;
-        let missing: Vec<SegmentId> = stored.into_iter().filter(|id| !known.contains_key(id)).collect();
-        match missing.iter().try_for_each(|id| add(repo, index, id)) {
+        let mut take_in = |missing: &[SegmentId]| missing.iter().try_for_each(|id| add(repo, index, id));
+        match ids(repo).and_then(|(stored, _)| catch_up(repo, index, stored, &mut take_in)) {
             Err(error) if attempts_left > 0 && error.is_gone() => {}
-            result => return result,
+            result => return result.map(drop),
         }
     }
 }
@@ -233,3 +257,6 @@ pub fn adopt_unlisted_packs(repo: &Repository, index: &Index) -> Result<usize> {
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,6 +90,11 @@ impl Session<'_> {
             let window = &planned.window;
             let ids: Vec<_> = window.parts.iter().map(|part| part.id).collect();
             let mut locations = self.reader.repo().places_to_read(&ids)?;
+            if locations.contains(&None) {
+                // What is missing may be listed by now. If that cannot be learnt, what is known has to do.
+                let _ = self.reader.repo().refresh_after_loss();
+                locations = self.reader.repo().places_to_read(&ids)?;
+            }
             if locations.contains(&None) && self.reader.repo().adopt_unlisted_packs()? {
                 locations = self.reader.repo().places_to_read(&ids)?;
             }

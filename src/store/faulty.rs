@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::env::Timestamp;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile};
@@ -353,6 +354,10 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn ends_with_process(&self) -> bool {
         self.inner.ends_with_process()
+    }
+
+    fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.clean_leftovers(before)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {

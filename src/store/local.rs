@@ -110,20 +110,6 @@ impl LocalStore {
         Ok(leftovers)
     }
 
-    /// Removes the leftovers last written before `before` by the store's clock, and returns how many
-    /// there were. A write that is still going on would fail: `before` must be older than any live one.
-    pub fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let mut removed = 0;
-        for leftover in self.leftovers()?.into_iter().filter(|l| l.modified < before) {
-            match fs::remove_file(&leftover.path) {
-                Ok(()) => removed += 1,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(from_io("delete", leftover.path.display(), &e)),
-            }
-        }
-        Ok(removed)
-    }
-
     /// Fails unless the path still leads to the folder that was opened.
     fn check_root(&self, action: &'static str, object: &str) -> Result<(), StoreError> {
         let reason = match fs::metadata(&self.root) {
@@ -254,6 +240,18 @@ impl Store for LocalStore {
 
     fn ends_with_process(&self) -> bool {
         true
+    }
+
+    fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for leftover in self.leftovers()?.into_iter().filter(|l| l.modified < before) {
+            match fs::remove_file(&leftover.path) {
+                Ok(()) => removed += 1,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(from_io("delete", leftover.path.display(), &e)),
+            }
+        }
+        Ok(removed)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {

@@ -139,6 +139,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn ends_with_process(&self) -> bool {
         false
     }
+
+    /// Removes what interrupted writes have left behind beside the objects, where the store keeps such things:
+    /// what was last written before `before` by the store's clock. Gives how many there were. A write that is
+    /// still going on would fail: `before` must be older than any live one.
+    fn clean_leftovers(&self, _before: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 /// One row of a listing.
@@ -197,6 +204,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn ends_with_process(&self) -> bool {
         (**self).ends_with_process()
+    }
+
+    fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        (**self).clean_leftovers(before)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::env::fill_random;
+use crate::env::{Timestamp, fill_random};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::RESERVE_BYTES;
@@ -42,14 +42,22 @@ pub fn make(store: &dyn Store) -> Result<bool, StoreError> {
     }
 }
 
-/// Deletes the reserve; false if there is none.
-pub fn give_up(store: &dyn Store) -> Result<bool, StoreError> {
-    let name = reserve_name()?;
-    match store.info(&name) {
-        Ok(_) => store.delete(&name).map(|()| true),
+/// True if there is a reserve: nobody has needed it.
+pub fn is_there(store: &dyn Store) -> Result<bool, StoreError> {
+    match store.info(&reserve_name()?) {
+        Ok(_) => Ok(true),
         Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Deletes the reserve; false if there is none.
+pub fn give_up(store: &dyn Store) -> Result<bool, StoreError> {
+    let is_there = is_there(store)?;
+    if is_there {
+        store.delete(&reserve_name()?)?;
+    }
+    Ok(is_there)
 }
 
 /// A store whose reserve is given up when a small object meets no room. Packs have no claim to it.
@@ -130,6 +138,10 @@ impl Store for ReserveStore {
 
     fn ends_with_process(&self) -> bool {
         self.inner.ends_with_process()
+    }
+
+    fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.clean_leftovers(before)
     }
 }
 

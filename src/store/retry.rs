@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::env::Timestamp;
 use crate::env::fill_random;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
@@ -180,6 +181,10 @@ impl<S: Store> Store for RetryStore<S> {
 
     fn ends_with_process(&self) -> bool {
         self.inner.ends_with_process()
+    }
+
+    fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.clean_leftovers(before)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {

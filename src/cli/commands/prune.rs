@@ -39,7 +39,7 @@ pub struct PruneArgs {
 pub struct PruneOptionsArgs {
     /// How much may be left unused: a share of all data (5%), a size (10G), or unlimited
     ///
-    /// Less costs more reading and writing. With `unlimited` nothing is written anew.
+    /// Less costs more reading and writing. With `unlimited` nothing is written anew because of it.
     #[arg(long, value_name = "LIMIT", default_value = "5%", value_parser = parse_max_unused)]
     max_unused: MaxUnused,
 
@@ -163,6 +163,19 @@ fn notes(report: &PruneReport) -> Vec<String> {
         notes.push(format!("{pending} will be deleted by the next prune; this one does not wait for:"));
         notes.extend(report.waits_for.iter().map(|holder| format!("  {holder}")));
     }
+    if report.unreadable.packs > 0 {
+        notes.push(format!(
+            "{} hold differences whose bases are lost and could not be written anew without them: prune again when \
+             no backup is running and there is room, before backups that may build on them",
+            packs(report.unreadable)
+        ));
+    }
+    if report.lacks_reserve {
+        notes.push(
+            "there was no room for the reserve: make some and prune again, or the next prune of a full store may fail"
+                .to_owned(),
+        );
+    }
     if report.still_full {
         notes.push(
             "the store is full: prune again once there is more room, to free what could not be written anew"
@@ -192,12 +205,15 @@ fn summary(dry_run: bool, report: &PruneReport) -> Value {
         "bytes_unused_before": totals.unused_before,
         "bytes_unused_after": totals.unused_after,
         "bytes_unused_young": totals.young_unused,
+        "unreadable": count(report.unreadable),
         "packs_rescued": report.rescued,
         "packs_pending": report.pending,
         "waits_for": report.waits_for.iter().map(waits_for).collect::<Vec<_>>(),
         "segments_merged": report.segments_merged,
         "store_was_full": report.was_full,
         "store_still_full": report.still_full,
+        "reserve": !report.lacks_reserve,
+        "leftovers_removed": report.leftovers,
         "seconds": report.seconds,
     })
 }

@@ -263,3 +263,29 @@ fn bases_are_bounded_together() {
     let refusal = f.refusal(b"above three");
     assert!(refusal.contains("bases are too long"), "{refusal}");
 }
+
+/// Every frame names both of the level below it: without a bound, each level doubles what has to be decoded.
+#[test]
+fn frames_that_multiply_are_bounded() {
+    let f = fixture();
+    let level = |number: u64| [0, 1].map(|side| crate::repo::test_fixture::noise(number * 2 + side, 600));
+    let mut below = level(0);
+    let plain = |plaintext| Frame { plaintext, bases: &[], depth: 0 };
+    f.pack(&[plain(&below[0]), plain(&below[1])]);
+    for depth in 1..=24 {
+        let next = level(u64::from(depth)).map(|own| [&own[..300], &below[0][..300], &own[..10]].concat());
+        let bases: [&[u8]; 2] = [&below[0], &below[1]];
+        let frame = |plaintext| Frame { plaintext, bases: &bases, depth };
+        f.pack(&[frame(&next[0]), frame(&next[1])]);
+        below = next;
+    }
+    let reads = f.store.counts();
+    // Next to nothing is kept.
+    let reader = ChunkReader::new(Arc::clone(&f.repo), 0);
+    let refusal = reader.read(&f.id(&below[0])).err().unwrap();
+    assert!(matches!(&refusal, Error::Damaged { what, .. } if what.contains("too long")), "{refusal}");
+    let reads = f.store.counts()[Request::GetRange] - reads[Request::GetRange];
+    assert!(reads <= u64::from(DELTA_EFFORT_MAX_FRAMES), "{reads}");
+    // A reader with a cache meets each frame once.
+    assert_eq!(f.read(&below[0]).unwrap(), below[0]);
+}

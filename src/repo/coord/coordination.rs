@@ -159,6 +159,12 @@ impl Coordination {
         Ok(views)
     }
 
+    /// The leases in force at `now`, by the store's clock.
+    pub fn live_leases(&self, now: Timestamp) -> Result<Vec<LeaseView>> {
+        let leases = self.leases()?.into_iter();
+        Ok(leases.filter(|lease| self.is_live(lease, now)).collect())
+    }
+
     /// The objects of all leases, by lease and number.
     fn list_leases(&self) -> Result<BTreeMap<LeaseId, Objects>> {
         loop {

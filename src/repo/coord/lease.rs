@@ -222,7 +222,7 @@ impl Drop for Lease {
 fn may_be_under_way(error: &Error) -> bool {
     match error {
         Error::Store(error) => matches!(error.kind, StoreErrorKind::Transient | StoreErrorKind::Other),
-        Error::LeaseLost(_) | Error::Internal(_) => true,
+        Error::LeaseLost(_) | Error::NotWithdrawn { .. } | Error::Internal(_) => true,
         _ => false,
     }
 }

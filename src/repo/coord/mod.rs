@@ -60,6 +60,9 @@ pub struct Round<'a> {
 pub trait Collector {
     /// Decides which packs to condemn, and writes the live chunks of those that are repacked into new,
     /// listed packs. Calls [`Fence::check`] right before it publishes a segment.
+    ///
+    /// Where they are many, they are swept one part after another: in the order in which they are given, so
+    /// what is based on others should come first.
     fn condemn(&mut self, round: &Round<'_>) -> Result<Vec<PackId>>;
 
     /// Of `condemned`, the packs that are needed after all: those of `needs`; those with a chunk that a
@@ -75,6 +78,11 @@ pub trait Collector {
         pins: &[Content],
         needs: &BTreeSet<PackId>,
     ) -> Result<BTreeSet<PackId>>;
+
+    /// False once the store was full: then few packs are condemned at a time.
+    fn has_room(&mut self) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Publishes a segment that drops `packs`, those of them that the index has.
     fn drop_packs(&mut self, packs: &[PackId]) -> Result<()>;

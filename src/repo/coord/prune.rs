@@ -22,11 +22,11 @@ use super::lease::{Fence, Lease};
 use super::sabotage::Sabotage;
 use super::{Collector, Outcome, PruneOptions, Round};
 use crate::env::Timestamp;
-use crate::error::{Error, Holder, Result};
+use crate::error::{Error, Holder, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::lease::LeaseRole;
 use crate::id::{GenerationId, PackId};
-use crate::limits::{GC_DELETE_BATCH_PACKS, GC_PACKS_MAX, GC_WAIT_SECONDS};
+use crate::limits::{GC_DELETE_BATCH_PACKS, GC_PACKS_FULL, GC_PACKS_MAX, GC_WAIT_SECONDS};
 use crate::observe::StopFlag;
 use crate::repo::layout;
 
@@ -111,14 +111,13 @@ fn run(
     let condemned = driver.condemn(&pending)?;
     let early = coordination.lacks(Sabotage::LeasesReadBeforePublishing).then(|| driver.live());
     let early = early.transpose()?;
-    outcome.condemned = condemned.len() as u64;
-    for packs in condemned.chunks(GC_PACKS_MAX) {
-        driver.fence.check()?;
-        let id = coordination.publish(packs)?;
-        driver.sweep(&id, packs, early.clone(), &mut outcome)?;
-    }
+    driver.sweep_all(&condemned, early.as_ref(), &mut outcome)?;
     driver.remove_expired()?;
     Ok(outcome)
+}
+
+fn is_full_store(error: &Error) -> bool {
+    matches!(error, Error::Store(error) if error.kind == StoreErrorKind::Full)
 }
 
 struct Driver<'a> {
@@ -192,10 +191,43 @@ impl Driver<'_> {
         let pins = live.pins(self.coordination);
         let round = Round { pins: &pins, oldest: live.oldest(), condemned: pending, fence: &self.fence };
         let mut condemned = self.collector.condemn(&round)?;
-        condemned.retain(|pack| !pending.contains(pack));
-        condemned.sort_unstable();
-        condemned.dedup();
+        let mut known = BTreeSet::new();
+        condemned.retain(|pack| !pending.contains(pack) && known.insert(*pack));
         Ok(condemned)
+    }
+
+    /// Publishes and sweeps what is condemned: all at once, or a few at a time where there is no room for more.
+    /// Where there is none at all, because others have to be waited for, the rest is left for the next prune.
+    fn sweep_all(&mut self, condemned: &[PackId], early: Option<&Live>, outcome: &mut Outcome) -> Result<()> {
+        let mut is_full = false;
+        let mut rest = condemned;
+        while !rest.is_empty() {
+            self.fence.check()?;
+            is_full |= !self.collector.has_room()?;
+            let most = if is_full { GC_PACKS_FULL } else { GC_PACKS_MAX };
+            let (packs, later) = rest.split_at(most.min(rest.len()));
+            let is_large = packs.len() > GC_PACKS_FULL;
+            let mut packs = packs.to_vec();
+            packs.sort_unstable();
+            let id = match self.coordination.publish(&packs) {
+                Ok(id) => id,
+                Err(error) if is_full_store(&error) && is_large => {
+                    is_full = true;
+                    continue;
+                }
+                Err(error) if is_full_store(&error) && outcome.pending > 0 => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            // It took the room that the segment needs.
+            if is_large && !self.collector.has_room()? {
+                self.forget(&id)?;
+                continue;
+            }
+            self.sweep(&id, &packs, early.cloned(), outcome)?;
+            outcome.condemned += packs.len() as u64;
+            rest = later;
+        }
+        Ok(())
     }
 
     /// Deletes what is condemned and not needed. False if it has to wait for somebody.
@@ -241,7 +273,12 @@ impl Driver<'_> {
             if !self.coordination.lacks(Sabotage::NoFenceBeforeDrop) {
                 self.fence.check()?;
             }
-            self.collector.drop_packs(&gone)?;
+            let dropped = self.collector.drop_packs(&gone);
+            if gone.len() > GC_PACKS_FULL && dropped.as_ref().is_err_and(is_full_store) {
+                // Without it there is room again, and the next prune condemns a few at a time.
+                self.forget(id)?;
+            }
+            dropped?;
         }
         if !deleted_first {
             self.delete(&gone)?;

@@ -1,6 +1,6 @@
 //! Single steps, one at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::env::{Clock, Timestamp};
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::lease::{LeaseRole, ProcessMark};
 use crate::id::GenerationId;
@@ -19,6 +19,8 @@ use crate::repo::layout;
 use crate::store::faulty::{Fault, FaultPlan, FaultyStore, Request};
 use crate::store::memory::{ManualClock, MemoryStore};
 use crate::store::{ListItem, ObjectName, Store};
+
+mod batches;
 
 struct Plain;
 
@@ -132,6 +134,11 @@ struct Scripted {
     dropped: Vec<PackId>,
     deleted: Vec<PackId>,
     oldest: Option<Timestamp>,
+    /// How many were dropped at a time.
+    batches: Vec<usize>,
+    /// Answers to whether there is room; afterwards there is.
+    room: VecDeque<bool>,
+    drop_failure: Option<StoreErrorKind>,
 }
 
 impl Collector for Scripted {
@@ -149,7 +156,15 @@ impl Collector for Scripted {
         Ok(condemned.iter().filter(|pack| needs.contains(pack)).copied().collect())
     }
 
+    fn has_room(&mut self) -> Result<bool> {
+        Ok(self.room.pop_front().unwrap_or(true))
+    }
+
     fn drop_packs(&mut self, packs: &[PackId]) -> Result<()> {
+        if let Some(kind) = self.drop_failure.take() {
+            return Err(StoreError::new(kind, "write", "index", "told to").into());
+        }
+        self.batches.push(packs.len());
         self.dropped.extend(packs);
         Ok(())
     }

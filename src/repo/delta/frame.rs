@@ -176,3 +176,7 @@ impl Backoff {
         self.left = self.next;
     }
 }
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

@@ -348,15 +348,7 @@ impl Ingest {
     /// Ends the run: stores what is not yet, writes the packs that are still open and the last segment.
     /// A dry run has stored nothing, and gives no receipt.
     pub fn finish(self) -> Result<(Option<IndexDurable>, Added)> {
-        use rayon::prelude::*;
-        let flushed: Result<()> = self.lanes.par_iter().try_for_each(|lanes| {
-            let mut lanes = lanes.lock();
-            [PackKind::Data, PackKind::Metadata]
-                .into_iter()
-                .try_for_each(|kind| lanes.of(kind).flush(&self, kind))
-        });
-        let closed = flushed.and_then(|()| self.close_packs());
-        if let Err(error) = closed {
+        if let Err(error) = self.flush() {
             // The upload's own failure says more than that it did not go on.
             return Err(self.uploader.finish().err().unwrap_or(error));
         }
@@ -364,9 +356,31 @@ impl Ingest {
         let counters = Arc::clone(&self.counters);
         let deltas = self.ledger.balance(&self.reader.reads());
         self.uploader.finish()?;
-        let added = Added { deltas, ..counters.added() };
         let receipt = (!self.options.dry_run).then_some(IndexDurable { _private: () });
-        Ok((receipt, added))
+        Ok((receipt, Added { deltas, ..counters.added() }))
+    }
+
+    /// As [`finish`](Self::finish), for a run of which all is wanted or nothing: what was written and not
+    /// listed is deleted again where it fails, as far as that is possible.
+    pub fn finish_or_discard(self) -> Result<Added> {
+        if let Err(error) = self.flush() {
+            return Err(self.uploader.discard().unwrap_or(None).unwrap_or(error));
+        }
+        let counters = Arc::clone(&self.counters);
+        self.uploader.finish_or_discard()?;
+        Ok(counters.added())
+    }
+
+    /// Stores what is not yet, and hands on the packs that are still open.
+    fn flush(&self) -> Result<()> {
+        use rayon::prelude::*;
+        self.lanes.par_iter().try_for_each(|lanes| {
+            let mut lanes = lanes.lock();
+            [PackKind::Data, PackKind::Metadata]
+                .into_iter()
+                .try_for_each(|kind| lanes.of(kind).flush(self, kind))
+        })?;
+        self.close_packs()
     }
 
     fn close_packs(&self) -> Result<()> {

@@ -113,6 +113,19 @@ impl Uploader {
         }
     }
 
+    /// As [`finish`](Self::finish), but after a failure as [`discard`](Self::discard).
+    pub fn finish_or_discard(mut self) -> Result<()> {
+        self.stop();
+        if self.shared.failure.lock().is_none() {
+            let unlisted = std::mem::take(&mut *self.shared.unlisted.lock());
+            match self.shared.list(unlisted) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.shared.fail(error),
+            }
+        }
+        self.discard()?.map_or(Ok(()), Err)
+    }
+
     fn stop(&mut self) {
         self.queue = None;
         for thread in self.threads.drain(..) {

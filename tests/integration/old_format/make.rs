@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use backstay::compress::compress_patch;
 use backstay::crypto::kdf::Password;
 use backstay::entry_name::EntryName;
 use backstay::extent::Extent;
@@ -16,6 +17,7 @@ use backstay::format::manifest::{Manifest, RunCounts, SnapshotKind};
 use backstay::format::pack::{FOOTER_LEN, Footer, PACK_ALIGNMENT, PackKind};
 use backstay::format::segment::{PackRecord, Segment};
 use backstay::id::{PackId, SnapshotId};
+use backstay::limits::ZSTD_PATCH_LEVEL;
 use backstay::observe::Silent;
 use backstay::repo::ingest::{Ingest, IngestOptions, MetadataWriter, PartList};
 use backstay::repo::{IndexedRepository, InitOptions, Repository, layout, sealed, segments, snapshots};
@@ -23,7 +25,7 @@ use backstay::store::LocalStore;
 use bytes::Bytes;
 use zstd::zstd_safe::{CCtx, CParameter};
 
-use super::{Node, PASSWORD, Stretch, Tree, v1};
+use super::{Node, PASSWORD, Stretch, Tree, v1, v1_patches};
 
 #[test]
 #[ignore = "writes tests/fixtures/v1, which must never change once it is released"]
@@ -37,6 +39,27 @@ fn make_fixture_v1() {
         &repo,
         &[(&v1::changed_block(), &v1::block(), 1), (&v1::cut_block(), &v1::changed_block(), 2)],
     );
+    store_snapshot(&repo, &second, Some(parent));
+}
+
+#[test]
+#[ignore = "writes tests/fixtures/v1-patches, which must never change once it is released"]
+fn make_fixture_v1_patches() {
+    let folder = super::folder("v1-patches");
+    let cache = tempfile::tempdir().unwrap();
+    let repo = init(&folder, cache.path());
+    let [first, second] = v1_patches::snapshots().try_into().unwrap();
+    let parent = store_snapshot(&repo, &first, None);
+    let (old, new) = (v1_patches::old(), v1_patches::new());
+    let patch = compress_patch(&new, &old, ZSTD_PATCH_LEVEL).unwrap();
+    assert_eq!(patch[0] & 3, 3, "table and literals are compressed");
+    let options = IngestOptions { delta_depth: 1, ..IngestOptions::default() };
+    let ingest = Ingest::new(Arc::clone(&repo), options).unwrap();
+    let id = |bytes: &[u8]| repo.keys().chunk_id(bytes);
+    ingest.add_delta(PackKind::Data, id(&new), &new, &[id(&old)]).unwrap();
+    ingest.finish().unwrap();
+    let place = repo.index().lookup(&id(&new)).unwrap().unwrap();
+    assert_eq!(repo.index().pack(place.pack).unwrap().directory.frames[0].codec, Codec::Patch);
     store_snapshot(&repo, &second, Some(parent));
 }
 

@@ -7,6 +7,7 @@
 mod make;
 mod read;
 mod v1;
+mod v1_patches;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,10 @@ use backstay::format::entry::Metadata;
 const PASSWORD: &[u8] = b"fixture";
 
 /// The fixtures that tests cover.
-const COVERED: &[Fixture] = &[Fixture { name: "v1", snapshots: v1::snapshots }];
+const COVERED: &[Fixture] = &[
+    Fixture { name: "v1", snapshots: v1::snapshots },
+    Fixture { name: "v1-patches", snapshots: v1_patches::snapshots },
+];
 
 struct Fixture {
     /// Of its folder.

@@ -81,7 +81,7 @@ fn second() -> Tree {
     tree
 }
 
-fn bytes(bytes: &[u8]) -> Node {
+pub fn bytes(bytes: &[u8]) -> Node {
     Node::File(vec![Stretch::Bytes(bytes.to_vec())])
 }
 
@@ -96,7 +96,7 @@ fn xattrs() -> Vec<Xattr> {
     ]
 }
 
-fn meta(mode: u16, inode: u64) -> Metadata {
+pub fn meta(mode: u16, inode: u64) -> Metadata {
     Metadata {
         mode,
         uid: 1000,
