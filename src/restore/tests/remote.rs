@@ -112,7 +112,8 @@ fn every_read_gets_its_own_bytes_whatever_fits_into_memory() {
     assert_eq!(fetches.len(), groups.len() / 2);
     for group in &groups {
         let read = &group.reads[0];
-        let (start, end) = (read.extent.offset() as usize, read.extent.end() as usize);
+        let at = |position: u64| usize::try_from(position).unwrap();
+        let (start, end) = (at(read.extent.offset()), at(read.extent.end()));
         assert!(fetches.read(&f.repo, &record, read).unwrap() == bytes[start..end]);
         assert!(fetches.held() <= RESTORE_FETCHED_BYTES);
     }
