@@ -115,24 +115,27 @@ impl Batch {
 
     /// Which new chunks `bases` names nothing for.
     fn without(&self, bases: &[Vec<ChunkId>]) -> Vec<bool> {
-        let mut new = self.new.iter();
         let mut bases = bases.iter();
-        let without = |piece: &Piece| {
+        let without = |is_new: Option<bool>| {
             let has_bases = bases.next().is_some_and(|bases| !bases.is_empty());
-            matches!(piece, Piece::Chunk { .. }).then(|| new.next() == Some(&true) && !has_bases)
+            is_new.map(|is_new| is_new && !has_bases)
         };
-        self.pieces.iter().filter_map(without).collect()
+        self.newness().filter_map(without).collect()
     }
 
     /// Lets a remote store read the bases of all new chunks at once.
     fn hint(&self, ingest: &Ingest, bases: &[Vec<ChunkId>]) {
-        if bases.is_empty() {
-            return;
-        }
-        let mut new = self.new.iter();
-        let mut is_new = |piece: &Piece| matches!(piece, Piece::Chunk { .. }) && new.next() == Some(&true);
-        let of_new = self.pieces.iter().zip(bases).filter(|(piece, _)| is_new(piece));
+        let of_new = self.newness().zip(bases).filter(|(is_new, _)| *is_new == Some(true));
         ingest.hint_bases(of_new.flat_map(|(_, bases)| bases));
+    }
+
+    /// For each piece that is a chunk, whether it is new.
+    fn newness(&self) -> impl Iterator<Item = Option<bool>> {
+        let mut new = self.new.iter();
+        self.pieces.iter().map(move |piece| match piece {
+            Piece::Zeros { .. } => None,
+            Piece::Chunk { .. } => new.next().copied(),
+        })
     }
 }
 

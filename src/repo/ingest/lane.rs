@@ -8,7 +8,7 @@ use crate::id::{ChunkId, ID_LEN};
 use crate::limits::{
     DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES, ZSTD_METADATA_DELTA_LEVEL, ZSTD_PATCH_LEVEL,
 };
-use crate::repo::delta::{DeltaFrame, ReadBases};
+use crate::repo::delta::DeltaFrame;
 use crate::repo::ingest::{Ingest, with_compressor};
 use crate::seal::{EncodedFrame, PlainFrame};
 
@@ -17,6 +17,14 @@ use crate::seal::{EncodedFrame, PlainFrame};
 pub struct Lanes {
     data: Lane,
     metadata: Lane,
+}
+
+/// Old chunks that a new one may be encoded against.
+pub enum Candidates<'a> {
+    /// What it replaces.
+    Replaced(&'a [ChunkId]),
+    /// A guess, to be compared with it first.
+    Guessed(&'a [ChunkId]),
 }
 
 /// The frames of one kind of packs.
@@ -54,41 +62,14 @@ impl Lane {
         kind: PackKind,
         id: ChunkId,
         plaintext: &[u8],
-        bases: &[ChunkId],
+        bases: Candidates<'_>,
     ) -> Result<()> {
-        let depth_max = ingest.options.delta_depth;
-        let bases = match ingest.wants_delta(kind) {
-            true => self.delta.read(&ingest.reader, depth_max, id, bases),
-            false => None,
+        let (reader, depth_max) = (&ingest.reader, ingest.options.delta_depth);
+        let bases = match bases {
+            _ if !ingest.wants_delta(kind) => None,
+            Candidates::Replaced(bases) => self.delta.read(reader, depth_max, id, bases),
+            Candidates::Guessed(bases) => self.delta.read_guess(reader, depth_max, (id, plaintext), bases),
         };
-        self.add_with(ingest, kind, id, plaintext, bases)
-    }
-
-    /// As [`add_delta`](Self::add_delta), for bases that are a guess.
-    pub fn add_guess(
-        &mut self,
-        ingest: &Ingest,
-        kind: PackKind,
-        id: ChunkId,
-        plaintext: &[u8],
-        bases: &[ChunkId],
-    ) -> Result<()> {
-        let depth_max = ingest.options.delta_depth;
-        let bases = match ingest.wants_delta(kind) {
-            true => self.delta.read_guess(&ingest.reader, depth_max, (id, plaintext), bases),
-            false => None,
-        };
-        self.add_with(ingest, kind, id, plaintext, bases)
-    }
-
-    fn add_with(
-        &mut self,
-        ingest: &Ingest,
-        kind: PackKind,
-        id: ChunkId,
-        plaintext: &[u8],
-        bases: Option<ReadBases>,
-    ) -> Result<()> {
         let Some(bases) = bases else {
             return self.add(ingest, kind, id, plaintext);
         };

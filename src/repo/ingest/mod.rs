@@ -40,7 +40,7 @@ pub use ledger::DeltaBalance;
 pub use stream::{MetadataWriter, PartList};
 
 use claims::Claims;
-use lane::{Lane, Lanes};
+use lane::{Candidates, Lane, Lanes};
 use ledger::Ledger;
 use open_pack::{OpenPack, Verify};
 use uploader::Uploader;
@@ -180,12 +180,12 @@ impl Ingest {
     /// As [`add`](Self::add), for a chunk that replaces the chunks `bases`, and is stored as a delta against
     /// them where that is possible and much smaller.
     pub fn add_delta(&self, kind: PackKind, id: ChunkId, plaintext: &[u8], bases: &[ChunkId]) -> Result<()> {
-        self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, bases))
+        self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, Candidates::Replaced(bases)))
     }
 
     /// As [`add_delta`](Self::add_delta), for bases that are a guess (see [`guess_bases`](Self::guess_bases)).
     pub fn add_guess(&self, kind: PackKind, id: ChunkId, plaintext: &[u8], bases: &[ChunkId]) -> Result<()> {
-        self.with_lane(kind, |lane| lane.add_guess(self, kind, id, plaintext, bases))
+        self.with_lane(kind, |lane| lane.add_delta(self, kind, id, plaintext, Candidates::Guessed(bases)))
     }
 
     /// For each of `ids`, which follow one another, chunks that may be its older version; `new` is what
