@@ -51,6 +51,8 @@ pub trait Observer: Send + Sync {
     fn current(&self, _path: &Path) {}
     /// One file could not be read, written, or given all its attributes. The run goes on.
     fn file_error(&self, _path: &Path, _error: &str) {}
+    /// A file or folder of a target was deleted, or in a dry run would be.
+    fn deleted(&self, _path: &Path) {}
     /// Something the user should know, that is about no single file.
     fn warning(&self, _message: &str) {}
 }

@@ -306,6 +306,7 @@ impl FileState {
                 _ => add(&counts.files_restored, 1),
             }
         }
+        session.note_cleared(self.place.dir.as_deref());
         session.observer.advance(1, 0);
         self.place.node.release(session);
     }

@@ -30,6 +30,7 @@ impl Session<'_> {
                     dir.create_symlink(name, target, meta)
                 }
                 (Some(dir), node) if !self.options.dry_run => dir.create_special(name, node, meta),
+                (Some(dir), _) => self.pretend_to_clear(dir, name).map(|()| Vec::new()),
                 _ => Ok(Vec::new()),
             };
             match created {
@@ -41,6 +42,7 @@ impl Session<'_> {
                 Err(error) => self.target_error(&path(), error),
             }
         }
+        self.note_cleared(place.dir.as_deref());
         self.observer.advance(1, 0);
         place.node.release(self);
     }
@@ -55,12 +57,18 @@ impl Session<'_> {
             let LinkJob { place, entry, .. } = &job;
             if self.leaves_at(place, &entry.name, &entry.meta) {
                 add(&self.counts.files_skipped, 1);
+            } else if self.options.dry_run
+                && let Some(Err(error)) =
+                    place.dir.as_ref().map(|dir| self.pretend_to_clear(dir, &entry.name))
+            {
+                self.target_error(&place.node.path_of(&entry.name), error);
             } else if let Some(made) = self.link(&job) {
                 self.count_made(made);
             } else {
                 copies.push(job);
                 continue;
             }
+            self.note_cleared(place.dir.as_deref());
             self.observer.advance(1, 0);
             place.node.release(self);
         }

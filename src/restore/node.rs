@@ -168,7 +168,10 @@ impl DirNode {
             let Step::Below(_, name) = &node.step else { return (None, 0) };
             let result = match &above {
                 None => Ok(None),
-                Some(dir) if session.options.dry_run => dir.open_child(name),
+                Some(dir) if session.options.dry_run => dir.open_child(name).and_then(|found| match found {
+                    None => session.pretend_to_clear(dir, name).map(|()| None),
+                    found => Ok(found),
+                }),
                 Some(dir) => dir.open_or_create_child(name).map(Some),
             };
             let mut state = node.state.lock();

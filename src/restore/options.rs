@@ -56,6 +56,9 @@ pub struct RestoreReport {
     pub bytes_already_right: u64,
     /// Files and directories that `delete` removed.
     pub deleted: u64,
+    /// Files that could not be restored because something has their name that was not to be removed; they
+    /// count as errors too.
+    pub in_the_way: u64,
     /// Files that `verify` read, and that are right.
     pub files_verified: u64,
     /// Files and directories that could not be restored, or not with all their attributes.

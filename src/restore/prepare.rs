@@ -148,6 +148,10 @@ impl Session<'_> {
             return Needed::Nothing;
         }
         if existing.kind != ExistingKind::File {
+            if self.options.dry_run && state.check(self, self.pretend_to_clear(dir, &state.name)).is_none() {
+                state.set_fate(Fate::Keep);
+                return Needed::Nothing;
+            }
             return self.make_anew(dir, state, parts, gaps);
         }
         let is_trusted = !self.options.verify

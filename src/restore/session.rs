@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
-use crate::fs::target::{Attribute, TargetDir, TargetError, Warning};
+use crate::fs::target::{Attribute, TargetDir, TargetError, TargetResult, Warning};
 use crate::limits::FRAME_CACHE_BYTES;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
@@ -27,6 +28,7 @@ pub(super) struct Counts {
     pub bytes_written: AtomicU64,
     pub bytes_already_right: AtomicU64,
     pub deleted: AtomicU64,
+    pub in_the_way: AtomicU64,
     pub files_verified: AtomicU64,
     pub errors: AtomicU64,
     pub warnings: AtomicU64,
@@ -97,6 +99,27 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// A file or directory of the target was deleted, or would be.
+    pub fn deleted(&self, path: &Path) {
+        add(&self.counts.deleted, 1);
+        self.observer.deleted(path);
+    }
+
+    /// Tells what was deleted to make room for what was just made below `dir`.
+    pub fn note_cleared(&self, dir: Option<&TargetDir>) {
+        if let (Some(dir), true) = (dir, self.options.delete) {
+            dir.take_cleared().iter().for_each(|path| self.deleted(path));
+        }
+    }
+
+    /// In a dry run: whether `name` in `dir` can be made, and what would be deleted for it.
+    pub fn pretend_to_clear(&self, dir: &TargetDir, name: &EntryName) -> TargetResult<()> {
+        dir.would_clear(name, &mut |path, removed| match removed {
+            Ok(()) => self.deleted(path),
+            Err(error) => self.file_error(path, &format_args!("cannot remove: {error}")),
+        })
+    }
+
     /// The outcome.
     pub fn into_report(self) -> Result<RestoreReport> {
         if let Some(error) = self.end.into_inner() {
@@ -114,6 +137,7 @@ impl<'a> Session<'a> {
             bytes_written: get(&counts.bytes_written),
             bytes_already_right: get(&counts.bytes_already_right),
             deleted: get(&counts.deleted),
+            in_the_way: get(&counts.in_the_way),
             files_verified: get(&counts.files_verified),
             errors: get(&counts.errors),
             warnings: get(&counts.warnings),
@@ -141,6 +165,7 @@ impl<'a> Session<'a> {
                 self.file_error(path, &format_args!("cannot {action}: {source}"));
             }
             TargetError::InTheWay { .. } => {
+                add(&self.counts.in_the_way, 1);
                 self.file_error(path, &"something else has this name, and may not be removed for it");
             }
             TargetError::TooDeep { .. } => self.file_error(path, &"it is nested too deep"),

@@ -334,7 +334,7 @@ fn remove_extraneous(
     let rules = Rules { filter: by, dry_run: options.dry_run };
     for name in extraneous {
         dir.remove_selected(&name, &rules, &mut |path, removed| match removed {
-            Ok(()) => add(&session.counts.deleted, 1),
+            Ok(()) => session.deleted(path),
             Err(error) => session.file_error(path, &format_args!("cannot remove: {error}")),
         });
     }

@@ -12,7 +12,7 @@ use super::display_path::DisplayPath;
 use super::error::{TargetError, TargetResult, Warning};
 use super::meta::{self, Found, Node};
 use super::owners::Owner;
-use super::{Context, Replace, sys};
+use super::{Context, OnRemoved, Replace, Rules, sys};
 use crate::entry_name::EntryName;
 use crate::env::Timestamp;
 use crate::format::entry::Metadata;
@@ -279,6 +279,34 @@ impl TargetDir {
         Err(TargetError::InTheWay { path: self.path_of(name) })
     }
 
+    /// The paths of trees that were removed anywhere in the target to make room for something else, since the
+    /// last time this was asked.
+    pub fn take_cleared(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut *self.ctx.cleared.lock())
+    }
+
+    /// Finds out whether something else than a directory can be made as `name`, and tells `on_removed` what
+    /// would have to go for it. Changes nothing.
+    pub fn would_clear(&self, name: &EntryName, on_removed: &mut OnRemoved<'_>) -> TargetResult<()> {
+        let in_the_way = || Err(TargetError::InTheWay { path: self.path_of(name) });
+        let Some(existing) = self.existing(name)? else { return Ok(()) };
+        if self.ctx.options.replace == Replace::Nothing {
+            return in_the_way();
+        }
+        if existing.kind != ExistingKind::Directory {
+            return Ok(());
+        }
+        let below = sys::open_directory(self.as_fd(), name).and_then(|below| sys::list(below.as_fd()));
+        if below.map_err(self.io_error("replace", name))?.is_empty() {
+            return Ok(());
+        }
+        if self.ctx.options.replace != Replace::Trees {
+            return in_the_way();
+        }
+        self.remove_selected(name, &Rules { filter: None, dry_run: true }, on_removed);
+        Ok(())
+    }
+
     /// Removes what has the name, as far as the options allow it.
     fn clear_way(&self, name: &EntryName) -> TargetResult<()> {
         let in_the_way = || TargetError::InTheWay { path: self.path_of(name) };
@@ -294,9 +322,11 @@ impl TargetDir {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.ctx.options.replace == Replace::Trees => {
                 let mut first = None;
-                self.remove(name, &mut |path, removed| {
-                    if let (Err(source), None) = (removed, &first) {
-                        first = Some(TargetError::Io { action: "remove", path: path.to_owned(), source });
+                self.remove(name, &mut |path, removed| match removed {
+                    Ok(()) => self.ctx.cleared.lock().push(path.to_owned()),
+                    Err(source) => {
+                        let path = path.to_owned();
+                        first.get_or_insert(TargetError::Io { action: "remove", path, source });
                     }
                 });
                 first.map_or(Ok(()), Err)

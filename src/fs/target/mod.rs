@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags};
 
 pub use dir::{Existing, ExistingKind, Origin, TargetDir};
@@ -77,6 +78,8 @@ struct Context {
     umask: u16,
     /// Set once the user was told that attributes which need root are left out.
     root_only_xattrs_reported: AtomicBool,
+    /// What was removed to make room for something else, until somebody asks.
+    cleared: Mutex<Vec<PathBuf>>,
 }
 
 impl Context {
@@ -86,6 +89,7 @@ impl Context {
             owners: Owners::new(options.numeric_ids),
             umask: current_umask(),
             root_only_xattrs_reported: AtomicBool::new(false),
+            cleared: Mutex::default(),
         }
     }
 }
