@@ -58,6 +58,8 @@ pub struct RebuildReport {
     pub packs_missing: u64,
     /// Packs that are left out because that was asked for.
     pub packs_left_out: u64,
+    /// Packs that the old index left out and the new one lists.
+    pub packs_taken_back: u64,
     /// Packs that are left out because their directory cannot be read, and what is wrong with each.
     pub damaged_packs: Vec<(PackId, String)>,
     /// Old segments that could not be read.
@@ -264,6 +266,7 @@ impl Rebuild<'_> {
         let chunks = pack.directory.chunk_count();
         // One that was dropped after it was listed comes twice.
         if self.listed.insert(pack.id) {
+            self.report.packs_taken_back += u64::from(self.dropped_before.contains(&pack.id));
             self.report.packs += 1;
             self.report.chunks += chunks as u64;
             self.observer.advance(1, 0);

@@ -44,6 +44,9 @@ impl Check<'_> {
         }
         counts.unlisted_packs = stored.len() as u64;
         counts.unlisted_bytes = stored.values().sum();
+        for id in stored.keys() {
+            counts.left_out_packs += u64::from(self.repo.index().is_dropped(id)?);
+        }
         if counts.unlisted_packs > 0 {
             let what = format!(
                 "it holds {} packs ({} bytes) that no segment lists: an interrupted run left them, or one is \

@@ -56,8 +56,9 @@ struct Collector<'a> {
     damage: &'a Damage,
     missing: Mutex<HashSet<ChunkId>>,
     entries: AtomicU64,
-    /// There are packs that no segment lists: what is missing may lie in them.
-    has_unlisted: bool,
+    /// There are packs that the index does not know: what is missing may lie in them. What it leaves out does
+    /// not count, or a pack that is damaged would come back.
+    has_unknown: bool,
 }
 
 impl Collector<'_> {
@@ -81,7 +82,7 @@ impl Visitor for Collector<'_> {
         match broken {
             Broken::Missing(id) => {
                 if self.is_new(id) {
-                    let advice = if self.has_unlisted { Advice::RebuildIndex } else { Advice::BackUpAgain };
+                    let advice = if self.has_unknown { Advice::RebuildIndex } else { Advice::StoreAgain };
                     self.findings.error(format!("chunk {id}"), "no pack holds it", advice);
                 }
             }
@@ -115,7 +116,7 @@ impl Check<'_> {
             damage,
             missing: Mutex::default(),
             entries: AtomicU64::new(0),
-            has_unlisted: counts.unlisted_packs > 0,
+            has_unknown: counts.unlisted_packs > counts.left_out_packs,
         };
         let reach = Reach::new(Arc::clone(reader))?;
         let roots = snapshots.readable.iter().map(|snapshot| &snapshot.manifest.root);

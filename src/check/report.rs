@@ -33,6 +33,9 @@ pub enum Advice {
     /// [damaged packs](CheckReport::damaged_packs), then read the same source in full again, which stores
     /// every chunk that it still holds.
     BackUpAgain,
+    /// Nothing holds the chunks: read the same source in full again, which stores every chunk that it still
+    /// holds, or put the packs back from a replica and rebuild the index.
+    StoreAgain,
     /// All frames of the pack open, so nothing is lost: put the pack back from a replica of the repository.
     ReplacePack,
     /// Put the object back from a replica of the repository, or forget the snapshot.
@@ -96,6 +99,8 @@ pub struct CheckCounts {
     pub unlisted_packs: u64,
     /// Their bytes.
     pub unlisted_bytes: u64,
+    /// Those of them that the index leaves out, because they are damaged or a prune is about to delete them.
+    pub left_out_packs: u64,
     /// Packs that were read whole.
     pub packs_read: u64,
     /// Bytes of packs that were read.

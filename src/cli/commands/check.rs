@@ -1,5 +1,6 @@
 //! `backstay check`
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::cli::{output, session, signals, times, units};
 use crate::error::Error;
 use crate::format::manifest::escape_bytes;
 use crate::id::PackId;
+
+/// Findings that say the same are shown up to so many; the rest are counted.
+const ALIKE_SHOWN: usize = 5;
 
 /// Look for damage in the repository
 #[derive(Debug, Args)]
@@ -88,10 +92,9 @@ fn show(settings: &Settings, report: &CheckReport) -> Result<(), Failure> {
         Verbosity::Normal => Severity::Warning,
         Verbosity::Verbose => Severity::Note,
     };
-    let mut text = String::new();
-    for finding in report.findings.iter().filter(|finding| finding.severity >= least) {
-        text.push_str(&describe(finding));
-    }
+    let shown = report.findings.iter().filter(|finding| finding.severity >= least);
+    let most = if settings.verbosity == Verbosity::Verbose { usize::MAX } else { ALIKE_SHOWN };
+    let mut text = describe(shown, most);
     if report.findings_omitted > 0 {
         let more = units::counted(report.findings_omitted, "finding is", "findings are");
         text.push_str(&format!("{more} not shown\n"));
@@ -105,18 +108,47 @@ fn show(settings: &Settings, report: &CheckReport) -> Result<(), Failure> {
     output::print(&text)
 }
 
-fn severity(finding: &Finding) -> &'static str {
-    match finding.severity {
+fn severity_name(severity: Severity) -> &'static str {
+    match severity {
         Severity::Note => "note",
         Severity::Warning => "warning",
         Severity::Error => "damage",
     }
 }
 
-fn describe(finding: &Finding) -> String {
-    let (object, what) = (printable_text(&finding.object), printable_text(&finding.what));
-    let help = advice(finding.advice).1.map(|help| format!("\n  {help}")).unwrap_or_default();
-    format!("{}: {object}: {what}{help}\n", severity(finding))
+/// Findings by what helps, which is said once, after them. Of those that say the same, the first `most` are
+/// shown.
+fn describe<'a>(findings: impl Iterator<Item = &'a Finding>, most: usize) -> String {
+    // The worst come first.
+    let mut groups: Vec<(Severity, Advice, Vec<&Finding>)> = Vec::new();
+    for finding in findings {
+        let fits =
+            |group: &&mut (Severity, Advice, _)| (group.0, group.1) == (finding.severity, finding.advice);
+        match groups.iter_mut().find(fits) {
+            Some((.., group)) => group.push(finding),
+            None => groups.push((finding.severity, finding.advice, vec![finding])),
+        }
+    }
+    let mut text = String::new();
+    for (severity, help, group) in groups {
+        let mut alike: BTreeMap<&str, usize> = BTreeMap::new();
+        for finding in group {
+            let count = alike.entry(&finding.what).or_default();
+            *count += 1;
+            if *count <= most {
+                let (object, what) = (printable_text(&finding.object), printable_text(&finding.what));
+                text.push_str(&format!("{}: {object}: {what}\n", severity_name(severity)));
+            }
+        }
+        for (what, count) in alike.into_iter().filter(|(_, count)| *count > most) {
+            let (more, what) = (units::count((count - most) as u64), printable_text(what));
+            text.push_str(&format!("{}: and {more} more: {what} (-v names all)\n", severity_name(severity)));
+        }
+        for line in advice(help).1.into_iter().flat_map(str::lines) {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
 }
 
 /// The name for machines, and what to do.
@@ -131,8 +163,16 @@ fn advice(advice: Advice) -> (&'static str, Option<&'static str>) {
         Advice::BackUpAgain => (
             "back_up_again",
             Some(
-                "Put the object back from a copy of the repository. Or leave its pack out of the index and run \
+                "Put the object back from a copy of the repository. Or leave its pack out of the index and \
+                 run\n\
                  `backstay backup --force` of the same source: what is still there is stored again.",
+            ),
+        ),
+        Advice::StoreAgain => (
+            "store_again",
+            Some(
+                "Run `backstay backup --force` of the same source: what is still there is stored again.\nOr put the \
+                 packs back from a copy of the repository, and run `backstay rebuild-index`.",
             ),
         ),
         Advice::ReplacePack => (
@@ -195,8 +235,15 @@ fn conclusion(report: &CheckReport) -> String {
         ));
     }
     if counts.unlisted_packs > 0 {
+        // Where something is missing that may lie in them, they are not useless.
+        let may_be_needed = report.findings.iter().any(|finding| finding.advice == Advice::RebuildIndex);
+        let (name, why) = match (may_be_needed, counts.left_out_packs) {
+            (true, _) => ("Unlisted:", "that the index does not list"),
+            (false, 0) => ("Unused:  ", "that interrupted runs left, or that a run is writing now"),
+            (false, _) => ("Unused:  ", "that the index leaves out, or that interrupted runs left"),
+        };
         text.push_str(&format!(
-            "Unused:   {} ({}) that interrupted runs left, or that a run is writing now\n",
+            "{name} {} ({}) {why}\n",
             units::counted(counts.unlisted_packs, "pack", "packs"),
             units::size(counts.unlisted_bytes),
         ));
@@ -206,7 +253,7 @@ fn conclusion(report: &CheckReport) -> String {
         for pack in &report.damaged_packs {
             text.push_str(&format!(" --leave-out {pack}"));
         }
-        text.push('\n');
+        text.push_str("\nThen `backstay backup --force` of the same sources.\n");
     }
     let warnings = match report.warnings {
         0 => String::new(),
@@ -229,7 +276,7 @@ fn conclusion(report: &CheckReport) -> String {
 fn finding_json(finding: &Finding) -> Value {
     json!({
         "message_type": if finding.severity == Severity::Error { "error" } else { "warning" },
-        "severity": severity(finding),
+        "severity": severity_name(finding.severity),
         "object": finding.object,
         "message": finding.what,
         "advice": advice(finding.advice).0,
@@ -270,6 +317,7 @@ fn summary(report: &CheckReport) -> Value {
         "chunks_referenced": counts.chunks_referenced,
         "unlisted_packs": counts.unlisted_packs,
         "unlisted_bytes": counts.unlisted_bytes,
+        "left_out_packs": counts.left_out_packs,
         "packs_read": counts.packs_read,
         "bytes_read": counts.bytes_read,
         "seconds": counts.seconds,
@@ -308,9 +356,27 @@ mod tests {
             what: "it is missing".to_owned(),
             advice: Advice::BackUpAgain,
         };
-        let text = describe(&finding);
+        let text = describe([&finding].into_iter(), 1);
         assert!(text.starts_with("damage: pack abcd: it is missing\n  Put the object back"), "{text}");
         assert_eq!(finding_json(&finding)["message_type"], "error");
+    }
+
+    #[test]
+    fn findings_that_are_alike_are_told_together() {
+        let finding = |object: &str, what: &str, advice| Finding {
+            severity: Severity::Error,
+            object: object.to_owned(),
+            what: what.to_owned(),
+            advice,
+        };
+        let mut findings = vec![finding("index/x", "it is broken", Advice::RebuildIndex)];
+        findings.extend(["a", "b", "c", "d"].map(|id| finding(id, "no pack holds it", Advice::StoreAgain)));
+        let text = describe(findings.iter(), 2);
+        let expected = "damage: index/x: it is broken\n  `backstay rebuild-index` makes the index anew.\n\
+                        damage: a: no pack holds it\ndamage: b: no pack holds it\n\
+                        damage: and 2 more: no pack holds it (-v names all)\n  Run `backstay backup --force`";
+        assert!(text.starts_with(expected), "{text}");
+        assert_eq!(describe(findings.iter(), 9).matches("no pack holds it").count(), 4);
     }
 
     #[test]
@@ -347,6 +413,7 @@ mod tests {
             Advice::RebuildIndex,
             Advice::RestoreObject,
             Advice::BackUpAgain,
+            Advice::StoreAgain,
             Advice::ReplacePack,
             Advice::ForgetSnapshot,
             Advice::ReplaceKey,

@@ -67,6 +67,7 @@ pub fn run(settings: &Settings, args: &RebuildIndexArgs) -> Result<Outcome, Fail
             "packs_read": report.packs_read,
             "packs_missing": report.packs_missing,
             "packs_left_out": report.packs_left_out,
+            "packs_taken_back": report.packs_taken_back,
             "packs_damaged": report.damaged_packs.len(),
             "segments_damaged": report.damaged_segments,
             "segments_published": report.segments_published,
@@ -95,6 +96,21 @@ fn describe(dry_run: bool, report: &RebuildReport) -> String {
     if report.damaged_segments > 0 {
         let damaged = units::counted(report.damaged_segments, "part", "parts");
         text.push_str(&format!("\n{damaged} of the old index could not be read and are replaced"));
+    }
+    if report.packs_taken_back > 0 {
+        let packs = units::counted(report.packs_taken_back, "pack", "packs");
+        let listed = if dry_run { "it would list" } else { "it lists" };
+        text.push_str(&format!(
+            "\n{listed} {packs} again that had been left out, because of damage or as unused: \
+             `backstay check --read-data` says what is whole"
+        ));
+    }
+    if report.packs_left_out > 0 {
+        let packs = units::counted(report.packs_left_out, "pack is", "packs are");
+        text.push_str(&format!(
+            "\n{packs} left out: now run `backstay backup --force` of every source that `check` named, which \
+             stores again what they held\nDo not run `rebuild-index` again before: it would list them again"
+        ));
     }
     text
 }

@@ -249,6 +249,11 @@ impl Index {
         self.with(|db| write::pack_no(db, id))
     }
 
+    /// True if a segment says that the pack is not to be used, though it may still be there.
+    pub fn is_dropped(&self, id: &PackId) -> Result<bool> {
+        self.with(|db| write::is_dropped(db, id))
+    }
+
     /// All packs in the order of their numbers, without their directories.
     pub fn packs(&self) -> Packs<'_> {
         Packs::new(self)

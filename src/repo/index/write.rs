@@ -121,8 +121,7 @@ impl<'a> Writer<'a> {
         if self.db.get(tables, &id_key)?.is_some() {
             return Ok(());
         }
-        let is_dropped = || self.db.get(tables, &key(b'x', pack.id.as_bytes())).map(|found| found.is_some());
-        if !revived.contains(&pack.id) && is_dropped()? {
+        if !revived.contains(&pack.id) && is_dropped(self.db, &pack.id)? {
             return Ok(());
         }
         let no = self.head.next_pack;
@@ -235,6 +234,10 @@ pub(super) fn pack_info(db: &Database, no: PackNo) -> Attempt<PackInfo> {
 pub(super) fn directory(db: &Database, no: PackNo) -> Attempt<crate::format::directory::Directory> {
     let value = db.get(db.directories()?, &no.0.to_be_bytes())?.ok_or_else(|| unknown(no))?;
     Ok(decode_directory(&value)?)
+}
+
+pub(super) fn is_dropped(db: &Database, id: &PackId) -> Attempt<bool> {
+    Ok(db.get(db.tables()?, &key(b'x', id.as_bytes()))?.is_some())
 }
 
 /// The pack may have been dropped since the caller learned its number: not damage.
