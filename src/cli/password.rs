@@ -29,6 +29,8 @@ pub enum PasswordSource {
     Variable,
     /// The user, at a terminal.
     Prompt,
+    /// The user, at a terminal, in place of options for a new password.
+    PromptForNew,
     /// Two options at once.
     Ambiguous,
 }
@@ -55,28 +57,28 @@ impl PasswordSource {
             (Some(_), Some(_)) => Self::Ambiguous,
             (Some(file), None) => Self::File(file.clone()),
             (None, Some(command)) => Self::Command(command.clone()),
-            (None, None) => Self::Prompt,
+            (None, None) => Self::PromptForNew,
         }
     }
 
     /// The password of an existing repository.
     pub fn read(&self) -> Result<Password> {
         not_empty(match self {
-            Self::Prompt => prompt("password: ")?,
+            Self::Prompt | Self::PromptForNew => self.prompt("password: ")?,
             _ => self.read_silently()?,
         })
     }
 
     /// A password that is chosen now: at a terminal it is asked for twice.
     pub fn read_new(&self) -> Result<Password> {
-        if *self != Self::Prompt {
+        if !matches!(self, Self::Prompt | Self::PromptForNew) {
             return not_empty(self.read_silently()?);
         }
-        let first = prompt("new password: ")?;
+        let first = self.prompt("new password: ")?;
         if first.is_empty() {
             return not_empty(first);
         }
-        let second = prompt("new password again: ")?;
+        let second = self.prompt("new password again: ")?;
         if *first != *second {
             return Err(Error::Usage("the two passwords are not the same".to_owned()));
         }
@@ -91,18 +93,34 @@ impl PasswordSource {
                 let value = std::env::var_os("BACKSTAY_PASSWORD").unwrap_or_default();
                 Ok(Zeroizing::new(value.into_vec()))
             }
-            Self::Prompt => Err(no_password()),
+            Self::Prompt | Self::PromptForNew => Err(self.no_password()),
             Self::Ambiguous => {
                 let text = "the password is given in two ways: choose one of a file and a command";
                 Err(Error::Usage(text.to_owned()))
             }
         }
     }
-}
 
-fn no_password() -> Error {
-    let ways = "BACKSTAY_PASSWORD_FILE, BACKSTAY_PASSWORD_COMMAND or BACKSTAY_PASSWORD";
-    Error::Usage(format!("no password is given and there is no terminal to ask for it: set {ways}"))
+    fn no_password(&self) -> Error {
+        let (which, ways) = match self {
+            Self::PromptForNew => {
+                ("new password", "give --new-password-file, or set BACKSTAY_NEW_PASSWORD_FILE")
+            }
+            _ => ("password", "set BACKSTAY_PASSWORD_FILE, BACKSTAY_PASSWORD_COMMAND or BACKSTAY_PASSWORD"),
+        };
+        Error::Usage(format!("no {which} is given and there is no terminal to ask for it: {ways}"))
+    }
+
+    fn prompt(&self, text: &str) -> Result<Zeroizing<Vec<u8>>> {
+        if !io::stderr().is_terminal() {
+            return Err(self.no_password());
+        }
+        match rpassword::prompt_password(text) {
+            Ok(password) => Ok(Zeroizing::new(password.into_bytes())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Error::Interrupted),
+            Err(_) => Err(self.no_password()),
+        }
+    }
 }
 
 fn not_empty(mut bytes: Zeroizing<Vec<u8>>) -> Result<Password> {
@@ -110,17 +128,6 @@ fn not_empty(mut bytes: Zeroizing<Vec<u8>>) -> Result<Password> {
         return Err(Error::Usage("the password is empty: it would protect nothing".to_owned()));
     }
     Ok(Password::new(std::mem::take(&mut *bytes)))
-}
-
-fn prompt(text: &str) -> Result<Zeroizing<Vec<u8>>> {
-    if !io::stderr().is_terminal() {
-        return Err(no_password());
-    }
-    match rpassword::prompt_password(text) {
-        Ok(password) => Ok(Zeroizing::new(password.into_bytes())),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Error::Interrupted),
-        Err(_) => Err(no_password()),
-    }
 }
 
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
