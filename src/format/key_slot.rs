@@ -26,7 +26,7 @@ use crate::limits::{
 pub const WRAPPED_KEY_LEN: usize = 48;
 /// Length of the commitment.
 pub const COMMITMENT_LEN: usize = 32;
-/// Header, parameters and commitment: the associated data of the sealed master key.
+/// Header, parameters and commitment: hashed into the key that seals the master key.
 pub const BOUND_LEN: usize = HEADER_LEN + 12 + COMMITMENT_LEN;
 
 /// Cost of turning a password into a key.
