@@ -121,6 +121,12 @@ pub enum Error {
     /// The local index database failed.
     #[error("local index: {0}")]
     Index(String),
+    /// The index does not know what the last snapshot refers to, and packs are there that it does not list.
+    #[error("{packs} packs are in no index")]
+    IndexLost {
+        /// How many packs.
+        packs: u64,
+    },
     /// A command whose output was to be stored failed.
     #[error("the command {command} {outcome}")]
     Command {
@@ -165,7 +171,7 @@ impl Error {
             Self::NoRepository { .. } => ErrorKind::NoRepository,
             Self::WrongPassword => ErrorKind::WrongPassword,
             Self::TooNew { .. } => ErrorKind::TooNew,
-            Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Damaged { .. } | Self::IndexLost { .. } => ErrorKind::Damaged,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Store(_) => ErrorKind::Store,
             Self::Io { .. } | Self::Index(_) => ErrorKind::Io,
@@ -226,8 +232,10 @@ pub enum StoreErrorKind {
     Full,
     /// May succeed when tried again: a timeout, a reset, throttling.
     Transient,
-    /// The place cannot hold objects at all (a file where a folder should be, a read-only mount).
+    /// The place cannot hold objects at all: a file where a folder should be.
     Unusable,
+    /// What is there can be read, and nothing can be written.
+    ReadOnly,
     /// The store does not do what it says, and nothing can be kept there safely.
     Unreliable,
     /// The object ends before the bytes that were asked for.

@@ -8,11 +8,12 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::entry::Content;
+use crate::format::entry::{Content, Part};
 use crate::id::{ChunkId, SnapshotId};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content::for_each_chunk;
+use crate::repo::pack_reader;
 use crate::repo::snapshots::Snapshot;
 
 /// Chunks that are looked up at once.
@@ -69,6 +70,31 @@ impl Lineage {
     pub fn mark(&self, repo: &IndexedRepository, snapshot: &SnapshotId) -> Result<()> {
         repo.index().set_mark(&self.key, &value(snapshot, self.epoch))
     }
+}
+
+/// Refuses to go on where the index does not know even the listing of the last snapshot, `root`, and packs are
+/// there that it ought to list: all would be stored a second time. The packs are only listed in that case. What
+/// was left out of the index on purpose does not count.
+pub fn check_index(repo: &IndexedRepository, root: Option<&Content>) -> Result<()> {
+    let first = root.into_iter().flat_map(|root| &root.parts).find_map(|part| match part {
+        Part::Chunk { id, .. } => Some(id),
+        _ => None,
+    });
+    let Some(first) = first else { return Ok(()) };
+    if repo.index().lookup(first)?.is_some() {
+        return Ok(());
+    }
+    // It may have been published since.
+    if repo.refresh_after_loss()? && repo.index().lookup(first)?.is_some() {
+        return Ok(());
+    }
+    let mut packs = 0;
+    for id in pack_reader::stored(repo)?.keys() {
+        if repo.index().pack_no(id)?.is_none() && !repo.index().is_dropped(id)? {
+            packs += 1;
+        }
+    }
+    if packs > 0 { Err(Error::IndexLost { packs }) } else { Ok(()) }
 }
 
 /// True if `mark` names the parent, as it is called now or was when it was made: an edit of its labels

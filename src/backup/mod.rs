@@ -265,6 +265,9 @@ impl Run<'_> {
             Some(writer) => Ingest::under(Arc::clone(&repo), ingest_options, writer.fence.clone())?,
             None => Ingest::new(Arc::clone(&repo), ingest_options)?,
         };
+        if !options.force {
+            lineage::check_index(&repo, ancestry.latest_root())?;
+        }
         let trusted = ancestry.parent().filter(|_| writer.as_ref().is_none_or(|writer| !writer.is_cautious));
         let lineage = Lineage::find(&repo, ancestry.series(), trusted)?;
         let context = Context::new(&ingest, options, &lineage, ancestry.kind(), observer, stop);

@@ -44,6 +44,7 @@ pub struct Ancestry {
     base: Option<String>,
     since_full: SinceFull,
     expected: Option<RunCounts>,
+    latest_root: Option<Content>,
 }
 
 /// The snapshots of one series.
@@ -131,6 +132,7 @@ impl Ancestry {
             parent: parent.cloned(),
             since_full: series.since_full().and_one(kind),
             expected: last.map(|last| last.manifest.summary),
+            latest_root: last.or(list.snapshots.last()).map(|latest| latest.manifest.root.clone()),
             series: series.name,
         })
     }
@@ -139,7 +141,8 @@ impl Ancestry {
     pub fn none(names: &[String], options: &BackupOptions) -> Self {
         let series = options.group_by.series(&options.host, names, &options.tags);
         let since_full = SinceFull::default().and_one(SnapshotKind::Full);
-        Self { series, kind: SnapshotKind::Full, parent: None, base: None, since_full, expected: None }
+        let kind = SnapshotKind::Full;
+        Self { series, kind, parent: None, base: None, since_full, expected: None, latest_root: None }
     }
 
     /// The series' name.
@@ -170,6 +173,11 @@ impl Ancestry {
     /// The root listing of the parent.
     pub fn parent_root(&self) -> Option<&Content> {
         self.parent.as_ref().map(|parent| &parent.manifest.root)
+    }
+
+    /// The root listing of the last snapshot of the series; of any, where the series has none.
+    pub fn latest_root(&self) -> Option<&Content> {
+        self.latest_root.as_ref()
     }
 
     /// What the last run of the series counted: this one will about be the same.

@@ -97,16 +97,19 @@ pub struct GlobalArgs {
     /// Send at most so many KiB per second to a remote store
     #[arg(long, global = true, value_name = "KIB")]
     #[arg(env = "BACKSTAY_LIMIT_UPLOAD", hide_env_values = true)]
+    #[arg(value_parser = parse_positive::<NonZeroU64>)]
     pub limit_upload: Option<NonZeroU64>,
 
     /// Receive at most so many KiB per second from a remote store
     #[arg(long, global = true, value_name = "KIB")]
     #[arg(env = "BACKSTAY_LIMIT_DOWNLOAD", hide_env_values = true)]
+    #[arg(value_parser = parse_positive::<NonZeroU64>)]
     pub limit_download: Option<NonZeroU64>,
 
     /// Requests to a remote store at a time [default: 8]
     #[arg(long, global = true, value_name = "COUNT")]
     #[arg(env = "BACKSTAY_CONNECTIONS", hide_env_values = true)]
+    #[arg(value_parser = parse_positive::<NonZeroUsize>)]
     pub connections: Option<NonZeroUsize>,
 
     /// Which of two sources of the password stands on the command line, and not in the environment.
@@ -168,6 +171,11 @@ fn parse_verbosity(text: &str) -> Result<u8, String> {
     }
 }
 
+/// A number that is not zero.
+fn parse_positive<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "it must be a number from 1 on".to_owned())
+}
+
 /// Understands the command line, the program's name first. An empty variable counts as one that is not
 /// set.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
@@ -184,6 +192,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     cli.global.password_on_command_line =
         PasswordOptions { file: given("password_file"), command: given("password_command") };
     Ok(cli)
+}
+
+/// True if JSON is asked for, as far as that can be told from a command line that is not understood.
+pub fn asks_for_json(args: &[OsString]) -> bool {
+    let is_yes =
+        |text: &str| ["1", "y", "yes", "t", "true", "on"].contains(&text.to_ascii_lowercase().as_str());
+    let by_variable = std::env::var("BACKSTAY_JSON").is_ok_and(|text| is_yes(&text));
+    by_variable || args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }
 
 /// The definition without the variables that `leave_out` names.

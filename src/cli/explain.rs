@@ -7,8 +7,12 @@ use serde_json::json;
 
 use crate::cli::names::{printable_text, quoted};
 use crate::cli::settings::Settings;
-use crate::cli::{times, units};
+use crate::cli::{places, times, units};
 use crate::error::{Error, Holder, StoreError, StoreErrorKind, without_numbers};
+use crate::repo::layout;
+
+#[cfg(test)]
+mod tests;
 
 /// Something failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -74,6 +78,8 @@ pub enum Failure {
     Prune(Error),
     /// Standard output could not be written.
     Output(io::Error),
+    /// Standard output could not be written, after the snapshot of this short id was saved.
+    OutputAfter(io::Error, String),
 }
 
 impl From<Error> for Failure {
@@ -107,14 +113,13 @@ struct Explanation {
 /// Says why the program ends, and gives its exit code.
 pub fn print_failure(settings: &Settings, failure: &Failure) -> ExitCode {
     let explanation = match failure {
-        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+        Failure::Output(error) | Failure::OutputAfter(error, _)
+            if error.kind() == io::ErrorKind::BrokenPipe =>
+        {
             return EXIT_BROKEN_PIPE.into();
         }
-        Failure::Output(error) => Explanation {
-            what: format!("cannot write the output: {}", plain(error)),
-            advice: None,
-            code: EXIT_FAILED,
-        },
+        Failure::Output(error) => explain_output(error, None),
+        Failure::OutputAfter(error, snapshot) => explain_output(error, Some(snapshot)),
         Failure::Error(error) => explain(error, settings.repo_if_any()),
         Failure::Damage(error) => {
             Explanation { code: EXIT_DAMAGED, ..explain(error, settings.repo_if_any()) }
@@ -123,10 +128,11 @@ pub fn print_failure(settings: &Settings, failure: &Failure) -> ExitCode {
         Failure::Prune(error) => explain_prune(error, settings.repo_if_any()),
         Failure::Target(error) => explain_target(error, settings.repo_if_any()),
     };
-    let Explanation { what, advice, code } = explanation;
+    let code = explanation.code;
     let text = if settings.json {
-        json!({"message_type": "exit_error", "code": code, "message": what, "advice": advice}).to_string()
+        exit_error(&explanation)
     } else {
+        let Explanation { what, advice, .. } = explanation;
         let advice = advice.map(|advice| format!("\n{advice}")).unwrap_or_default();
         // Names in it may come from anywhere; line breaks are ours.
         let lines: Vec<String> = format!("{what}{advice}").lines().map(printable_text).collect();
@@ -137,9 +143,33 @@ pub fn print_failure(settings: &Settings, failure: &Failure) -> ExitCode {
 }
 
 /// Prints what clap has to say: help, the version, or what is wrong with the command line.
-pub fn print_usage(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS }
+pub fn print_usage(error: &clap::Error, json: bool) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let Some(text) = text.strip_prefix("error: ") else {
+        // It is the help that stands in for a command that is missing.
+        let _ = error.print();
+        return EXIT_USAGE.into();
+    };
+    let shown = match text.trim_end().split_once("\n\n") {
+        _ if !json => format!("backstay: {text}"),
+        Some((what, rest)) => {
+            let advice = rest.split_whitespace().collect::<Vec<_>>().join(" ");
+            exit_error(&Explanation { what: what.to_owned(), advice: Some(advice), code: EXIT_USAGE })
+        }
+        None => exit_error(&Explanation { what: text.trim_end().to_owned(), advice: None, code: EXIT_USAGE }),
+    };
+    let _ = writeln!(io::stderr(), "{}", shown.trim_end());
+    EXIT_USAGE.into()
+}
+
+/// An error for machines.
+fn exit_error(explanation: &Explanation) -> String {
+    let Explanation { what, advice, code } = explanation;
+    json!({"message_type": "exit_error", "code": code, "message": what, "advice": advice}).to_string()
 }
 
 /// Says what is wrong with the arguments of the mount helper.
@@ -194,30 +224,30 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
             Some("It was made by a newer version: upgrade backstay.".to_owned()),
             EXIT_FAILED,
         ),
-        Error::Damaged { object, what } if object == CONFIG => (
-            in_repo(&format!("`{CONFIG}` is damaged: {what}"), repo),
-            Some(format!(
-                "Put `{CONFIG}` back from a copy of the repository; without it nothing can be opened."
-            )),
-            EXIT_FAILED,
-        ),
         Error::Damaged { object, what } => (
             in_repo(&format!("{object} is damaged: {what}"), repo),
-            Some("Run `backstay check --read-data` to see all that is affected.".to_owned()),
+            Some(damage_advice(object).to_owned()),
             EXIT_FAILED,
         ),
-        Error::NotFound { what } => (
-            format!("{what} was not found"),
-            Some("`backstay snapshots` and `backstay ls` show what there is.".to_owned()),
-            EXIT_FAILED,
-        ),
+        Error::NotFound { what } => {
+            (format!("{what} was not found"), Some(where_to_look(what).to_owned()), EXIT_FAILED)
+        }
         Error::Store(error) => return explain_store(error, repo),
         Error::Io { action, path, source } => {
-            (format!("cannot {action} {}: {}", quoted(path), plain(source)), io_advice(source), EXIT_FAILED)
+            let what = format!("cannot {action} {}: {}", quoted(path), plain(source));
+            (what, io_advice(action, source), EXIT_FAILED)
         }
-        Error::Index(text) => (
-            format!("the local index failed: {text}"),
-            Some("`backstay cache clear` removes it; it is made anew when it is needed.".to_owned()),
+        Error::Index(text) => {
+            let (what, advice) = explain_index(text);
+            (what, Some(advice.to_owned()), EXIT_FAILED)
+        }
+        Error::IndexLost { packs } => (
+            in_repo(&lost_index(*packs), repo),
+            Some(
+                "Nothing was stored. Run `backstay rebuild-index`, then back up again. If that does not help: \
+                 `backstay backup --force` stores again what is not found."
+                    .to_owned(),
+            ),
             EXIT_FAILED,
         ),
         Error::Command { command, outcome } => {
@@ -269,11 +299,67 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
     Explanation { what: without_numbers(&what), advice, code }
 }
 
+fn damage_advice(object: &str) -> &'static str {
+    if object == CONFIG {
+        return "Put `config` back from a copy of the repository; without it nothing can be opened.";
+    }
+    // Only said where no other key opened the repository.
+    if object.starts_with(layout::KEYS) {
+        return "Put `keys/` back from a copy of the repository; without a key nothing can be opened.";
+    }
+    "Run `backstay check --read-data` to see all that is affected."
+}
+
+/// What failed of the local index, of which its database tells in its own words, and what helps.
+fn explain_index(text: &str) -> (String, &'static str) {
+    if text.contains("No space left") {
+        let what = "there is no space left for the local index".to_owned();
+        return (
+            what,
+            "Make room there, or name a folder on another disk: --cache-dir or BACKSTAY_CACHE_DIR.",
+        );
+    }
+    let what = format!("the local index failed: {text}");
+    (what, "`backstay cache clear` removes it; it is made anew when it is needed.")
+}
+
+fn lost_index(packs: u64) -> String {
+    let packs = units::counted(packs, "pack is", "packs are");
+    format!(
+        "{packs} in no index, and what the last snapshot needs is not found: the index is lost, or a part of it"
+    )
+}
+
+/// Which command shows what could have been meant. What is missing begins with its kind.
+fn where_to_look(what: &str) -> &'static str {
+    match what.split(' ').next() {
+        Some("key") => "`backstay key list` shows the keys.",
+        Some("cache") => "`backstay cache list` shows the caches.",
+        Some("index") => "`backstay cat index` shows the segments.",
+        Some("pack") => {
+            "`backstay cat index` shows the segments, and `backstay cat index ID` the packs of one."
+        }
+        _ => "`backstay snapshots` and `backstay ls` show what there is.",
+    }
+}
+
+fn explain_output(error: &io::Error, saved: Option<&str>) -> Explanation {
+    Explanation {
+        what: format!("cannot write the output: {}", plain(error)),
+        advice: saved.map(|id| format!("Snapshot {id} was saved all the same.")),
+        code: EXIT_FAILED,
+    }
+}
+
 /// What is in the target already is not written again.
 fn explain_target(error: &Error, repo: Option<&str>) -> Explanation {
     let explanation = explain(error, repo);
     let goes_on = "The target is incomplete: the same command goes on from there.";
     match (error, explanation.advice) {
+        (Error::Io { source, .. }, _) if is_no_folder(source) => {
+            let advice = "Something else than a folder is there: name another target.";
+            Explanation { advice: Some(advice.to_owned()), ..explanation }
+        }
         (Error::Io { .. } | Error::Store(_) | Error::Damaged { .. } | Error::Index(_), Some(advice)) => {
             Explanation { advice: Some(format!("{advice}\n{goes_on}")), ..explanation }
         }
@@ -282,6 +368,10 @@ fn explain_target(error: &Error, repo: Option<&str>) -> Explanation {
         }
         (_, advice) => Explanation { advice, ..explanation },
     }
+}
+
+fn is_no_folder(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory)
 }
 
 /// What cannot be read may hide what is needed; and a full disk cannot be helped by running again.
@@ -310,8 +400,12 @@ fn explain_source(error: &Error, repo: Option<&str>) -> Explanation {
             Explanation { advice: Some("Check the path: no snapshot was made.".to_owned()), ..explanation }
         }
         Error::Usage(_) => Explanation { code: EXIT_FAILED, ..explanation },
-        Error::Command { .. } => {
-            Explanation { advice: Some("No snapshot was made.".to_owned()), ..explanation }
+        Error::Command { command, outcome } => {
+            let no_shell = "No shell reads it: give the command and its arguments as words of their own, or \
+                            use sh -c '...'. No snapshot was made.";
+            let is_line = command.contains(' ') && outcome.starts_with("cannot be started");
+            let advice = if is_line { no_shell } else { "No snapshot was made." };
+            Explanation { advice: Some(advice.to_owned()), ..explanation }
         }
         _ => explanation,
     }
@@ -345,6 +439,10 @@ fn explain_store(error: &StoreError, repo: Option<&str>) -> Explanation {
         StoreErrorKind::Full => Some("Make room there and run the same command again: nothing is lost."),
         StoreErrorKind::Transient => Some("It may pass: run the same command again."),
         StoreErrorKind::Unusable => Some("Name an empty or new folder, or the one of a repository."),
+        StoreErrorKind::ReadOnly => Some(
+            "It is mounted read-only, often because the disk failed: see `dmesg`, then mount it again for \
+             writing. `backstay restore`, `ls` and `dump` work as it is.",
+        ),
         StoreErrorKind::OutOfRange => Some("An object is shorter than it was: run `backstay check`."),
         StoreErrorKind::AlreadyExists | StoreErrorKind::Other => None,
     };
@@ -355,10 +453,16 @@ fn explain_store(error: &StoreError, repo: Option<&str>) -> Explanation {
     }
 }
 
-fn io_advice(error: &io::Error) -> Option<String> {
+fn io_advice(action: &str, error: &io::Error) -> Option<String> {
     let text = match error.kind() {
+        _ if action == places::MAKE_CACHE => {
+            "Name a folder that can be written with --cache-dir or BACKSTAY_CACHE_DIR."
+        }
         io::ErrorKind::NotFound => "Check the path.",
         io::ErrorKind::PermissionDenied => "Run it as a user who may do this.",
+        io::ErrorKind::NotConnected => {
+            "The program that was mounted there is gone: unmount it first (umount, or fusermount3 -u)."
+        }
         io::ErrorKind::StorageFull => "Make room there and run the same command again.",
         _ => return None,
     };
@@ -376,100 +480,4 @@ fn in_repo(text: &str, repo: Option<&str>) -> String {
 /// What the system said, without its number.
 pub fn plain(error: &io::Error) -> String {
     without_numbers(&error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all_errors() -> Vec<(Error, u8)> {
-        let store = |kind| {
-            let reason = "the reason".to_owned();
-            Error::Store(StoreError { kind, action: "read", object: "packs/00/11".to_owned(), reason })
-        };
-        let denied = io::Error::from_raw_os_error(13);
-        vec![
-            (Error::Usage("a sentence".to_owned()), 2),
-            (Error::NoRepository { location: "/srv/r".to_owned() }, 10),
-            (Error::RepositoryExists { location: "/srv/r".to_owned() }, 1),
-            (Error::WrongPassword, 12),
-            (Error::TooNew { object: "config".to_owned(), needs: "format 9".to_owned() }, 1),
-            (Error::damaged("config", "it is short"), 1),
-            (Error::NotFound { what: "snapshot abcd".to_owned() }, 1),
-            (store(StoreErrorKind::Denied), 1),
-            (store(StoreErrorKind::Full), 1),
-            (store(StoreErrorKind::NoCredentials), 1),
-            (store(StoreErrorKind::NoBucket), 1),
-            (store(StoreErrorKind::Elsewhere), 1),
-            (store(StoreErrorKind::ClockSkew), 1),
-            (store(StoreErrorKind::Untrusted), 1),
-            (store(StoreErrorKind::Unreliable), 1),
-            (Error::Io { action: "read", path: "/x".into(), source: denied }, 1),
-            (Error::Index("it is broken".to_owned()), 1),
-            (Error::Command { command: "pg_dump".to_owned(), outcome: "exited with status 1".to_owned() }, 1),
-            (Error::Interrupted, 130),
-            (Error::Internal("impossible".to_owned()), 1),
-        ]
-    }
-
-    #[test]
-    fn every_error_is_one_sentence_with_its_code() {
-        for (error, code) in all_errors() {
-            let explanation = explain(&error, Some("/srv/r"));
-            assert_eq!(explanation.code, code, "{error}");
-            let text = format!("{} {}", explanation.what, explanation.advice.unwrap_or_default());
-            for debug in ["Error", "{", "Some(", "os error"] {
-                assert!(!text.contains(debug), "{text}");
-            }
-            assert!(!explanation.what.ends_with('.') && !explanation.what.contains('\n'), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_missing_repository_says_what_to_do() {
-        let error = Error::NoRepository { location: "/srv/r".to_owned() };
-        let explanation = explain(&error, Some("/srv/r"));
-        assert_eq!(explanation.what, "there is no repository at /srv/r");
-        let advice = explanation.advice.unwrap();
-        assert!(advice.contains("backstay init") && advice.contains("BACKSTAY_REPOSITORY"));
-    }
-
-    #[test]
-    fn a_newer_format_is_never_called_damage() {
-        let error = Error::TooNew { object: "config".to_owned(), needs: "format 9".to_owned() };
-        let explanation = explain(&error, None);
-        assert!(!explanation.what.contains("damage") && explanation.advice.unwrap().contains("upgrade"));
-    }
-
-    #[test]
-    fn a_source_that_is_not_there_is_no_snapshot() {
-        let error = Error::NotFound { what: "/x".to_owned() };
-        assert!(explain_source(&error, None).advice.unwrap().contains("Check the path"));
-        assert_eq!(explain_source(&Error::Usage("the stream is empty".to_owned()), None).code, 1);
-        assert_eq!(explain_source(&Error::Interrupted, None).code, 130);
-    }
-
-    #[test]
-    fn the_system_speaks_without_numbers() {
-        assert_eq!(plain(&io::Error::from_raw_os_error(13)), "permission denied");
-        assert_eq!(plain(&io::Error::other("Own Text")), "Own Text");
-    }
-
-    #[test]
-    fn a_restore_that_ended_early_says_that_the_target_is_incomplete() {
-        let full = Error::Io { action: "write", path: "/x".into(), source: io::Error::from_raw_os_error(28) };
-        for error in [Error::Interrupted, full] {
-            let advice = explain_target(&error, None).advice.unwrap();
-            assert!(advice.contains("incomplete") && advice.contains("goes on"), "{advice}");
-            assert!(!advice.contains("half done"), "{advice}");
-        }
-        let missing = Error::NotFound { what: "/x".to_owned() };
-        assert_eq!(explain_target(&missing, None), explain(&missing, None));
-    }
-
-    #[test]
-    fn without_a_config_nothing_can_be_opened() {
-        let advice = explain(&Error::damaged("config", "it is missing"), None).advice.unwrap();
-        assert!(advice.starts_with("Put `config` back"), "{advice}");
-    }
 }

@@ -34,6 +34,7 @@ mod table;
 mod times;
 mod units;
 
+use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
@@ -47,9 +48,11 @@ use settings::Settings;
 pub fn main() -> ExitCode {
     forbid_core_dumps();
     panic::set_hook(Box::new(|info| explain::print_panic(&info.to_string())));
-    let run = || match mount_helper::translate(std::env::args_os().collect()).map(args::parse) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let json = args::asks_for_json(&args);
+    let run = || match mount_helper::translate(args.clone()).map(args::parse) {
         Ok(Ok(cli)) => run(cli),
-        Ok(Err(error)) => explain::print_usage(&error),
+        Ok(Err(error)) => explain::print_usage(&error, json),
         Err(wrong) => explain::print_wrong_options(&wrong),
     };
     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(ExitCode::FAILURE)

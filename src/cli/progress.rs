@@ -3,6 +3,7 @@
 //! The operation's threads only add to counters; a thread of our own looks at them now and then and draws a
 //! bar on a terminal, prints a line elsewhere, or prints a JSON line.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +29,9 @@ const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a JSON line is printed.
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Warnings that are printed only once; more may be repeated.
+const WARNINGS_REMEMBERED: usize = 1000;
 
 /// Where progress goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,10 @@ struct Shared {
     total_items: AtomicU64,
     total_bytes: AtomicU64,
     errors: AtomicU64,
+    /// How deletions are named, if they are.
+    deletions: Mutex<Option<&'static str>>,
+    /// Warnings that were printed: several steps may come by the same damage.
+    said: Mutex<HashSet<String>>,
     wants_current: AtomicBool,
     current: Mutex<PathBuf>,
 }
@@ -104,6 +112,8 @@ impl Progress {
             total_items: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            deletions: Mutex::new(None),
+            said: Mutex::default(),
             wants_current: AtomicBool::new(true),
             current: Mutex::new(PathBuf::new()),
         };
@@ -131,6 +141,11 @@ impl Progress {
         if let Ok(thread) = std::thread::Builder::new().name("progress".to_owned()).spawn(ticks) {
             *self.ticker.lock() = Some((stop, thread));
         }
+    }
+
+    /// Has everything that is deleted named on standard output, after `verb`.
+    pub fn name_deletions(&self, verb: &'static str) {
+        *self.shared.deletions.lock() = Some(verb);
     }
 
     /// Ends the drawing. What is printed afterwards stands on a clean line.
@@ -366,7 +381,28 @@ impl Observer for Progress {
         }
     }
 
+    fn deleted(&self, path: &Path) {
+        use std::os::unix::ffi::OsStrExt;
+
+        let Some(verb) = *self.shared.deletions.lock() else { return };
+        // A reader that went away is met again by the summary.
+        let _ = if self.shared.json {
+            let path = escape_bytes(path.as_os_str().as_bytes());
+            output::print_json_line(&json!({"message_type": "deleted", "path": path}))
+        } else {
+            self.shared.bar.suspend(|| output::print(&format!("{verb} {}\n", printable_path(path))))
+        };
+    }
+
     fn warning(&self, message: &str) {
+        let mut said = self.shared.said.lock();
+        if said.contains(message) {
+            return;
+        }
+        if said.len() < WARNINGS_REMEMBERED {
+            said.insert(message.to_owned());
+        }
+        drop(said);
         let message = without_numbers(message);
         if self.shared.json {
             let _ = output::print_json_line(&json!({"message_type": "warning", "message": message}));

@@ -67,7 +67,8 @@ fn kind_of_io(action: &str, error: &io::Error) -> StoreErrorKind {
     use io::ErrorKind as K;
     match error.kind() {
         K::NotFound | K::NotADirectory if action == "read" => StoreErrorKind::NotFound,
-        K::NotADirectory | K::ReadOnlyFilesystem => StoreErrorKind::Unusable,
+        K::NotADirectory => StoreErrorKind::Unusable,
+        K::ReadOnlyFilesystem => StoreErrorKind::ReadOnly,
         K::AlreadyExists => StoreErrorKind::AlreadyExists,
         K::PermissionDenied => StoreErrorKind::Denied,
         K::StorageFull | K::QuotaExceeded => StoreErrorKind::Full,
@@ -140,7 +141,7 @@ mod tests {
         for (errno, action, kind) in [
             (28, "write", StoreErrorKind::Full),
             (122, "write", StoreErrorKind::Full),
-            (30, "write", StoreErrorKind::Unusable),
+            (30, "write", StoreErrorKind::ReadOnly),
             (20, "write", StoreErrorKind::Unusable),
             (20, "read", StoreErrorKind::NotFound),
             (13, "read", StoreErrorKind::Denied),

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::compare::{assert_same, capture};
 use crate::support::rng::noise as random;
 use crate::support::tree::{dir, file, noise, text};
-use crate::support::{PASSWORD, Sandbox, is_root, skip};
+use crate::support::{PASSWORD, Sandbox, is_root, run, skip};
 
 #[test]
 fn wrong_usage_exits_with_2() {
@@ -398,4 +398,33 @@ fn a_backup_as_an_ordinary_user() {
     let id = sandbox.backup();
     sandbox.restores_to(&id, &before);
     sandbox.check_clean();
+}
+
+#[test]
+fn a_snapshot_is_named_also_where_the_output_is_lost() {
+    let sandbox = Sandbox::with(&[file("x", "x")]);
+    let mut command = sandbox.command(["backup", sandbox.source.to_str().unwrap()]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let finished = run::finish(command, None).exits(1).says("cannot write the output");
+    let id = sandbox.snapshot_ids().pop_first().unwrap();
+    finished.says(&format!("Snapshot {} was saved all the same", &id[..8]));
+}
+
+#[test]
+fn a_new_password_that_is_not_given_says_how_to_give_it() {
+    let sandbox = Sandbox::new();
+    for action in ["add", "passwd"] {
+        sandbox.run(["key", action]).exits(2).says("--new-password-file").says("BACKSTAY_NEW_PASSWORD_FILE");
+    }
+    let empty = Sandbox::empty();
+    let mut init = empty.command(["init"]);
+    init.env_remove("BACKSTAY_PASSWORD");
+    run::finish(init, None).exits(2).says("set BACKSTAY_PASSWORD_FILE");
+}
+
+#[test]
+fn lost_keys_are_to_be_put_back() {
+    let sandbox = Sandbox::new();
+    fs::remove_dir_all(sandbox.repo.join("keys")).unwrap();
+    sandbox.run(["snapshots"]).exits(1).says("Put `keys/` back from a copy").never_says(&["backstay check"]);
 }

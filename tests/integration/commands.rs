@@ -174,3 +174,95 @@ fn a_pattern_that_fits_nothing_is_said() {
     sandbox.ok(args).says("no file fits --include");
     sandbox.ok(["restore", &id, "--target", target, "--include", "x"]).never_says(&["no file fits"]);
 }
+
+#[test]
+fn wrong_usage_is_told_with_what_is_meant() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
+    let source = sandbox.source.to_str().unwrap().to_owned();
+    let cache = sandbox.cache.to_str().unwrap().to_owned();
+    let expected: &[(&[&str], &str)] = &[
+        (&["backup", "--stdin-filename", "n", &source], "add --stdin"),
+        (&["backup", "--stdin-filename", "n", "--", "seq", "1"], "--stdin-from-command"),
+        (&["backup", "--stdin", "--stdin-filename", "a/b"], "is no name of a file"),
+        (&["backup", "--stdin-from-command"], "no command is given"),
+        (&["backup", "--host", "", &source], "--host"),
+        (&["rewrite", "--new-host", "", &id], "--new-host"),
+        (&["backup", "--no-delta", "--delta", "always", &source], "exclude each other"),
+        (&["backup", "--full-every", "0", &source], "it must be 1 or more"),
+        (&["backup", &cache], "is the cache"),
+        (&["backup", &source, "--connections", "0"], "a number from 1 on"),
+        (&["restore", &id, "--target", &cache, "--delete", "-n"], "inside the cache"),
+        (&["mount", "mnt", "--log-file", "log"], "--log-file is for --background"),
+        (&["serve", "webdav", "--listen", "localhost:1"], "127.0.0.1:8080"),
+    ];
+    for (args, what) in expected {
+        sandbox.run(*args).exits(2).says(what).never_says(&["background-child"]);
+        let json = sandbox.run(args.iter().chain(&["--json"])).exits(2);
+        if args.contains(&"--") {
+            continue;
+        }
+        let line = String::from_utf8_lossy(&json.stderr).lines().last().unwrap_or_default().to_owned();
+        let error: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}\n{json}"));
+        assert_eq!((&error["message_type"], &error["code"]), (&"exit_error".into(), &2.into()), "{json}");
+        assert!(error["message"].as_str().is_some_and(|text| !text.starts_with("error:")), "{json}");
+    }
+    sandbox.run(["snapshots", "--nonsense"]).exits(2).says("backstay: unexpected argument '--nonsense'");
+    let command = ["backup", "--stdin-from-command", "--", "seq 1 10"];
+    sandbox.run(command).exits(1).says("No shell reads it").says("sh -c");
+    assert_eq!(sandbox.snapshot_ids().len(), 1);
+}
+
+#[test]
+fn what_is_not_found_says_where_it_was_looked_for() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
+    let here = format!("in snapshot {}", &id[..8]);
+    let commands: &[&[&str]] = &[
+        &["ls", "latest:/nope"],
+        &["restore", "latest:/nope", "--target", "out"],
+        &["dump", "latest:/nope"],
+        &["diff", "latest", "latest:/nope"],
+        &["mount", "latest:/nope", "out"],
+    ];
+    for args in commands {
+        sandbox.run(*args).exits(1).says("/nope").says(&here);
+    }
+    let nowhere = ["ls", "latest", "--host", "a", "--host", "b", "--tag", "t"];
+    sandbox.run(nowhere).exits(1).says("a snapshot of host a or b with tag t was not found");
+    sandbox.run(["history", "/nope"]).exits(1).says("a snapshot that covers /nope was not found");
+    let missing = sandbox.in_source("nope");
+    sandbox.run(["history", &missing]).exits(1).says("in the snapshot that covers it was not found");
+    for (args, command) in [
+        (["key", "remove", "ffff"], "key list"),
+        (["cat", "pack", "ffff"], "cat index"),
+        (["cat", "index", "ffff"], "cat index"),
+    ] {
+        sandbox.run(args).exits(1).says("was not found").says(command).never_says(&["backstay snapshots"]);
+    }
+}
+
+#[test]
+fn filters_that_leave_nothing_are_told() {
+    let (sandbox, ..) = Sandbox::backed_up(&[file("x", "x")]);
+    let commands: &[&[&str]] = &[
+        &["snapshots", "--host", "nope"],
+        &["forget", "--host", "nope", "--keep-last", "1"],
+        &["tag", "--add", "a", "--host", "nope"],
+        &["find", "x", "--host", "nope"],
+    ];
+    for args in commands {
+        sandbox.run(*args).exits_any(&[0, 1]).says("warning: of 1 snapshot none is of host nope");
+    }
+    let json = sandbox.ok(["snapshots", "--json", "--host", "nope"]);
+    assert_eq!(json.text(), "[]\n", "{json}");
+    // As backup takes it.
+    sandbox.ok(["snapshots", "--path", "./source"]).says("1 snapshot").never_says(&["none is"]);
+    sandbox.ok(["snapshots", "--path", "source"]).says("none is of path source");
+}
+
+#[test]
+fn a_target_that_is_a_file_cannot_be_gone_on_with() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[file("x", "x")]);
+    let target = sandbox.in_source("x");
+    let finished = sandbox.run(["restore", &id, "--target", &target]).exits(1);
+    finished.says("name another target").never_says(&["goes on"]);
+}

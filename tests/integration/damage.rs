@@ -333,6 +333,12 @@ fn a_lost_index_is_rebuilt_from_the_packs() {
     }
     sandbox.backup();
     sandbox.check_clean();
+    // A damaged one is told once, whoever comes by it.
+    fs::remove_dir_all(&sandbox.cache).unwrap();
+    let (name, len) = sandbox.objects().into_iter().find(|(name, _)| kind_of(name) == "index").unwrap();
+    apply(&sandbox.repo.join(name), &Damage::Flip(len / 2), &sandbox.repo);
+    let forced = sandbox.run(["backup", "--force", sandbox.source.to_str().unwrap()]).exits(0);
+    assert_eq!(forced.both().matches("makes the index anew").count(), 1, "{forced}");
 }
 
 #[test]
@@ -414,4 +420,59 @@ fn a_backup_after_a_pack_was_lost_stores_again_what_was_in_it() {
     // Nothing in the source has changed: the next timer must make a snapshot that restores all the same.
     let id = sandbox.backup();
     sandbox.restores_to(&id, &tree);
+}
+
+#[test]
+fn a_backup_stops_where_the_index_is_lost() {
+    let (sandbox, _, tree) = Sandbox::backed_up(&[noise("large", 1, 300_000), file("tiny", "tiny")]);
+    for (name, _) in sandbox.objects().into_iter().filter(|(name, _)| kind_of(name) == "index") {
+        fs::remove_file(sandbox.repo.join(name)).unwrap();
+    }
+    let before = sandbox.objects();
+    let source = sandbox.source.to_str().unwrap();
+    for args in [&["backup", source][..], &["backup", "-n", source], &["backup", "--kind", "full", source]] {
+        sandbox
+            .run(args)
+            .exits(1)
+            .says("packs are in no index")
+            .says("Nothing was stored")
+            .says("rebuild-index");
+        assert_eq!(sandbox.objects(), before);
+    }
+    sandbox.ok(["rebuild-index"]);
+    let id = sandbox.backup();
+    sandbox.restores_to(&id, &tree);
+    // Whoever insists has it stored again.
+    for (name, _) in sandbox.objects().into_iter().filter(|(name, _)| kind_of(name) == "index") {
+        fs::remove_file(sandbox.repo.join(name)).unwrap();
+    }
+    let id = sandbox.backup_with(&["--force"]);
+    sandbox.restores_to(&id, &tree);
+}
+
+#[test]
+fn what_a_left_out_pack_held_is_stored_again() {
+    let (sandbox, first, tree) = Sandbox::backed_up(&[noise("large", 1, 300_000), file("tiny", "tiny")]);
+    let packs = sandbox.objects().into_iter().filter(|(name, _)| kind_of(name) == "packs");
+    let (largest, len) = packs.max_by_key(|(_, len)| *len).unwrap();
+    apply(&sandbox.repo.join(&largest), &Damage::Flip(len / 2), &sandbox.repo);
+    let pack = largest.file_name().unwrap().to_str().unwrap();
+    sandbox
+        .run(["check", "--read-data"])
+        .exits(20)
+        .says("--leave-out")
+        .says("Then `backstay backup --force`");
+    let left_out = sandbox.ok(["rebuild-index", "--leave-out", pack]);
+    left_out.says("1 pack is left out: now run `backstay backup --force`");
+    let check =
+        sandbox.run(["check"]).exits(20).says("no pack holds it").says("Run `backstay backup --force`");
+    let check = check.never_says(&["makes the index anew"]);
+    assert_eq!(check.text().matches("backup --force").count(), 1, "{check}");
+    let summary = sandbox.run(["check", "--json"]).exits(20).summary();
+    assert_eq!((&summary["unlisted_packs"], &summary["left_out_packs"]), (&1.into(), &1.into()));
+    sandbox.backup_with(&["--force"]);
+    sandbox.check_clean();
+    sandbox.restores_to(&first, &tree);
+    let again = sandbox.ok(["rebuild-index"]);
+    again.says("it lists 1 pack again that had been left out").says("check --read-data");
 }

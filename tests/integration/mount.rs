@@ -166,9 +166,9 @@ fn snapshots_are_where_they_are_looked_for() {
     assert_same(&capture(&sandbox.restore(&first)), &capture(&mount.point));
     mount.unmount().exits(0);
     let file = format!("latest:{}", sandbox.in_source("f"));
-    sandbox.run(["mount", &file, "/mnt"]).exits(2).says("no folder");
+    sandbox.run(["mount", &file, "mnt"]).exits(2).says("no folder");
     sandbox.run(["mount", "/no such folder"]).exits(1).says("mount");
-    sandbox.run(["mount", "--path-template", "hosts/%h", "/mnt"]).exits(2).says("template");
+    sandbox.run(["mount", "--path-template", "hosts/%h", "mnt"]).exits(2).says("template");
 }
 
 #[test]
@@ -333,6 +333,37 @@ fn it_goes_on_in_the_background_for_scripts() {
     wrong.env("BACKSTAY_PASSWORD", "another");
     run::finish(wrong, None).exits(12).says("password");
     assert!(!is_mounted(&point));
+}
+
+#[test]
+fn a_mount_that_would_hide_something_is_refused() {
+    let (sandbox, ..) = Sandbox::backed_up(&[file("a", "a")]);
+    let (repo, root) = (sandbox.repo.to_str().unwrap(), sandbox.root().to_str().unwrap());
+    for (dir, why) in [(repo, "is the repository"), (root, "is the repository"), ("source", "is not empty")] {
+        for options in [&["mount", dir][..], &["mount", "--background", dir]] {
+            sandbox.run(options).exits(2).says(why);
+        }
+    }
+    sandbox.ok(["snapshots"]);
+    sandbox.run(["mount", "a", "b", "c"]).exits(2).says("at most a snapshot before it");
+    if !can_mount() {
+        return;
+    }
+    // Options may stand anywhere.
+    let point = sandbox.root().join("mnt");
+    fs::create_dir(&point).unwrap();
+    let _mount = Mount { point: point.clone(), child: None };
+    let from = format!("latest:{}", sandbox.source.display());
+    sandbox.ok(["mount", &from, "--background", "mnt"]);
+    assert_eq!(fs::read(point.join("a")).unwrap(), b"a");
+    sandbox.run(["mount", "mnt"]).exits(2).says("something is mounted there already");
+    assert!(Command::new("umount").arg(&point).status().unwrap().success());
+    // What a process leaves that was killed answers nothing.
+    let mut mount = Mount::new(&sandbox, &[]);
+    let child = mount.child.as_mut().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    sandbox.run(["mount", "mnt"]).exits(1).says("unmount it first");
 }
 
 #[test]

@@ -217,6 +217,64 @@ fn what_is_not_in_the_snapshot_goes_only_when_asked() {
     assert!(sandbox.source.join("docs/a.txt").exists(), "the link's target was deleted");
 }
 
+/// A target where a folder has the name of a file of the snapshot, and where something else is.
+fn blocked(sandbox: &Sandbox) -> PathBuf {
+    let target = sandbox.fresh_target();
+    fs::create_dir_all(target.join("page/precious")).unwrap();
+    fs::write(target.join("page/precious/file"), "mine").unwrap();
+    fs::write(target.join("extra"), "x").unwrap();
+    target
+}
+
+#[test]
+fn what_is_deleted_to_make_room_is_counted_and_named() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[file("page", "html"), file("other", "o")]);
+    let target = blocked(&sandbox);
+    let paths = ["page/precious/file", "page/precious", "page", "extra"].map(|path| target.join(path));
+    let dry = restore_into(&sandbox, &id, &target, &["--delete", "-n"]).exits(0);
+    assert!(target.join("page/precious/file").exists());
+    let dry = paths.iter().fold(dry, |dry, path| dry.says(&format!("would delete {}\n", path.display())));
+    dry.says("Deleted:  4 files and folders");
+    let lines = restore_into(&sandbox, &id, &target, &["--delete", "-n", "--json"]).json_lines();
+    let named = lines.iter().filter(|line| line["message_type"] == "deleted").map(|line| &line["path"]);
+    let mut named: Vec<_> = named.map(|path| PathBuf::from(path.as_str().unwrap())).collect();
+    named.sort();
+    let mut expected = paths.to_vec();
+    expected.sort();
+    assert_eq!(named, expected);
+    let real = restore_into(&sandbox, &id, &target, &["--delete", "-v"]).exits(0);
+    let real = paths.iter().fold(real, |real, path| real.says(&format!("deleted {}\n", path.display())));
+    real.says("Deleted:  4 files and folders");
+    assert_eq!(fs::read(target.join("page")).unwrap(), b"html");
+}
+
+#[test]
+fn a_dry_run_says_what_is_in_the_way_and_what_helps() {
+    let (sandbox, id, _) = Sandbox::backed_up(&[
+        file("page", "html"),
+        file("other", "o"),
+        symlink("link", "other"),
+        dir("folder"),
+    ]);
+    let target = blocked(&sandbox);
+    fs::create_dir_all(target.join("link/below")).unwrap();
+    for options in [&["-n"][..], &[]] {
+        let finished = restore_into(&sandbox, &id, &target, options).exits(3);
+        let finished =
+            finished.says("page: something else has this name").says("link: something else has this name");
+        finished.says("1 restored").says("In the way: 2 names are taken").says("let --delete remove it");
+    }
+    assert!(target.join("page/precious/file").exists());
+    // What a filter may protect is not deleted, and --overwrite never deletes nothing.
+    let filtered = restore_into(&sandbox, &id, &target, &["--delete", "-n", "--exclude", "mine"]).exits(3);
+    filtered.says("leave --include and --exclude out");
+    let target = blocked(&sandbox);
+    fs::write(target.join("folder"), "a file").unwrap();
+    for options in [&["--overwrite", "never", "-n"][..], &["--overwrite", "never"]] {
+        restore_into(&sandbox, &id, &target, options).exits(3).says("folder: something else has this name");
+    }
+}
+
 #[test]
 fn deleting_spares_what_the_rules_leave_out() {
     let (sandbox, id) = sample();

@@ -185,7 +185,7 @@ fn a_snapshot_that_cannot_be_read_is_named_and_kept() {
     let finished = sandbox.run(["forget", "--keep-last", "1"]).exits(1);
     finished.says(&ids[2]).says("is damaged").says("1 snapshot forgotten, 1 kept");
     assert_eq!(sandbox.snapshot_ids(), set(&[&ids[1], &ids[2]]));
-    sandbox.run(["tag", "--add", "a"]).exits(1).says(&ids[2]).says("1 snapshot changed");
+    sandbox.run(["tag", "--add", "a", "--host", "mast"]).exits(1).says(&ids[2]).says("1 snapshot changed");
     // By its name it can go, but not by one that may mean another.
     let tagged = sandbox.snapshot_ids().into_iter().find(|id| *id != ids[2]).unwrap();
     let twin = sandbox.repo.join("snapshots").join(format!("{}0000", &tagged[..60]));
@@ -201,7 +201,10 @@ fn a_snapshot_that_cannot_be_read_is_named_and_kept() {
 fn tags_change_in_one_step() {
     let (sandbox, first, before) = Sandbox::backed_up(&[file("x", "x")]);
     let second = sandbox.backup();
-    let dry = sandbox.ok(["tag", "--add", "a", "-n"]);
+    for all in [["tag", "--add", "a"], ["tag", "--set", ""]] {
+        sandbox.run(all).exits(2).says("no snapshots are chosen");
+    }
+    let dry = sandbox.ok(["tag", "--add", "a", "-n", "--path", sandbox.source.to_str().unwrap()]);
     dry.says("2 snapshots would change");
     assert_eq!(sandbox.snapshot_ids(), set(&[&first, &second]));
     let lines = sandbox.ok(["tag", "--json", "--add", "a,b", &first]).json_lines();
@@ -265,7 +268,7 @@ fn an_edit_that_was_killed_shows_one_snapshot() {
     let (sandbox, first, before) = Sandbox::backed_up(&[file("x", "x")]);
     let path = sandbox.repo.join("snapshots").join(&first);
     let object = fs::read(&path).unwrap();
-    sandbox.ok(["tag", "--add", "a"]);
+    sandbox.ok(["tag", "--add", "a", &first]);
     let new = sandbox.snapshot_ids().pop_first().unwrap();
     // As if it had been killed before the old one was deleted.
     fs::write(&path, &object).unwrap();

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::backup::{self, BackupOptions, DeltaUse, FullEvery, KindRequest, StreamSource};
@@ -16,10 +16,11 @@ use crate::cli::names::quoted;
 use crate::cli::progress::Progress;
 use crate::cli::settings::Settings;
 use crate::cli::{places, selection, session, signals, spans, times, units};
+use crate::entry_name::EntryName;
 use crate::env::Timestamp;
 use crate::error::{Error, Result};
 use crate::fs::exclude::{ExcludeOptions, ExcludeRules, parse_files_from, parse_files_from_raw};
-use crate::limits::{DELTA_WRITE_DEPTH_MAX, LIST_FILE_MAX_BYTES};
+use crate::limits::{DELTA_WRITE_DEPTH, DELTA_WRITE_DEPTH_MAX, LIST_FILE_MAX_BYTES};
 use crate::repo::grouping::GroupBy;
 use crate::repo::snapshots::{self, SnapshotFilter};
 
@@ -43,12 +44,12 @@ pub struct BackupArgs {
     stdin: bool,
 
     /// Store what a command prints; nothing is stored if the command fails
-    #[arg(long, conflicts_with_all = ["files_from", "files_from_raw"], requires = "paths")]
+    #[arg(long, conflicts_with_all = ["files_from", "files_from_raw"])]
     stdin_from_command: bool,
 
-    /// The name of the stream in the snapshot
-    #[arg(long, value_name = "NAME", default_value = "stdin")]
-    stdin_filename: String,
+    /// The name of the stream in the snapshot [default: stdin]
+    #[arg(long, value_name = "NAME")]
+    stdin_filename: Option<String>,
 
     /// Make a snapshot of a stream even if it is empty
     #[arg(long)]
@@ -108,10 +109,11 @@ pub struct BackupArgs {
     no_delta: bool,
 
     /// Let up to N differences of an incremental lie on top of each other: fewer take more room and are
-    /// restored faster [default: 4]
+    /// restored faster
     #[arg(long, value_name = "N", env = "BACKSTAY_DELTA_DEPTH", hide_env_values = true)]
+    #[arg(default_value_t = DELTA_WRITE_DEPTH)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(DELTA_WRITE_DEPTH_MAX)))]
-    delta_depth: Option<u8>,
+    delta_depth: u8,
 
     /// Label the snapshot; several with commas, or by repeating
     #[arg(long = "tag", value_name = "TAG[,TAG...]")]
@@ -119,6 +121,7 @@ pub struct BackupArgs {
 
     /// The host to record [default: this one]
     #[arg(short = 'H', long, value_name = "HOST", env = "BACKSTAY_HOST", hide_env_values = true)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     host: Option<String>,
 
     /// The point in time to record: "YYYY-MM-DD HH:MM:SS" in local time, RFC 3339, or "now"
@@ -211,6 +214,7 @@ impl From<Kind> for KindRequest {
 /// Understands a number of snapshots, or a duration.
 fn parse_full_every(text: &str) -> Result<FullEvery, String> {
     match text.parse() {
+        Ok(0) => Err("it must be 1 or more; --kind full makes every snapshot full".to_owned()),
         Ok(count) => Ok(FullEvery::Snapshots(count)),
         Err(_) => spans::parse(text)
             .map(FullEvery::Age)
@@ -245,7 +249,32 @@ impl BackupArgs {
             let text = "nothing to back up: name files or folders, or use --stdin or --stdin-from-command";
             return Err(Error::Usage(text.to_owned()));
         }
+        if self.stdin_filename.is_some() {
+            let text = "--stdin-filename names a stream: add --stdin, or --stdin-from-command and a command";
+            return Err(Error::Usage(text.to_owned()));
+        }
         Ok(sources)
+    }
+
+    /// The name of a stream, which is that of a file.
+    fn stream_name(&self) -> Result<&str> {
+        let name = self.stdin_filename.as_deref().unwrap_or("stdin");
+        match EntryName::new(name.as_bytes()) {
+            Ok(_) => Ok(name),
+            Err(why) => Err(Error::Usage(format!("--stdin-filename {name:?} is no name of a file: {why}"))),
+        }
+    }
+
+    fn deltas(&self) -> Result<DeltaUse> {
+        match (self.no_delta, self.delta) {
+            (true, Delta::Always) => {
+                let text =
+                    "--no-delta (or BACKSTAY_NO_DELTA) and --delta always exclude each other: leave one out";
+                Err(Error::Usage(text.to_owned()))
+            }
+            (true, _) => Ok(DeltaUse::Never),
+            (false, delta) => Ok(delta.into()),
+        }
     }
 
     fn rules(&self) -> Result<ExcludeRules> {
@@ -266,8 +295,10 @@ impl BackupArgs {
 pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
     let sources = args.sources()?;
     let rules = args.rules()?;
+    let stream_name = args.stream_name()?;
     let repository = places::repository_folder(settings.repo()?);
-    places::check_sources(&sources, repository.as_deref())?;
+    let cache = settings.cache().ok();
+    places::check_sources(&sources, repository.as_deref(), cache.as_deref())?;
 
     let progress = Progress::new(settings);
     let repo = session::open_indexed(settings, &progress)?;
@@ -289,24 +320,28 @@ pub fn run(settings: &Settings, args: &BackupArgs) -> Result<Outcome, Failure> {
         force: args.force,
         skip_if_unchanged: args.skip_if_unchanged,
         no_verify: args.no_verify,
-        deltas: if args.no_delta { DeltaUse::Never } else { args.delta.into() },
-        delta_depth: args.delta_depth,
+        deltas: args.deltas()?,
+        delta_depth: Some(args.delta_depth),
         parent: args.parent.as_ref().map(find).transpose()?,
         coordination: None,
-        protect: repository.into_iter().chain(settings.cache().ok()).collect(),
+        protect: repository.into_iter().chain(cache).collect(),
     };
     options.check()?;
     let stop = signals::stop_flag();
     let report = if args.is_stream() {
         let source = stream(args)?;
-        let name = args.stdin_filename.as_str();
-        backup::run_stream(repo, source, name, args.allow_empty, &options, &progress, stop)
+        backup::run_stream(repo, source, stream_name, args.allow_empty, &options, &progress, stop)
     } else {
         backup::run_paths(repo, &sources, &options, &progress, stop)
     };
     let report = report.map_err(Failure::Source)?;
     progress.finish();
-    backup_summary::show(settings, args.dry_run, &report)?;
+    backup_summary::show(settings, args.dry_run, &report).map_err(|failure| {
+        match (failure, report.snapshot) {
+            (Failure::Output(error), Some(id)) => Failure::OutputAfter(error, id.short()),
+            (failure, _) => failure,
+        }
+    })?;
     Ok(Outcome::incomplete_if(report.incomplete))
 }
 
@@ -315,7 +350,10 @@ fn stream(args: &BackupArgs) -> Result<StreamSource<'static>> {
         return Ok(StreamSource::Stdin);
     }
     let mut words = args.paths.iter().cloned();
-    let program = words.next().ok_or_else(|| Error::Usage("no command is given after --".to_owned()))?;
+    let program = words.next().ok_or_else(|| {
+        let text = "no command is given: name it after --, as in --stdin-from-command -- pg_dump mydb";
+        Error::Usage(text.to_owned())
+    })?;
     Ok(StreamSource::Command { program, args: words.collect() })
 }
 

@@ -13,10 +13,11 @@ use crate::cli::entries::type_name;
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::names::{SnapshotPath, join, printable};
 use crate::cli::progress::Progress;
-use crate::cli::selection::SelectionArgs;
+use crate::cli::selection::{self, SelectionArgs};
 use crate::cli::settings::Settings;
 use crate::cli::{output, session, signals, times, units};
 use crate::diff::{self, Change, ChangeKind, MetadataChanges, Options, Summary, Tree};
+use crate::entry_name::EntryName;
 use crate::format::entry::NodeKind;
 use crate::format::manifest::escape_bytes;
 use crate::limits::FRAME_CACHE_BYTES;
@@ -62,8 +63,11 @@ pub fn run(settings: &Settings, args: &DiffArgs) -> Result<Outcome, Failure> {
     let (old, new) = (find(&before.snapshot)?, find(&after.snapshot)?);
     let begun = Instant::now();
     let reader = Arc::new(ChunkReader::adopting(Arc::clone(&repo), FRAME_CACHE_BYTES));
-    let old_tree = Tree::find(&reader, &old.manifest.root, &before.path)?;
-    let new_tree = Tree::find(&reader, &new.manifest.root, &after.path)?;
+    let tree = |snapshot: &Snapshot, path: &[EntryName]| {
+        Tree::find(&reader, &snapshot.manifest.root, path)
+            .map_err(|error| selection::in_snapshot(error, snapshot))
+    };
+    let (old_tree, new_tree) = (tree(&old, &before.path)?, tree(&new, &after.path)?);
     if !settings.json {
         let (old, new) = (title(&old, &before), title(&new, &after));
         output::say(settings, &format!("comparing {old}\n     with {new}\n"))?;

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::names::{self, SnapshotPath, printable};
 use crate::cli::progress::Progress;
-use crate::cli::selection::SelectionArgs;
+use crate::cli::selection::{self, SelectionArgs};
 use crate::cli::settings::Settings;
 use crate::cli::{output, places, session, signals};
 use crate::dump::{self, Failed, Format};
@@ -87,14 +87,15 @@ pub fn run(settings: &Settings, args: &DumpArgs) -> Result<Outcome, Failure> {
     wanted.path.extend(base.iter().cloned());
     if let Some(target) = &args.target {
         let repository = places::repository_folder(settings.repo()?);
-        places::check_target(target, None, repository.as_deref())?;
+        places::check_target(target, None, repository.as_deref(), settings.cache().ok().as_deref())?;
     }
     let progress = Progress::beside_output(settings);
     let repo = session::open_indexed(settings, &progress)?;
     progress.finish();
     let snapshot = args.selection.find(repo.repository(), &wanted.snapshot)?;
     let reader = Arc::new(ChunkReader::adopting(repo, FRAME_CACHE_BYTES));
-    let what = what(args, &reader, &snapshot.manifest.root, &wanted.path)?;
+    let what = what(args, &reader, &snapshot.manifest.root, &wanted.path)
+        .map_err(|error| selection::in_snapshot(error, &snapshot))?;
     if matches!(what, What::Archive(..)) && args.target.is_none() && io::stdout().is_terminal() {
         let text = "an archive is not for a terminal: send it to a program or a file, or give --target";
         return Err(Error::Usage(text.to_owned()).into());

@@ -14,7 +14,7 @@ use crate::cli::listing::{SortKey, Sorted};
 use crate::cli::names::{self, SnapshotPath};
 use crate::cli::ncdu::Ncdu;
 use crate::cli::progress::Progress;
-use crate::cli::selection::SelectionArgs;
+use crate::cli::selection::{self, SelectionArgs};
 use crate::cli::settings::Settings;
 use crate::cli::{output, session, signals};
 use crate::entry_name::path_of;
@@ -115,7 +115,8 @@ pub fn run(settings: &Settings, args: &LsArgs) -> Result<Outcome, Failure> {
     };
     for path in paths {
         let at = path_of(&path);
-        let found = content::find(&listing.reader, &snapshot.manifest.root, &path)?;
+        let found = content::find(&listing.reader, &snapshot.manifest.root, &path)
+            .map_err(|error| selection::in_snapshot(error, &snapshot))?;
         if args.ncdu {
             listing.ncdu(at, &found, &snapshot)?;
         } else {

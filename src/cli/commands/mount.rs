@@ -1,7 +1,7 @@
 //! `backstay mount`
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -12,9 +12,9 @@ use crate::browse::{Browser, BrowserOptions, DEFAULT_TEMPLATES, Templates, TopDi
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::names::{self, SnapshotPath, printable, printable_path};
 use crate::cli::progress::Progress;
-use crate::cli::selection::SelectionArgs;
+use crate::cli::selection::{self, SelectionArgs};
 use crate::cli::settings::Settings;
-use crate::cli::{background, heaps, output, session, signals};
+use crate::cli::{background, heaps, output, places, session, signals};
 use crate::error::{Error, Result};
 use crate::format::entry::Node;
 use crate::limits::FRAME_CACHE_BYTES;
@@ -36,15 +36,13 @@ folder is unmounted (umount DIR, or fusermount3 -u DIR), or with Ctrl-C."
 #[command(
     after_help = "Examples:\n  backstay mount /mnt/backups\n  backstay mount latest:/home /mnt/home --background"
 )]
-#[command(allow_missing_positional = true)]
+#[command(override_usage = "backstay mount [OPTIONS] [SNAPSHOT[:PATH]] <DIR>")]
 pub struct MountArgs {
-    /// Only this snapshot, and only this folder of it: an id, its beginning, or "latest"
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
-    snapshot: Option<OsString>,
-
-    /// The folder to mount at
-    #[arg(value_name = "DIR", required = true)]
-    dir: PathBuf,
+    /// The folder to mount at, which must be empty. Before it, to show only one snapshot, or only one folder of
+    /// it: an id, its beginning, or "latest"
+    // As two arguments, options could not stand between them.
+    #[arg(value_name = "[SNAPSHOT[:PATH]] DIR", required = true)]
+    places: Vec<OsString>,
 
     /// Where snapshots appear (may be repeated): %i short id, %I id, %h host, %u user, %t tag, %T time
     /// [default: ids/%i, snapshots/%T, hosts/%h/%T, tags/%t/%T]
@@ -68,25 +66,49 @@ pub struct MountArgs {
     no_default_permissions: bool,
 
     /// Return once it is mounted, and go on in the background
-    #[arg(long, group = "detached")]
+    #[arg(long)]
     background: bool,
 
     /// In the background, add warnings to this file
-    #[arg(long, value_name = "FILE", requires = "detached")]
+    #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
     /// Say when it is mounted, to the process that waits for it
-    #[arg(long, hide = true, group = "detached")]
+    #[arg(long, hide = true)]
     background_child: bool,
 
     #[command(flatten)]
     selection: SelectionArgs,
 }
 
+impl MountArgs {
+    /// What is to be shown, if not everything, and where.
+    fn places(&self) -> Result<(Option<&OsStr>, &Path)> {
+        match self.places.as_slice() {
+            [dir] => Ok((None, Path::new(dir))),
+            [snapshot, dir] => Ok((Some(snapshot), Path::new(dir))),
+            _ => {
+                Err(Error::Usage("name the folder to mount at, and at most a snapshot before it".to_owned()))
+            }
+        }
+    }
+}
+
 pub fn run(settings: &Settings, args: &MountArgs) -> Result<Outcome, Failure> {
+    let (snapshot, dir) = args.places()?;
+    if args.log_file.is_some() && !args.background && !args.background_child {
+        return Err(Error::Usage(
+            "--log-file is for --background: without it, warnings are printed".to_owned(),
+        )
+        .into());
+    }
+    let repository = places::repository_folder(settings.repo()?);
+    // In the background the child looks at the cache, which may be one that is made for its run alone.
+    let cache = if args.background { None } else { settings.cache().ok() };
+    places::check_mount_point(dir, repository.as_deref(), cache.as_deref())?;
     if args.background {
         background::start()?;
-        say_mounted(settings, args)?;
+        say_mounted(settings, args, dir)?;
         return Ok(Outcome::Done);
     }
     heaps::use_few();
@@ -94,7 +116,7 @@ pub fn run(settings: &Settings, args: &MountArgs) -> Result<Outcome, Failure> {
         Some(path) => Some(background::Log::open(path)?),
         None => None,
     };
-    let only = args.snapshot.as_deref().map(SnapshotPath::parse).transpose()?;
+    let only = snapshot.map(SnapshotPath::parse).transpose()?;
     let paths: Vec<&str> = match args.path_templates.as_slice() {
         [] => DEFAULT_TEMPLATES.to_vec(),
         given => given.iter().map(String::as_str).collect(),
@@ -116,24 +138,24 @@ pub fn run(settings: &Settings, args: &MountArgs) -> Result<Outcome, Failure> {
     };
     let stop = signals::stop_flag();
     session::hold(&browser, "mount", &*observer, || {
-        let mounted = mount::mount(Arc::clone(&browser), &args.dir, &source, options, Arc::clone(&observer))?;
+        let mounted = mount::mount(Arc::clone(&browser), dir, &source, options, Arc::clone(&observer))?;
         if args.background_child {
             background::announce(log)?;
         } else {
-            say_mounted(settings, args)?;
+            say_mounted(settings, args, dir)?;
         }
         mounted.wait(stop)?;
         Ok(Outcome::Done)
     })
 }
 
-fn say_mounted(settings: &Settings, args: &MountArgs) -> Result<(), Failure> {
+fn say_mounted(settings: &Settings, args: &MountArgs, dir: &Path) -> Result<(), Failure> {
     if settings.json {
-        let target = crate::format::manifest::escape_bytes(args.dir.as_os_str().as_encoded_bytes());
+        let target = crate::format::manifest::escape_bytes(dir.as_os_str().as_encoded_bytes());
         return output::print_json_line(&json!({"message_type": "mounted", "target": target}));
     }
     let how = if args.background { "umount it to end" } else { "umount it, or press Ctrl-C, to end" };
-    output::say(settings, &format!("mounted at {}: {how}", printable_path(&args.dir)))
+    output::say(settings, &format!("mounted at {}: {how}", printable_path(dir)))
 }
 
 /// The folder of a snapshot that is to be shown.
@@ -141,7 +163,9 @@ fn folder(repo: &Arc<IndexedRepository>, args: &MountArgs, wanted: &SnapshotPath
     let snapshot = args.selection.find(repo.repository(), &wanted.snapshot)?;
     let time = parse_time(&snapshot.manifest.time);
     let reader = Arc::new(ChunkReader::adopting(Arc::clone(repo), FRAME_CACHE_BYTES));
-    match content::find(&reader, &snapshot.manifest.root, &wanted.path)? {
+    let found = content::find(&reader, &snapshot.manifest.root, &wanted.path)
+        .map_err(|error| selection::in_snapshot(error, &snapshot))?;
+    match found {
         Found::Root(listing) => Ok(TopDir { id: snapshot.id, time, listing, meta: None }),
         Found::Entry(entry) => match entry.node {
             Node::Directory(listing) => Ok(TopDir { id: snapshot.id, time, listing, meta: Some(entry.meta) }),

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::names::{SnapshotPath, join, printable, printable_path};
 use crate::cli::progress::Progress;
-use crate::cli::selection::SelectionArgs;
-use crate::cli::settings::Settings;
+use crate::cli::selection::{self, SelectionArgs};
+use crate::cli::settings::{Settings, Verbosity};
 use crate::cli::{output, places, session, signals, times, units};
 use crate::fs::exclude::PathFilter;
 use crate::observe::Observer;
@@ -127,15 +127,23 @@ pub fn run(settings: &Settings, args: &RestoreArgs) -> Result<Outcome, Failure> 
     };
     let repository = places::repository_folder(settings.repo()?);
     let deletes = args.delete.then_some((&options.filter, &*wanted.path));
-    places::check_target(&args.target, deletes, repository.as_deref())?;
+    places::check_target(&args.target, deletes, repository.as_deref(), settings.cache().ok().as_deref())?;
 
     let progress = Progress::new(settings);
+    if args.delete && settings.talks() {
+        match (args.dry_run, settings.verbosity) {
+            (true, _) => progress.name_deletions("would delete"),
+            (false, Verbosity::Verbose) => progress.name_deletions("deleted"),
+            _ => {}
+        }
+    }
     let repo = session::open_indexed(settings, &progress)?;
     let snapshot = args.selection.find(repo.repository(), &wanted.snapshot)?;
     let begun = Instant::now();
     let root = &snapshot.manifest.root;
     let (repo, stop) = (Arc::clone(&repo), signals::stop_flag());
     let report = restore::run(repo, root, &wanted.path, &args.target, &options, &progress, stop)
+        .map_err(|error| selection::in_snapshot(error, &snapshot))
         .map_err(|error| if args.dry_run { Failure::Error(error) } else { Failure::Target(error) })?;
     let time = begun.elapsed();
     if args.includes_matched_nothing(&report) {
@@ -162,6 +170,7 @@ fn summary(args: &RestoreArgs, snapshot: &Snapshot, report: &RestoreReport, time
         "files_verified": report.files_verified,
         "dirs": report.dirs,
         "deleted": report.deleted,
+        "in_the_way": report.in_the_way,
         "bytes_total": report.bytes_total,
         "bytes_written": report.bytes_written,
         "bytes_already_right": report.bytes_already_right,
@@ -199,7 +208,7 @@ fn describe(
             units::counted(report.deleted, "file or folder", "files and folders")
         ));
     }
-    if args.verify {
+    if args.verify && !args.dry_run {
         lines.push(format!("Verified: {}", units::counted(report.files_verified, "file", "files")));
     }
     if report.warnings > 0 {
@@ -210,9 +219,16 @@ fn describe(
         let errors = units::counted(report.errors, "file or folder", "files and folders");
         lines.push(format!("Errors:   {errors} could not be restored"));
     }
+    if report.in_the_way > 0 {
+        lines.push(in_the_way(args, report.in_the_way));
+    }
     let path =
         if wanted.path.is_empty() { String::new() } else { format!(":{}", printable(&join(&wanted.path))) };
-    let verb = if args.dry_run { "dry run: nothing was written; this would restore" } else { "restored" };
+    let verb = match (args.dry_run, report.errors) {
+        (true, _) => "dry run: nothing was written; this would restore",
+        (false, 0) => "restored",
+        (false, _) => "incomplete: not all was restored of",
+    };
     lines.push(format!(
         "{verb} snapshot {}{path} of {} to {}",
         snapshot.id.short(),
@@ -220,4 +236,16 @@ fn describe(
         printable_path(&args.target)
     ));
     lines.join("\n")
+}
+
+/// What helps where names are taken.
+fn in_the_way(args: &RestoreArgs, count: u64) -> String {
+    let names = units::counted(count, "name is", "names are");
+    let help = match (args.overwrite, args.delete) {
+        (Overwrite::Never, _) => "move that away, or leave --overwrite never out",
+        // With a filter, what stands there may be something that it leaves out.
+        (_, true) => "move that away, or leave --include and --exclude out",
+        (_, false) => "move that away, or let --delete remove it (look with --dry-run first)",
+    };
+    format!("In the way: {names} taken by a folder that holds something: {help}")
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
 use crate::cli::commands::snapshots::warn_of_unreadable;
@@ -29,7 +30,7 @@ pub struct RewriteArgs {
     snapshots: Vec<String>,
 
     /// The host to record in place of the old one
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
     new_host: Option<String>,
 
     /// The point in time to record: "YYYY-MM-DD HH:MM:SS" in local time, RFC 3339, or "now"
@@ -51,7 +52,7 @@ pub fn run(settings: &Settings, args: &RewriteArgs) -> Result<Outcome, Failure> 
         return wrong("nothing is to change: use --new-host or --new-time");
     }
     if args.snapshots.is_empty() && args.selection.is_empty() {
-        return wrong("no snapshots are chosen: name them, or use --host, --tag or --path");
+        return wrong(selection::NONE_CHOSEN);
     }
     edit(settings, &args.snapshots, &args.selection, &change, args.dry_run)
 }
@@ -70,6 +71,7 @@ pub fn edit(
         warn_of_unreadable(settings, &list, output::warn);
     }
     let chosen = selection::choose(&list, selection, specs)?;
+    selection.warn_if_hidden(settings, &list, &chosen);
     let mut edited = Vec::new();
     let done = edit::run(&repo, &list, &chosen, change, dry_run, signals::stop_flag(), &mut |one| {
         edited.push(one.clone());

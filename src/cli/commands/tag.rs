@@ -53,5 +53,8 @@ pub fn run(settings: &Settings, args: &TagArgs) -> Result<Outcome, Failure> {
     if change.set_tags.is_none() && change.add_tags.is_empty() && change.remove_tags.is_empty() {
         return Err(Error::Usage("no tags are given: use --add, --remove or --set".to_owned()).into());
     }
+    if args.snapshots.is_empty() && args.selection.is_empty() {
+        return Err(Error::Usage(selection::NONE_CHOSEN.to_owned()).into());
+    }
     edit(settings, &args.snapshots, &args.selection, &change, args.dry_run)
 }
