@@ -259,6 +259,7 @@ fn by_rules(
     list: &SnapshotList,
 ) -> Result<(Vec<SnapshotId>, Option<usize>), Failure> {
     let fitting = selection::choose(list, &args.selection, &[])?;
+    args.selection.warn_if_hidden(settings, list, &fitting);
     let plans = forget::plan(fitting, args.group_by, policy, &TimeZone::system(), times::now());
     if let Some(plan) = plans.iter().find(|plan| plan.removes_all() && !args.unsafe_allow_remove_all) {
         let count = units::counted(plan.verdicts.len() as u64, "snapshot", "snapshots");
@@ -273,7 +274,7 @@ fn by_rules(
         if settings.json {
             output::print_json_line(&describe(plan, policy))?;
         } else if settings.talks() || args.dry_run {
-            output::print(&show(plan, policy, args))?;
+            output::print(&format!("{}\n", show(plan, policy, args)))?;
         }
     }
     let kept = plans.iter().flat_map(|plan| &plan.verdicts).filter(|verdict| verdict.is_kept()).count();

@@ -99,11 +99,16 @@ pub fn run(settings: &Settings, args: &HistoryArgs) -> Result<Outcome, Failure> 
         // A host that never had it says nothing.
         if shown.iter().any(|(_, version)| version.entry.is_some()) {
             let title = format!("{}, {}:", printable(&whole), printable_text(host));
-            output::print(&format!("{title}\n{}", table(&shown).render()))?;
+            output::print(&format!("{title}\n{}\n", table(&shown).render()))?;
         }
     }
     if counts.versions == 0 && counts.errors == 0 {
-        let what = format!("{} in any snapshot that covers it", printable(&whole));
+        let whole = printable(&whole);
+        let what = match counts.snapshots {
+            0 => format!("a snapshot that covers {whole}"),
+            1 => format!("{whole} in the snapshot that covers it"),
+            many => format!("{whole} in the {} snapshots that cover it", units::count(many)),
+        };
         return Err(Error::NotFound { what }.into());
     }
     if settings.json {

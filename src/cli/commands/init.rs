@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::cli::explain::{Failure, Outcome};
 use crate::cli::settings::Settings;
-use crate::cli::{output, session, times};
+use crate::cli::{output, session, times, units};
 use crate::error::Error;
 use crate::format::config::ProbedStore;
+use crate::limits::RESERVE_BYTES;
 use crate::repo::{InitOptions, LockedRepository, Repository, format_time};
 use crate::store::{StoreOptions, create_store, open_store, reserve};
 
@@ -58,8 +59,14 @@ fn make(
     let options = InitOptions { store: probed, ..InitOptions::default() };
     let repo = Repository::init(Arc::clone(&store), &password, &label, options)?;
     // The repository is there without it too.
-    if !profile.is_remote {
-        let _ = reserve::make(&store);
+    if !profile.is_remote && !matches!(reserve::make(&store), Ok(true)) {
+        let size = units::size(RESERVE_BYTES as u64);
+        output::warn(
+            settings,
+            &format!(
+                "there is no room for the reserve ({size}) with which a prune could free a full disk: make some"
+            ),
+        );
     }
     if settings.json {
         let id = repo.id().to_string();

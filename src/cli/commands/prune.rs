@@ -137,8 +137,8 @@ fn describe(dry_run: bool, report: &PruneReport) -> String {
     let kept = totals.kept.bytes + totals.written_bytes;
     let needed = kept.saturating_sub(totals.unused_after);
     lines.push(format!(
-        "{} need {}; {} beside it is unused ({})",
-        units::counted(report.snapshots, "snapshot", "snapshots"),
+        "{} {}; {} beside it is unused ({})",
+        units::counted(report.snapshots, "snapshot needs", "snapshots need"),
         units::size(needed),
         units::size(totals.unused_after),
         units::percent(totals.unused_after, kept)

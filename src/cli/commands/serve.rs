@@ -41,7 +41,7 @@ enum What {
 #[command(after_help = "Example:\n  backstay serve webdav --listen 127.0.0.1:8080")]
 struct WebdavArgs {
     /// The address and port to listen at; port 0 is any that is free
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = parse_address)]
     listen: SocketAddr,
 
     /// File whose first line is USER:PASSWORD, which clients must know
@@ -54,6 +54,11 @@ struct WebdavArgs {
 
     #[command(flatten)]
     selection: SelectionArgs,
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "it must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
 pub fn run(settings: &Settings, args: &ServeArgs) -> Result<Outcome, Failure> {

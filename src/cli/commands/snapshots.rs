@@ -50,6 +50,7 @@ pub fn run(settings: &Settings, args: &SnapshotsArgs) -> Result<Outcome, Failure
     let list = snapshots::list(&repo)?;
     warn_of_unreadable(settings, &list, output::warn_beside);
     let mut chosen = selection::choose(&list, &args.selection, &args.snapshots)?;
+    args.selection.warn_if_hidden(settings, &list, &chosen);
     if let Some(most) = args.latest {
         chosen = newest(chosen, most, args.group_by.unwrap_or_default());
     }
