@@ -60,6 +60,15 @@ impl Listing {
         found.map(|located| located.entry).ok_or_else(|| damage(DecodeError::Truncated("an entry")))
     }
 
+    /// The address of the entry behind the one at address `at`; nothing if that is the last.
+    pub fn next(&self, at: u64) -> Result<Option<u64>> {
+        let mut entries = self.from(at);
+        if entries.peek_name()? {
+            entries.advance()?;
+        }
+        Ok((entries.at < self.stream.size()).then_some(entries.at))
+    }
+
     /// The entry called `name`.
     pub fn find(&self, name: &EntryName) -> Result<Option<Located>> {
         let mut entries = self.from(self.milestone(|milestone, _| milestone <= name.as_bytes())?);

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::format::entry::{Content, Part};
 use crate::id::ChunkId;
 use crate::limits::{
-    BROWSE_AHEAD_GROUP_BYTES, BROWSE_BASES_CACHE_BYTES, BROWSE_FRAMES_CACHE_BYTES, BROWSE_RUNS_BYTES,
-    BROWSE_RUNS_KEPT, BROWSE_STREAMS_BYTES, BROWSE_STREAMS_KEPT,
+    BROWSE_AHEAD_FIRST_BYTES, BROWSE_AHEAD_GROUP_BYTES, BROWSE_BASES_CACHE_BYTES, BROWSE_FRAMES_CACHE_BYTES,
+    BROWSE_RUNS_BYTES, BROWSE_RUNS_KEPT, BROWSE_STREAMS_BYTES, BROWSE_STREAMS_KEPT,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
@@ -193,9 +193,33 @@ impl View {
         Ok(is_it.then_some(Spot { place: (location.pack, slot.frame), offset: slot.offset }))
     }
 
+    /// Has the beginnings of files decoded by other threads: they will be read next, in this order.
+    pub fn expect(self: &Arc<Self>, files: &[&Content]) {
+        let mut group = None;
+        for content in files {
+            let to = content.size.min(BROWSE_AHEAD_FIRST_BYTES);
+            // Whoever reads the file meets the error again, and reports it.
+            let _ = self.stream(content).and_then(|stream| self.gather(&mut group, &stream, 0, to));
+        }
+        group.into_iter().for_each(|group| self.prefetcher.want(self, group));
+    }
+
     /// Has the frames of `from..to` decoded by other threads.
     fn read_ahead(self: &Arc<Self>, stream: &Stream, from: u64, to: u64) -> Result<()> {
-        let mut group: Option<Group> = None;
+        let mut group = None;
+        self.gather(&mut group, stream, from, to)?;
+        group.into_iter().for_each(|group| self.prefetcher.want(self, group));
+        Ok(())
+    }
+
+    /// Adds the frames of `from..to` to the group, and begins others as needed.
+    fn gather(
+        self: &Arc<Self>,
+        group: &mut Option<Group>,
+        stream: &Stream,
+        from: u64,
+        to: u64,
+    ) -> Result<()> {
         let mut at = from;
         while at < to {
             let run = stream.run_at(&self.reader, &self.runs, at, |run| self.place(run))?;
@@ -204,12 +228,11 @@ impl View {
                     break;
                 }
                 if let Filling::Chunk(_, Some(spot)) = &part.filling {
-                    self.gather_ahead(&mut group, spot.place, part.len);
+                    self.gather_ahead(group, spot.place, part.len);
                 }
             }
             at = run.end.max(at + 1);
         }
-        group.into_iter().for_each(|group| self.prefetcher.want(self, group));
         Ok(())
     }
 

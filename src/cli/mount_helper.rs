@@ -28,7 +28,7 @@ const WITH_VALUE: [&str; 9] = [
     "log_file",
 ];
 /// Options without one.
-const FLAGS: [&str; 3] = ["allow_other", "owner_root", "no_default_permissions"];
+const FLAGS: [&str; 4] = ["allow_other", "owner_root", "no_default_permissions", "no_xattrs"];
 /// Options for `mount` itself and others who read `/etc/fstab`, or that are so in any case.
 const IGNORED: [&str; 33] = [
     "ro",

@@ -9,10 +9,11 @@ pub const BROWSE_FRAMES_CACHE_BYTES: usize = 40 * MIB;
 /// Decoded frames that delta frames are decoded against.
 pub const BROWSE_BASES_CACHE_BYTES: usize = 16 * MIB;
 /// Streams whose list of parts is kept after use; of a long one, where its runs begin.
-pub const BROWSE_STREAMS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// Runs of parts that are kept, of all streams: a run of a long stream covers about 128 MiB, in 160 KiB, so
-/// that a file of 8 GiB can be read at random.
-pub const BROWSE_RUNS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Enough for all that is read ahead from file to file.
+pub const BROWSE_STREAMS_KEPT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+/// Runs of parts that are kept, of all streams, at least as many: a run of a long stream covers about 128 MiB, in
+/// 160 KiB.
+pub const BROWSE_RUNS_KEPT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// Memory that these runs take at most: those of files without holes take 10 MiB.
 pub const BROWSE_RUNS_BYTES: usize = 16 * MIB;
 /// Most parts of one run, some 70 bytes each: those of a chunk of a list of average size are 2,000, and 130,000 if
@@ -78,6 +79,16 @@ pub const MOUNT_INODES_MAX: usize = 256 * 1024;
 pub const MOUNT_FORGET_BATCH: usize = 16 * 1024;
 /// How often it is looked whether it knows too many, in milliseconds: it looks up some thousands meanwhile.
 pub const MOUNT_FORGET_POLL_MS: u64 = 20;
+/// Readers who go from file to file that are told apart.
+pub const MOUNT_FOLLOWERS_MAX: usize = 4;
+/// Files of which the next one is read by who goes from file to file; of a first one, so many behind it are looked up.
+pub const MOUNT_FOLLOW_FIRST_FILES: usize = 8;
+/// Files that are looked up ahead of who goes from file to file: their lists of parts fit into what is kept.
+pub const MOUNT_FOLLOW_FILES: usize = 128;
+/// Bytes of them that are decoded ahead: some frames for each thread, and a tenth of the cache.
+pub const MOUNT_FOLLOW_BYTES: u64 = 4 * MIB as u64;
+/// Entries and folders that are walked for that at a time: a tree of folders without files is not read through.
+pub const MOUNT_FOLLOW_STEPS_MAX: usize = 1024;
 /// Interrupted listings that go on without a search.
 pub const MOUNT_COOKIES_KEPT: usize = 1024;
 /// Requests that a kernel sends ahead of time, for all files together.

@@ -15,7 +15,7 @@ use fuser::{
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::browse::{Complaints, VirtualNode};
+use crate::browse::{Complaints, View, VirtualNode};
 use crate::entry_name::{EntryName, NameError};
 use crate::error::Error;
 use crate::format::entry::{Entry, Node};
@@ -24,7 +24,9 @@ use crate::limits::{
     MOUNT_VIRTUAL_SECS,
 };
 
+use super::MountOptions;
 use super::attributes::{self, Owners};
+use super::followers::Followers;
 use super::inodes::entry_identity;
 use super::nodes::{Child, Found, Nodes, allocated, virtual_identity};
 
@@ -45,10 +47,14 @@ pub(super) struct SnapshotFs {
     complaints: Complaints,
     /// Whether the kernel is to know about ACLs.
     acls: bool,
+    /// Whether the kernel is told that there are no extended attributes at all.
+    no_xattrs: bool,
     /// Whether the kernel can do without opening files.
     stateless: bool,
     /// Places in folders where a listing was interrupted, for going on without a search.
     cookies: Mutex<LruCache<(u64, u64), ()>>,
+    /// Who reads many files.
+    followers: Followers,
 }
 
 /// An answer, or why there is none.
@@ -65,10 +71,22 @@ struct Listed<'a> {
 }
 
 impl SnapshotFs {
-    pub fn new(nodes: Arc<Nodes>, owners: Owners, acls: bool, complaints: Complaints) -> Self {
+    pub fn new(nodes: Arc<Nodes>, owners: Owners, options: &MountOptions, complaints: Complaints) -> Self {
         let kept = NonZeroUsize::new(MOUNT_COOKIES_KEPT).unwrap_or(NonZeroUsize::MIN);
         let cookies = Mutex::new(LruCache::new(kept));
-        Self { nodes, owners, complaints, acls, stateless: false, cookies }
+        let no_xattrs = options.no_xattrs;
+        // The kernel keeps ACLs only if it is to check permissions.
+        let acls = options.check_permissions && !no_xattrs;
+        Self {
+            nodes,
+            owners,
+            complaints,
+            acls,
+            no_xattrs,
+            stateless: false,
+            cookies,
+            followers: Followers::default(),
+        }
     }
 
     /// For `map_err`: says what went wrong, to us in words and to the kernel as an error of the device.
@@ -142,7 +160,7 @@ impl SnapshotFs {
     /// Counts a lookup of an entry.
     fn enter(&self, parent: u64, top: u64, child: &Child) -> FileAttr {
         let entry = &child.located.entry;
-        let identity = entry_identity(top, parent, entry);
+        let identity = entry_identity(top, parent, child.located.at, entry);
         let ino = self.nodes.inodes.enter(identity, parent, child.located.at, entry);
         attributes::of_entry(ino, entry, child.allocated, &self.owners)
     }
@@ -210,7 +228,7 @@ impl SnapshotFs {
                 let attr = match plus {
                     true => self.enter(ino, top, &child),
                     false => {
-                        let identity = entry_identity(top, ino, &child.located.entry);
+                        let identity = entry_identity(top, ino, child.located.at, &child.located.entry);
                         attributes::of_entry(identity.ino, &child.located.entry, 0, &self.owners)
                     }
                 };
@@ -374,8 +392,12 @@ impl Filesystem for SnapshotFs {
             Err(error) => return reply.error(error),
         };
         let Node::File(content) = &entry.node else { return reply.error(Errno::EINVAL) };
-        let read =
-            |view: &Arc<crate::browse::View>| view.read(&*view.stream(content)?, offset, size as usize);
+        let read = |view: &Arc<View>| {
+            if offset == 0 {
+                self.followers.read(&self.nodes, view, ino.0);
+            }
+            view.read(&*view.stream(content)?, offset, size as usize)
+        };
         match self.nodes.browser.with(read) {
             Ok(bytes) => reply.data(bytes.as_slice()),
             Err(error) => reply.error(self.failed(error)),
@@ -420,10 +442,17 @@ impl Filesystem for SnapshotFs {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if self.no_xattrs {
+            // The kernel does not ask again, for any file.
+            return reply.error(Errno::ENOSYS);
+        }
         reply_xattr(self.xattr(ino, name), size, reply);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if self.no_xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
         let mut names = Vec::new();
         let listed = self.xattrs(ino, &mut |name, _| {
             names.extend_from_slice(name);

@@ -74,7 +74,7 @@ mod tests {
         let (children, top) = nodes.children(at, 0, false, false).unwrap().unwrap();
         for child in children {
             let entry = child.located.entry;
-            let identity = entry_identity(top, at, &entry);
+            let identity = entry_identity(top, at, child.located.at, &entry);
             nodes.inodes.enter(identity, at, child.located.at, &entry);
         }
         // `a`, `dir` and `new`.

@@ -1,8 +1,10 @@
 //! Inode numbers, and what they stand for.
 //!
-//! A number is a hash of the folder's number and the name: the same at every lookup and in every mount. All
-//! names of a file with several have the same number. What the system knows of is remembered as an address
-//! in a listing, 48 bytes each, until the system forgets it.
+//! A number is made of a hash of the folder's number and of the address in its listing: the same at every lookup
+//! and in every mount, and rising with the names. Programs that copy many files go by these numbers, as on a disk
+//! they tell where files lie; here too they then read what was stored together. All names of a file with several
+//! have the same number. What the system knows of is remembered as an address in a listing, 48 bytes each,
+//! until the system forgets it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -69,16 +71,22 @@ struct Tables {
 #[derive(Default)]
 pub(super) struct Inodes(Mutex<Tables>);
 
-/// The identity of something in folder `parent`.
+/// Numbers of a folder's entries lie within a stretch of 2 to this: listings of up to 16 MiB, a quarter of a million
+/// entries, have one of their own, and longer ones reach into others.
+const ADDRESS_BITS: u32 = 24;
+
+/// The identity of something in the virtual folder `parent`.
 pub(super) fn identity(parent: u64, name: &[u8]) -> Identity {
     hashed(&[b"name", &parent.to_le_bytes(), name])
 }
 
-/// The identity of `entry` in folder `parent` of the snapshot whose top folder is `top`.
-pub(super) fn entry_identity(top: u64, parent: u64, entry: &Entry) -> Identity {
+/// The identity of `entry`, at address `at` in folder `parent` of the snapshot whose top folder is `top`.
+pub(super) fn entry_identity(top: u64, parent: u64, at: u64, entry: &Entry) -> Identity {
     let meta = &entry.meta;
     if meta.nlink < 2 || matches!(entry.node, Node::Directory(_)) {
-        return identity(parent, entry.name.as_bytes());
+        let stretch = hashed(&[b"folder", &parent.to_le_bytes()]);
+        let first = stretch.ino >> ADDRESS_BITS << ADDRESS_BITS;
+        return Identity { ino: usable(first.wrapping_add(at)), check: stretch.check.wrapping_add(at) };
     }
     let size = match &entry.node {
         Node::File(content) => content.size,
@@ -246,12 +254,13 @@ mod tests {
     fn numbers_are_stable_and_links_share_one() {
         let mut a = entry("a", Node::Fifo);
         let mut b = entry("b", Node::Fifo);
-        assert_ne!(entry_identity(5, 6, &a), entry_identity(5, 6, &b));
-        assert_eq!(entry_identity(5, 6, &a), entry_identity(5, 6, &a.clone()));
-        assert_ne!(entry_identity(5, 6, &a), entry_identity(5, 7, &a));
+        assert_eq!(entry_identity(5, 6, 30, &b).ino, entry_identity(5, 6, 0, &a).ino + 30, "in their order");
+        assert_eq!(entry_identity(5, 6, 0, &a), entry_identity(5, 6, 0, &a.clone()));
+        assert_ne!(entry_identity(5, 6, 0, &a), entry_identity(5, 7, 0, &a));
+        assert_eq!(entry_identity(5, 6, 40, &a).ino, 8_687_197_988_918_919_208);
         (a.meta.nlink, b.meta.nlink) = (2, 2);
-        assert_eq!(entry_identity(5, 6, &a), entry_identity(5, 7, &b));
-        assert_ne!(entry_identity(4, 6, &a), entry_identity(5, 6, &a));
+        assert_eq!(entry_identity(5, 6, 0, &a), entry_identity(5, 7, 30, &b));
+        assert_ne!(entry_identity(4, 6, 0, &a), entry_identity(5, 6, 0, &a));
         assert_eq!(identity(1, b"ids").ino, 785_119_724_160_111_784);
     }
 

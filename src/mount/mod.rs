@@ -10,6 +10,7 @@
 mod attributes;
 mod device;
 mod filesystem;
+mod followers;
 mod forgetting;
 mod inodes;
 mod nodes;
@@ -42,6 +43,9 @@ pub struct MountOptions {
     pub owner_root: bool,
     /// Users see only what owners, modes and ACLs allow them. Root sees everything anyway.
     pub check_permissions: bool,
+    /// There seem to be no extended attributes and no ACLs: programs then do not ask for those of each file. Never
+    /// where others look, as ACLs may allow less than modes do.
+    pub no_xattrs: bool,
 }
 
 /// A file system that is mounted.
@@ -66,15 +70,13 @@ pub fn mount(
     observer: Arc<dyn Observer>,
 ) -> Result<Mounted> {
     let target = device::folder(target).map_err(Error::io("mount at", target))?;
-    // The kernel keeps ACLs only if it is to check permissions.
-    let acls = options.check_permissions;
     let flags =
         device::Flags { allow_other: options.allow_other, default_permissions: options.check_permissions };
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let owners = Owners { virtuals: own, all: options.owner_root.then_some((0, 0)) };
     let nodes = Arc::new(Nodes::new(browser));
     let filesystem =
-        SnapshotFs::new(Arc::clone(&nodes), owners, acls, Complaints::new(Arc::clone(&observer)));
+        SnapshotFs::new(Arc::clone(&nodes), owners, &options, Complaints::new(Arc::clone(&observer)));
 
     let mounting = Error::io("mount at", &target);
     let device = device::mount(&target, source, &flags).map_err(mounting)?;

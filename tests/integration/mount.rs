@@ -198,6 +198,27 @@ fn inode_numbers_stay_the_same_over_mounts() {
 }
 
 #[test]
+fn extended_attributes_can_be_left_out() {
+    if !can_mount() {
+        return;
+    }
+    let tree = [
+        file("a", b"1").xattr("user.comment", "a value"),
+        file("acl", b"x").xattr("system.posix_acl_access", tree::acl(NOBODY)),
+    ];
+    let (sandbox, ..) = Sandbox::backed_up(&tree);
+    for (options, expected) in [(&[][..], 2), (&["--no-xattrs"], 0)] {
+        let mount = Mount::new(&sandbox, options);
+        let seen = mount.source(&sandbox);
+        let counts = ["a", "acl"].map(|name| xattr::list(seen.join(name)).map_or(0, Iterator::count));
+        assert_eq!(counts.iter().sum::<usize>(), expected);
+        assert_eq!(fs::read(seen.join("a")).unwrap(), b"1");
+        mount.unmount().exits(0);
+    }
+    sandbox.run(["mount", "--no-xattrs", "--allow-other", "/mnt"]).exits(2).says("--allow-other");
+}
+
+#[test]
 fn many_processes_read_at_once() {
     if !can_mount() {
         return;
