@@ -194,7 +194,7 @@ impl View {
     }
 
     /// Has the beginnings of files decoded by other threads: they will be read next, in this order.
-    pub fn expect(self: &Arc<Self>, files: &[&Content]) {
+    pub fn read_soon(self: &Arc<Self>, files: &[&Content]) {
         let mut group = None;
         for content in files {
             let to = content.size.min(BROWSE_AHEAD_FIRST_BYTES);

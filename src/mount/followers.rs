@@ -146,7 +146,7 @@ impl Follower {
                 break;
             }
         }
-        view.expect(&contents);
+        view.read_soon(&contents);
     }
 }
 

@@ -210,8 +210,9 @@ fn extended_attributes_can_be_left_out() {
     for (options, expected) in [(&[][..], 2), (&["--no-xattrs"], 0)] {
         let mount = Mount::new(&sandbox, options);
         let seen = mount.source(&sandbox);
-        let counts = ["a", "acl"].map(|name| xattr::list(seen.join(name)).map_or(0, Iterator::count));
-        assert_eq!(counts.iter().sum::<usize>(), expected);
+        let mut names = [0u8; 256];
+        let lists = ["a", "acl"].map(|name| rustix::fs::listxattr(seen.join(name), &mut names[..]));
+        assert_eq!(lists.iter().filter(|len| matches!(len, Ok(1..))).count(), expected, "{lists:?}");
         assert_eq!(fs::read(seen.join("a")).unwrap(), b"1");
         mount.unmount().exits(0);
     }
