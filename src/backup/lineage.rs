@@ -72,16 +72,16 @@ impl Lineage {
     }
 }
 
-/// Refuses to go on where the index does not know even the listing of the last snapshot, `root`, and packs are
-/// there that it ought to list: all would be stored a second time. The packs are only listed in that case. What
-/// was left out of the index on purpose does not count.
+/// Refuses to go on where the index is empty though there is a snapshot, with this `root`, and packs are there that
+/// it ought to list: all would be stored a second time. The packs are only listed in that case. What was left out of
+/// the index on purpose does not count; nor does an index of which a part is lost keep tonight's backup from being made.
 pub fn check_index(repo: &IndexedRepository, root: Option<&Content>) -> Result<()> {
     let first = root.into_iter().flat_map(|root| &root.parts).find_map(|part| match part {
         Part::Chunk { id, .. } => Some(id),
         _ => None,
     });
     let Some(first) = first else { return Ok(()) };
-    if repo.index().lookup(first)?.is_some() {
+    if repo.index().lookup(first)?.is_some() || repo.index().counts().packs > 0 {
         return Ok(());
     }
     // It may have been published since.
