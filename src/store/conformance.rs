@@ -3,6 +3,8 @@
 #![allow(clippy::panic, reason = "a test suite, that tests outside of this crate run too")]
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -42,6 +44,59 @@ pub fn run_without_replacing_races(store: &dyn Store) {
         ok(store.delete(&self::name(&name)), "delete all");
     }
     assert_eq!(names(store, ""), BTreeSet::new(), "everything was deleted");
+}
+
+/// Panics if `store`, which must be empty, passes for an empty one while `hide` has taken away the folder that it is
+/// in, or is written to meanwhile; `show` brings back what was hidden. Leaves it empty.
+pub fn vanishing(store: &dyn Store, hide: &mut dyn FnMut(), show: &mut dyn FnMut()) {
+    let all = ["config", "packs/ab/x", "snapshots/one"];
+    for text in all {
+        put(store, &name(text), text.as_bytes());
+    }
+    get(store, &name("config"));
+    hide();
+    let content = || vec![Bytes::from_static(b"lost")];
+    for text in all {
+        let name = name(text);
+        assert_kind(store.get(&name), StoreErrorKind::Unusable, text);
+        assert_kind(store.get_range(&name, extent(0, 1)), StoreErrorKind::Unusable, text);
+        assert_kind(store.info(&name), StoreErrorKind::Unusable, text);
+        assert_kind(store.delete(&name), StoreErrorKind::Unusable, text);
+    }
+    for prefix in ["", "packs", "packs/ab", "snapshots", "absent"] {
+        assert_kind(store.list(prefix, &mut |_| {}), StoreErrorKind::Unusable, prefix);
+    }
+    // Into a folder that was used, into new ones, and at the top.
+    for text in ["packs/ab/y", "packs/cd/y", "keys/new", "other"] {
+        assert_kind(store.put(&name(text), content()), StoreErrorKind::Unusable, text);
+        assert_kind(store.create(&name(text), content()), StoreErrorKind::Unusable, text);
+    }
+    show();
+    for text in all {
+        assert_eq!(get(store, &name(text)), text, "it is there again");
+    }
+    assert_eq!(names(store, ""), all.iter().map(ToString::to_string).collect(), "and nothing else");
+    for text in all {
+        ok(store.delete(&name(text)), "delete");
+    }
+    assert_eq!(names(store, ""), BTreeSet::new(), "everything was deleted");
+}
+
+/// As [`vanishing`], for the folder `folder` of this machine: it is moved away, and then an empty one is in its
+/// place.
+pub fn vanishing_folder(store: &dyn Store, folder: &Path) {
+    let away = folder.with_extension("away");
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).unwrap_or_else(|e| panic!("{e}"));
+    vanishing(store, &mut || rename(folder, &away), &mut || rename(&away, folder));
+    let mut hide = || {
+        rename(folder, &away);
+        fs::create_dir(folder).unwrap_or_else(|e| panic!("{e}"));
+    };
+    let mut show = || {
+        fs::remove_dir(folder).unwrap_or_else(|e| panic!("something was written where the store was: {e}"));
+        rename(&away, folder);
+    };
+    vanishing(store, &mut hide, &mut show);
 }
 
 fn put_get_replace(store: &dyn Store) {

@@ -15,7 +15,8 @@
 //! - [`delete`](Store::delete) returns after the removal is durable; of an object that does not
 //!   exist it succeeds.
 //! - A missing object is [`StoreErrorKind::NotFound`] for every read, and only that is: a store that
-//!   cannot be reached, or that vanished, says something else.
+//!   cannot be reached, or that vanished, says something else. So do its listings and deletes; and nothing is
+//!   written where it was.
 //! - No object's name may be a folder of another's (`a` beside `a/b`): a folder cannot hold both.
 //!
 //! A store knows nothing of encryption or of formats.
@@ -57,6 +58,7 @@ pub mod probe;
 pub mod reserve;
 pub mod retry;
 pub mod sftp;
+mod witness;
 
 /// What a listing says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,6 +31,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::{PACK_MAX_BYTES, STORE_AHEAD_MAX_BYTES, STORE_AHEAD_STALE_S, STORE_RUNTIME_THREADS};
 use crate::store::blocking::wait;
+use crate::store::witness::Witness;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
 mod azure;
@@ -93,6 +94,7 @@ pub struct CloudStore {
     network: Network,
     runtime: Option<Runtime>,
     ahead: Mutex<VecDeque<Ahead>>,
+    witness: Witness,
 }
 
 /// A range that is read before it is asked for.
@@ -128,12 +130,44 @@ impl CloudStore {
             .enable_time()
             .build()
             .map_err(|e| StoreError::new(StoreErrorKind::Other, "open", "", e.to_string()))?;
-        Ok(Self { place, network, runtime: Some(runtime), ahead: Mutex::default() })
+        Ok(Self {
+            place,
+            network,
+            runtime: Some(runtime),
+            ahead: Mutex::default(),
+            witness: Witness::default(),
+        })
     }
 
     fn run<F: Future>(&self, future: F) -> F::Output {
         let _entered = self.runtime.as_ref().map(Runtime::enter);
         wait(future)
+    }
+
+    /// Fails if the store is not what it was: `action` on `object` found nothing, or is about to make something. A
+    /// bucket does not vanish as a folder does.
+    fn confirm(&self, action: &'static str, object: &str) -> Result<(), StoreError> {
+        match self.place.has_folders {
+            true => self.witness.confirm(action, object, |name| self.look(name).map(drop)),
+            false => Ok(()),
+        }
+    }
+
+    /// What is missing is missing, unless the whole store is.
+    fn if_missing<T>(&self, name: &ObjectName, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &read {
+            Err(e) if e.kind == StoreErrorKind::NotFound => self.confirm(e.action, name.as_str())?,
+            Ok(_) => self.witness.saw(name),
+            Err(_) => {}
+        }
+        read
+    }
+
+    fn look(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        match self.run(self.place.objects.head(&self.path(name.as_str()))) {
+            Ok(meta) => Ok(info(name.clone(), &meta)),
+            Err(e) => Err(failure::of(&self.place, "read", name.as_str(), &e)),
+        }
     }
 
     fn path(&self, name: &str) -> Path {
@@ -179,13 +213,40 @@ impl CloudStore {
         let failed = |e| failure::of(&self.place, if create { "create" } else { "write" }, name.as_str(), &e);
         let mode = match (&self.place.creating, create) {
             (Creating::ByMove(mover), _) => {
-                return self.run(self.write_and_move(mover, &path, payload, !create)).map_err(failed);
+                self.prepare_folder(mover, name)?;
+                let written = self.run(self.write_and_move(mover, &path, payload, !create));
+                return written.map_err(failed).or_else(|e| match e.kind {
+                    StoreErrorKind::AlreadyExists => Err(e),
+                    // The folder of a store that vanished, which its server misses in words of its own.
+                    _ => self.confirm("write", name.as_str()).and(Err(e)),
+                });
             }
             (Creating::CheckFirst, true) if self.exists(name)? => return Err(failure::exists(name)),
             (Creating::Conditional, true) => PutMode::Create,
             _ => PutMode::Overwrite,
         };
         self.run(self.place.objects.put_opts(&path, payload, mode.into())).map(drop).map_err(failed)
+    }
+
+    fn put_or_create(&self, name: &ObjectName, parts: Vec<Bytes>, create: bool) -> Result<(), StoreError> {
+        self.write(name, parts, create)?;
+        self.witness.saw(name);
+        Ok(())
+    }
+
+    /// Makes the folder of an object, but not on the empty place of a store that vanished.
+    fn prepare_folder(&self, mover: &webdav::Mover, name: &ObjectName) -> Result<(), StoreError> {
+        let failed = |e| failure::of(&self.place, "write", name.as_str(), &e);
+        let path = self.path(name.as_str());
+        let is_there = match name.as_str().split_once('/') {
+            Some(_) if mover.knows_folder_of(&path) => return Ok(()),
+            Some((top, _)) => self.run(mover.finds_folder(&self.path(top))).map_err(failed)?,
+            None => false,
+        };
+        if !is_there {
+            self.confirm("write", name.as_str())?;
+        }
+        self.run(mover.prepare(&path)).map_err(failed)
     }
 
     async fn write_and_move(
@@ -197,7 +258,6 @@ impl CloudStore {
     ) -> object_store::Result<()> {
         let part = webdav::Mover::part(path)
             .map_err(|e| object_store::Error::Generic { store: "WebDAV", source: Box::new(e) })?;
-        mover.prepare(path).await?;
         let written = match self.place.objects.put(&part, payload).await {
             Ok(_) => mover.rename(&part, path, replace).await,
             Err(e) => Err(e),
@@ -209,8 +269,9 @@ impl CloudStore {
         written
     }
 
-    /// Lists folder by folder: servers refuse to list a whole tree.
-    fn walk(&self, top: Path, each: &mut dyn FnMut(ListItem)) -> object_store::Result<()> {
+    /// Lists folder by folder: servers refuse to list a whole tree. Gives false if some folder is empty or missing.
+    fn walk(&self, top: Path, each: &mut dyn FnMut(ListItem)) -> object_store::Result<bool> {
+        let mut is_sure = true;
         let mut folders = vec![top];
         while !folders.is_empty() {
             let listed =
@@ -227,14 +288,19 @@ impl CloudStore {
                 let folder = match folder {
                     Ok(folder) => folder,
                     // Nothing was ever put there.
-                    Err(object_store::Error::NotFound { .. }) => continue,
+                    Err(object_store::Error::NotFound { .. }) => {
+                        is_sure = false;
+                        continue;
+                    }
                     Err(e) => return Err(e),
                 };
+                // So is one that is missing.
+                is_sure &= !(folder.objects.is_empty() && folder.common_prefixes.is_empty());
                 folder.objects.iter().filter_map(|meta| self.item(meta)).for_each(&mut *each);
                 folders.extend(folder.common_prefixes);
             }
         }
-        Ok(())
+        Ok(is_sure)
     }
 
     fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
@@ -317,15 +383,15 @@ impl Store for CloudStore {
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        self.write(name, parts, false)
+        self.put_or_create(name, parts, false)
     }
 
     fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        self.write(name, parts, true)
+        self.put_or_create(name, parts, true)
     }
 
     fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        self.run(self.read(name))
+        self.if_missing(name, self.run(self.read(name)))
     }
 
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError> {
@@ -350,7 +416,7 @@ impl Store for CloudStore {
                 Ok(info) if info.size < extent.end() => Err(failure::short(name, extent, Some(info.size))),
                 _ => Err(e),
             },
-            Err(e) => Err(e),
+            Err(e) => self.if_missing(name, Err(e)),
         }
     }
 
@@ -381,10 +447,7 @@ impl Store for CloudStore {
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
-        match self.run(self.place.objects.head(&self.path(name.as_str()))) {
-            Ok(meta) => Ok(info(name.clone(), &meta)),
-            Err(e) => Err(failure::of(&self.place, "read", name.as_str(), &e)),
-        }
+        self.if_missing(name, self.look(name))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
@@ -393,7 +456,8 @@ impl Store for CloudStore {
         }
         let path = self.path(prefix);
         if self.place.has_folders {
-            return self.walk(path, each).map_err(|e| failure::of(&self.place, "list", prefix, &e));
+            let is_sure = self.walk(path, each).map_err(|e| failure::of(&self.place, "list", prefix, &e))?;
+            return if is_sure { Ok(()) } else { self.confirm("list", prefix) };
         }
         let mut stream = self.place.objects.list((!path.as_ref().is_empty()).then_some(&path));
         loop {
@@ -411,7 +475,11 @@ impl Store for CloudStore {
             return Ok(());
         }
         match self.run(self.place.objects.delete(&self.path(name.as_str()))) {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => {
+                self.witness.forget(name);
+                Ok(())
+            }
+            Err(object_store::Error::NotFound { .. }) => self.confirm("delete", name.as_str()),
             Err(e) => Err(failure::of(&self.place, "delete", name.as_str(), &e)),
         }
     }

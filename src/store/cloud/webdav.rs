@@ -74,6 +74,33 @@ impl Mover {
         Ok(Path::from(format!("{path}.{}{PART_SUFFIX}", hex::encode(random))))
     }
 
+    /// True if the folder of `path` was made or found.
+    pub(super) fn knows_folder_of(&self, path: &Path) -> bool {
+        let parts: Vec<_> = path.parts().collect();
+        let folder = parts.iter().take(parts.len().saturating_sub(1));
+        let folder = folder.fold(Path::default(), |path, part| path.join(part.as_ref()));
+        self.folders.lock().contains(folder.as_ref())
+    }
+
+    /// True if `folder` is there.
+    pub(super) async fn finds_folder(&self, folder: &Path) -> object_store::Result<bool> {
+        if self.folders.lock().contains(folder.as_ref()) {
+            return Ok(true);
+        }
+        let request = http::Request::builder().method("PROPFIND").uri(self.url(folder)).header("Depth", "0");
+        let status = self.status_of(request).await?;
+        if status == StatusCode::MULTI_STATUS {
+            self.folders.lock().insert(folder.to_string());
+        }
+        Ok(status == StatusCode::MULTI_STATUS)
+    }
+
+    async fn status_of(&self, request: http::request::Builder) -> object_store::Result<StatusCode> {
+        let request = request.body(HttpRequestBody::empty());
+        let request = request.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e)).map_err(generic)?;
+        Ok(self.carrier.call(request).await.map_err(generic)?.status())
+    }
+
     /// Makes the folder of `path`, and those above it. A server that misses the folder of what it is sent
     /// may break the connection before its answer is read.
     pub(super) async fn prepare(&self, path: &Path) -> object_store::Result<()> {
@@ -98,9 +125,7 @@ impl Mover {
     /// False if a folder above it is missing.
     async fn make_folder(&self, folder: &Path) -> object_store::Result<bool> {
         let request = http::Request::builder().method("MKCOL").uri(self.url(folder));
-        let request = request.body(HttpRequestBody::empty());
-        let request = request.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e)).map_err(generic)?;
-        let made = self.carrier.call(request).await.map_err(generic)?.status().is_success();
+        let made = self.status_of(request).await?.is_success();
         if made {
             self.folders.lock().insert(folder.to_string());
         }
@@ -113,11 +138,8 @@ impl Mover {
             .method("MOVE")
             .uri(self.url(from))
             .header("Destination", self.url(to))
-            .header("Overwrite", if replace { "T" } else { "F" })
-            .body(HttpRequestBody::empty());
-        let request = request.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e)).map_err(generic)?;
-        let answer = self.carrier.call(request).await.map_err(generic)?;
-        match answer.status() {
+            .header("Overwrite", if replace { "T" } else { "F" });
+        match self.status_of(request).await? {
             status if status.is_success() => Ok(()),
             StatusCode::PRECONDITION_FAILED if !replace => {
                 Err(object_store::Error::AlreadyExists { path: to.to_string(), source: "it exists".into() })

@@ -76,6 +76,13 @@ fn it_keeps_the_contract_in_a_folder_with_a_difficult_name() {
 }
 
 #[test]
+fn it_does_not_pass_for_empty_when_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    conformance::vanishing_folder(&LocalStore::create(&path, &[]).unwrap(), &path);
+}
+
+#[test]
 fn it_keeps_the_contract_where_a_runtime_is_entered() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let _guard = runtime.enter();

@@ -10,92 +10,48 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::env::{Timestamp, fill_random};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::PACK_MAX_BYTES;
-use crate::store::cloud::{NetworkOptions, PART_SUFFIX, Pace, Traffic};
+use crate::store::cloud::{NetworkOptions, PART_SUFFIX, Traffic};
+use crate::store::witness::Witness;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
 use packet::{Attributes, status};
+use pool::Pool;
 use session::{Entry, Failure, NEW, READ, Session};
 
 pub(super) mod location;
 mod packet;
+mod pool;
+mod process;
 mod session;
 #[cfg(test)]
 mod tests;
 
 pub(super) use location::SftpLocation;
 
-/// Counts what goes over all connections of a store, and keeps it within its rates.
-pub(super) struct Meter {
-    requests: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
-    upload: Option<Pace>,
-    download: Option<Pace>,
-}
-
-impl Meter {
-    fn request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-        thread::sleep(self.upload.as_ref().map_or(Duration::ZERO, |pace| pace.take(bytes)));
-    }
-
-    fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
-        thread::sleep(self.download.as_ref().map_or(Duration::ZERO, |pace| pace.take(bytes)));
-    }
-
-    /// Bytes to move at a time, so that waits are short.
-    fn piece(&self, most: usize) -> usize {
-        [&self.upload, &self.download].into_iter().flatten().map(Pace::piece).fold(most, usize::min)
-    }
-}
-
-/// Connections that nobody uses just now, and how many there are in all.
-#[derive(Default)]
-struct Pool {
-    idle: Vec<Session>,
-    all: usize,
-}
-
 /// A store on a server that speaks SFTP.
 pub struct SftpStore {
-    place: SftpLocation,
-    /// In place of `ssh`.
-    command: Option<String>,
+    pool: Pool,
     /// False where the server's rename replaces what is there.
     has_condition: bool,
-    connections: usize,
-    connect_timeout: Duration,
-    stall_timeout: Duration,
-    meter: Arc<Meter>,
-    pool: Mutex<Pool>,
-    returned: Condvar,
     /// Folders that are there to stay.
     folders: Mutex<HashSet<String>>,
+    witness: Witness,
     /// False once a server has refused to open a folder, as it must be to be synced.
     syncs_folders: AtomicBool,
 }
 
 impl fmt::Debug for SftpStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SftpStore").field(&self.place.location).finish()
+        f.debug_tuple("SftpStore").field(&self.pool.place().location).finish()
     }
 }
 
@@ -109,25 +65,11 @@ pub(super) struct SftpOptions {
 impl SftpStore {
     /// The folder at `place`, which is not looked at yet.
     pub(super) fn new(place: SftpLocation, options: SftpOptions) -> Self {
-        let network = options.network;
-        let meter = Meter {
-            requests: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            upload: network.upload.map(Pace::new),
-            download: network.download.map(Pace::new),
-        };
         Self {
-            place,
-            command: options.command,
+            pool: Pool::new(place, options.command, &options.network),
             has_condition: options.has_condition,
-            connections: network.connections.max(1),
-            connect_timeout: network.connect_timeout,
-            stall_timeout: network.stall_timeout,
-            meter: Arc::new(meter),
-            pool: Mutex::default(),
-            returned: Condvar::new(),
             folders: Mutex::default(),
+            witness: Witness::default(),
             syncs_folders: AtomicBool::new(true),
         }
     }
@@ -137,7 +79,7 @@ impl SftpStore {
     pub(super) fn prepare(&self, known: &[&str]) -> Result<Option<String>, StoreError> {
         let root = self.path("");
         let failed = |e: Failure| e.of("create", "");
-        let entries = self.with(|session| match session.entries(&root) {
+        let entries = self.pool.with(|session| match session.entries(&root) {
             Err(e) if e.is(status::NO_SUCH_FILE) => {
                 let ends = root.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
                 for end in ends.map(|(at, _)| at).chain([root.len()]) {
@@ -156,68 +98,9 @@ impl SftpStore {
         Ok(names.filter(|name| !is_ours(name)).min())
     }
 
-    /// Runs `work` on a connection that nobody else uses meanwhile, made if there is none.
-    fn with<T>(&self, work: impl FnOnce(&mut Session) -> Result<T, Failure>) -> Result<T, Failure> {
-        let mut session = self.take()?;
-        let result = work(&mut session);
-        let mut pool = self.pool.lock();
-        match &result {
-            Err(Failure::Broken { .. }) => pool.all = pool.all.saturating_sub(1),
-            _ => pool.idle.push(session),
-        }
-        drop(pool);
-        self.returned.notify_one();
-        result
-    }
-
-    fn take(&self) -> Result<Session, Failure> {
-        let mut pool = self.pool.lock();
-        loop {
-            if let Some(session) = pool.idle.pop() {
-                return Ok(session);
-            }
-            if pool.all < self.connections {
-                pool.all += 1;
-                break;
-            }
-            self.returned.wait(&mut pool);
-        }
-        drop(pool);
-        let started = Session::start(self.ssh(), self.stall_timeout, Arc::clone(&self.meter));
-        started.map_err(|e| {
-            let mut pool = self.pool.lock();
-            pool.all = pool.all.saturating_sub(1);
-            drop(pool);
-            self.returned.notify_one();
-            Failure::Broken { kind: e.kind, reason: e.reason }
-        })
-    }
-
-    fn ssh(&self) -> Command {
-        if let Some(text) = &self.command {
-            let mut command = Command::new("sh");
-            command.arg("-c").arg(text);
-            return command;
-        }
-        let mut command = Command::new("ssh");
-        let alive = (self.stall_timeout.as_secs() / 3).max(1);
-        // Nobody is there to answer questions.
-        command.arg("-o").arg("BatchMode=yes");
-        command.arg("-o").arg(format!("ConnectTimeout={}", self.connect_timeout.as_secs().max(1)));
-        command.arg("-o").arg(format!("ServerAliveInterval={alive}")).arg("-o").arg("ServerAliveCountMax=3");
-        if let Some(user) = &self.place.user {
-            command.arg("-l").arg(user);
-        }
-        if let Some(port) = self.place.port {
-            command.arg("-p").arg(port.to_string());
-        }
-        command.arg("-s").arg("--").arg(&self.place.host).arg("sftp");
-        command
-    }
-
     /// Where the object or folder `name` is on the server.
     fn path(&self, name: &str) -> Vec<u8> {
-        let root = self.place.folder.as_str();
+        let root = self.pool.place().folder.as_str();
         let path = match (root, name) {
             (_, "") => root.to_owned(),
             ("/", _) => format!("/{name}"),
@@ -226,25 +109,88 @@ impl SftpStore {
         path.into_bytes()
     }
 
+    /// Fails if the store is not what it was: `action` on `object` found nothing, or is about to make something.
+    fn confirm(&self, action: &'static str, object: &str) -> Result<(), StoreError> {
+        self.witness.confirm(action, object, |name| self.look(name).map(drop))?;
+        let top = match object.split_once('/') {
+            Some((top, _)) => top,
+            None if action == "list" => object,
+            None => return Ok(()),
+        };
+        match self.found_itself(top).map_err(|e| e.of(action, object))? {
+            Some(found) if found.is_link() => Err(is_link(action, top)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is called `name`, a link not followed.
+    fn found_itself(&self, name: &str) -> Result<Option<Attributes>, Failure> {
+        let path = self.path(name);
+        self.pool.with(|session| match session.attributes_of_itself(&path) {
+            Ok(found) => Ok(Some(found)),
+            Err(e) if e.is(status::NO_SUCH_FILE) => Ok(None),
+            Err(e) => Err(e),
+        })
+    }
+
+    /// What is missing is missing, unless the whole store is.
+    fn if_missing<T>(&self, name: &ObjectName, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        match read {
+            Err(e) if e.kind == StoreErrorKind::NotFound => {
+                self.confirm(e.action, name.as_str())?;
+                Err(e)
+            }
+            Ok(read) => {
+                self.witness.saw(name);
+                Ok(read)
+            }
+            other => other,
+        }
+    }
+
+    fn look(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        let path = self.path(name.as_str());
+        match self.pool.with(|session| session.attributes(&path)) {
+            Ok(found) if found.is_file() => Ok(info(name.clone(), found)),
+            Ok(_) => Err(no_file(name)),
+            Err(e) => Err(e.of("read", name)),
+        }
+    }
+
     /// Makes the folder of `name` and those above it, below the store's own, and sees to it that they stay.
-    fn prepare_folder(&self, session: &mut Session, name: &str) -> Result<(), Failure> {
-        let Some((folder, _)) = name.rsplit_once('/') else { return Ok(()) };
+    fn prepare_folder(&self, name: &str) -> Result<(), StoreError> {
+        let Some((folder, _)) = name.rsplit_once('/') else { return self.confirm("write", name) };
         if self.folders.lock().contains(folder) {
             return Ok(());
         }
-        self.prepare_folder(session, folder)?;
-        let path = self.path(folder);
-        if let Err(e) = session.make_folder(&path) {
-            // Refused where it is there, in words that differ from server to server.
-            match session.attributes(&path) {
-                Ok(found) if found.is_folder() => {}
-                Err(broken @ Failure::Broken { .. }) => return Err(broken),
-                _ => return Err(e),
+        if folder.contains('/') {
+            self.prepare_folder(folder)?;
+        }
+        let failed = |e: Failure| e.of("write", name);
+        match self.found_itself(folder).map_err(failed)? {
+            Some(found) if found.is_folder() => {}
+            Some(found) if found.is_link() && !folder.contains('/') => return Err(is_link("write", folder)),
+            _ => {
+                self.confirm("write", name)?;
+                self.make_folder(folder).map_err(failed)?;
             }
         }
-        self.sync_folder_of(session, folder)?;
+        self.pool.with(|session| self.sync_folder_of(session, folder)).map_err(failed)?;
         self.folders.lock().insert(folder.to_owned());
         Ok(())
+    }
+
+    fn make_folder(&self, folder: &str) -> Result<(), Failure> {
+        let path = self.path(folder);
+        self.pool.with(|session| {
+            let Err(e) = session.make_folder(&path) else { return Ok(()) };
+            // Refused where it is there, in words that differ from server to server.
+            match session.attributes(&path) {
+                Ok(found) if found.is_folder() => Ok(()),
+                Err(broken @ Failure::Broken { .. }) => Err(broken),
+                _ => Err(e),
+            }
+        })
     }
 
     /// Brings the folder in which `name` is to the disk, where the server lets a folder be opened.
@@ -278,8 +224,8 @@ impl SftpStore {
             return Err(exists());
         }
         let by_rename = !replace && self.has_condition;
-        let written = self.with(|session| {
-            self.prepare_folder(session, name.as_str())?;
+        self.prepare_folder(name.as_str())?;
+        let written = self.pool.with(|session| {
             let written = write_part(session, &part, parts);
             let named = written.and_then(|()| match by_rename {
                 true => session.rename(&part, &target),
@@ -297,10 +243,18 @@ impl SftpStore {
             }
         });
         match written {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.witness.saw(name);
+                Ok(())
+            }
             // Servers say no more than that it failed.
             Err(Failure::Refused { .. }) if by_rename && self.info(name).is_ok() => Err(exists()),
-            Err(e) => Err(e.of("write", name)),
+            Err(e) => {
+                if e.is(status::NO_SUCH_FILE) {
+                    self.confirm("write", name.as_str())?;
+                }
+                Err(e.of("write", name))
+            }
         }
     }
 
@@ -311,7 +265,7 @@ impl SftpStore {
         work: impl FnOnce(&mut Session, &[u8], u64) -> Result<Result<T, StoreError>, Failure>,
     ) -> Result<T, StoreError> {
         let path = self.path(name.as_str());
-        let read = self.with(|session| {
+        let read = self.pool.with(|session| {
             let handle = session.open(&path, READ)?;
             let found = session.attributes_of(&handle)?;
             let result = match found.size {
@@ -321,19 +275,19 @@ impl SftpStore {
             session.close(&handle)?;
             Ok(result)
         });
-        read.map_err(|e| e.of("read", name))?
+        self.if_missing(name, read.map_err(|e| e.of("read", name)).flatten())
     }
 
     /// What is in the folder `prefix`, links followed; nothing where there is no such folder.
-    fn entries(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+    fn entries(&self, prefix: &str) -> Result<Option<Vec<Entry>>, StoreError> {
         let path = self.path(prefix);
-        let entries = self.with(|session| {
+        let entries = self.pool.with(|session| {
             let mut entries = match session.entries(&path) {
                 Ok(entries) => entries,
-                Err(e) if e.is(status::NO_SUCH_FILE) => return Ok(Vec::new()),
+                Err(e) if e.is(status::NO_SUCH_FILE) => return Ok(None),
                 Err(e @ Failure::Refused { .. }) => match session.attributes(&path) {
                     // An object has this name.
-                    Ok(found) if found.is_file() => return Ok(Vec::new()),
+                    Ok(found) if found.is_file() => return Ok(None),
                     _ => return Err(e),
                 },
                 Err(e) => return Err(e),
@@ -346,25 +300,30 @@ impl SftpStore {
                     Err(_) => {}
                 }
             }
-            Ok(entries)
+            Ok(Some(entries))
         });
         entries.map_err(|e| e.of("list", prefix))
     }
 
-    fn walk(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
-        for entry in self.entries(prefix)? {
+    /// Gives false if nothing is there, or something was missing that had just been there.
+    fn walk(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<bool, StoreError> {
+        let Some(entries) = self.entries(prefix)? else { return Ok(false) };
+        let mut is_sure = !entries.is_empty();
+        for entry in entries {
             let shown = if prefix.is_empty() { entry.name } else { format!("{prefix}/{}", entry.name) };
             let found = entry.attributes;
             match ObjectName::parse(&shown).ok() {
                 Some(name) if found.is_file() => each(ListItem::Object(info(name, found))),
                 // In a folder at the third level, no object can be.
-                Some(_) if found.is_folder() && shown.split('/').count() < 3 => self.walk(&shown, each)?,
+                Some(_) if found.is_folder() && shown.split('/').count() < 3 => {
+                    is_sure &= self.walk(&shown, each)?
+                }
                 None if found.is_file() && shown.ends_with(PART_SUFFIX) => {}
                 None if found.is_folder() && shown == "lost+found" => {}
                 _ => each(ListItem::Strange(shown)),
             }
         }
-        Ok(())
+        Ok(is_sure)
     }
 }
 
@@ -373,6 +332,12 @@ fn write_part(session: &mut Session, part: &[u8], parts: &[Bytes]) -> Result<(),
     session.write(&handle, parts)?;
     session.sync(&handle)?;
     session.close(&handle)
+}
+
+/// A folder that may lead to another disk, which may be missing without notice.
+fn is_link(action: &'static str, folder: &str) -> StoreError {
+    let reason = "it is a symbolic link: move what it leads to into its place";
+    StoreError::new(StoreErrorKind::Unusable, action, folder, reason)
 }
 
 fn no_file(name: &ObjectName) -> StoreError {
@@ -386,17 +351,15 @@ fn info(name: ObjectName, found: Attributes) -> ObjectInfo {
 
 impl Store for SftpStore {
     fn location(&self) -> String {
-        self.place.location.clone()
+        self.pool.place().location.clone()
     }
 
     fn profile(&self) -> StoreProfile {
-        StoreProfile::remote(self.connections)
+        StoreProfile::remote(self.pool.most())
     }
 
     fn traffic(&self) -> Option<Traffic> {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let meter = &self.meter;
-        Some(Traffic { requests: of(&meter.requests), sent: of(&meter.sent), received: of(&meter.received) })
+        Some(self.pool.traffic())
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
@@ -439,26 +402,28 @@ impl Store for SftpStore {
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
-        let path = self.path(name.as_str());
-        match self.with(|session| session.attributes(&path)) {
-            Ok(found) if found.is_file() => Ok(info(name.clone(), found)),
-            Ok(_) => Err(no_file(name)),
-            Err(e) => Err(e.of("read", name)),
-        }
+        self.if_missing(name, self.look(name))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
         if !is_folder(prefix) {
             return Err(StoreError::new(StoreErrorKind::Other, "list", prefix, "not the name of a folder"));
         }
-        self.walk(prefix, each)
+        match self.walk(prefix, each)? {
+            true => Ok(()),
+            false => self.confirm("list", prefix),
+        }
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let path = self.path(name.as_str());
-        let deleted = self.with(|session| match session.remove(&path) {
+        let mut was_there = true;
+        let deleted = self.pool.with(|session| match session.remove(&path) {
             Ok(()) => self.sync_folder_of(session, name.as_str()),
-            Err(e) if e.is(status::NO_SUCH_FILE) => Ok(()),
+            Err(e) if e.is(status::NO_SUCH_FILE) => {
+                was_there = false;
+                Ok(())
+            }
             Err(e @ Failure::Refused { .. }) => match session.attributes(&path) {
                 // A folder has this name, so no object has.
                 Ok(found) if !found.is_file() => Ok(()),
@@ -466,6 +431,13 @@ impl Store for SftpStore {
             },
             Err(e) => Err(e),
         });
-        deleted.map_err(|e| e.of("delete", name))
+        deleted.map_err(|e| e.of("delete", name))?;
+        match was_there {
+            true => {
+                self.witness.forget(name);
+                Ok(())
+            }
+            false => self.confirm("delete", name.as_str()),
+        }
     }
 }

@@ -15,6 +15,7 @@ pub(super) mod kind {
     pub const CLOSE: u8 = 4;
     pub const READ: u8 = 5;
     pub const WRITE: u8 = 6;
+    pub const LSTAT: u8 = 7;
     pub const FSTAT: u8 = 8;
     pub const OPENDIR: u8 = 11;
     pub const READDIR: u8 = 12;
@@ -176,9 +177,13 @@ impl Attributes {
         self.is(0o040_000)
     }
 
+    pub(super) fn is_link(self) -> bool {
+        self.is(0o120_000)
+    }
+
     /// True if only [`kind::STAT`] tells what it is: a link, or something of which nothing was said.
     pub(super) fn is_open(self) -> bool {
-        self.mode.is_none() || self.is(0o120_000)
+        self.mode.is_none() || self.is_link()
     }
 }
 

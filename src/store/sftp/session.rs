@@ -1,27 +1,17 @@
 //! One connection to an SFTP server: a process of `ssh`, and requests to it.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::env::SECRET_VARIABLES;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::limits::{
-    SFTP_COMPLAINT_MAX_BYTES, SFTP_LAST_WORDS_MS, SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES,
-    SFTP_PIECES_IN_FLIGHT,
-};
-use crate::store::failure::from_io;
-use crate::store::sftp::Meter;
+use crate::limits::{SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES, SFTP_PIECES_IN_FLIGHT};
 use crate::store::sftp::packet::{Attributes, CutOffError, Fields, Packet, kind, open, status};
+use crate::store::sftp::pool::Meter;
+use crate::store::sftp::process::Process;
 
 const VERSION: u32 = 3;
 const POSIX_RENAME: &[u8] = b"posix-rename@openssh.com";
@@ -65,7 +55,7 @@ impl From<CutOffError> for Failure {
     }
 }
 
-fn broken(reason: impl Into<String>) -> Failure {
+pub(super) fn broken(reason: impl Into<String>) -> Failure {
     Failure::Broken { kind: StoreErrorKind::Transient, reason: reason.into() }
 }
 
@@ -80,66 +70,18 @@ type Answer = (u8, Vec<u8>);
 
 /// A connection, ended when it is dropped.
 pub(super) struct Session {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: ChildStdout,
-    /// What `ssh` says last.
-    complaint: Arc<Mutex<String>>,
-    listener: Option<thread::JoinHandle<()>>,
+    process: Process,
     next_id: u32,
-    stall: Duration,
     meter: Arc<Meter>,
     has_posix_rename: bool,
     has_fsync: bool,
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        // The end of its input ends it; what hangs is killed.
-        drop(self.input.take());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Session {
     /// Starts `command`, which speaks SFTP on its standard input and output.
-    pub(super) fn start(
-        mut command: Command,
-        stall: Duration,
-        meter: Arc<Meter>,
-    ) -> Result<Self, StoreError> {
-        for variable in SECRET_VARIABLES {
-            command.env_remove(variable);
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own: what ends this program on a terminal must not cut its last requests off.
-        command.process_group(0);
-        let mut child = command.spawn().map_err(|e| {
-            let reason = format!("{} cannot be started: {e}", command.get_program().display());
-            StoreError::new(StoreErrorKind::Other, "open", "", reason)
-        })?;
-        let (Some(input), Some(output), Some(errors)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(StoreError::new(StoreErrorKind::Other, "open", "", "a process without pipes"));
-        };
-        rustix::io::ioctl_fionbio(&input, true).map_err(|e| from_io("open", "", &e.into()))?;
-        let complaint = Arc::default();
-        let shared = Arc::clone(&complaint);
-        let listener = thread::spawn(move || listen(errors, &shared));
-        let mut session = Self {
-            child,
-            input: Some(input),
-            output,
-            complaint,
-            listener: Some(listener),
-            next_id: 0,
-            stall,
-            meter,
-            has_posix_rename: false,
-            has_fsync: false,
-        };
+    pub(super) fn start(command: Command, stall: Duration, meter: Arc<Meter>) -> Result<Self, StoreError> {
+        let process = Process::start(command, stall)?;
+        let mut session = Self { process, next_id: 0, meter, has_posix_rename: false, has_fsync: false };
         session.greet().map_err(|e| e.of("open", ""))?;
         Ok(session)
     }
@@ -182,6 +124,11 @@ impl Session {
     /// What there is about the file that `path` leads to.
     pub(super) fn attributes(&mut self, path: &[u8]) -> Result<Attributes, Failure> {
         attributes(self.ask(kind::STAT, |packet| packet.text(path))?)
+    }
+
+    /// What there is about what lies at `path`, be it a link.
+    pub(super) fn attributes_of_itself(&mut self, path: &[u8]) -> Result<Attributes, Failure> {
+        attributes(self.ask(kind::LSTAT, |packet| packet.text(path))?)
     }
 
     pub(super) fn make_folder(&mut self, path: &[u8]) -> Result<(), Failure> {
@@ -354,23 +301,14 @@ impl Session {
         if answered == id { Ok((kind, rest)) } else { Err(broken("an answer to no request")) }
     }
 
-    fn send(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+    fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.meter.request();
-        while !bytes.is_empty() {
-            let Some(input) = &mut self.input else { return Err(broken("the connection is closed")) };
-            match input.write(bytes) {
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait(input, PollFlags::OUT, self.stall)?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(self.ended()),
-            }
-        }
-        Ok(())
+        self.process.send(bytes)
     }
 
     fn receive(&mut self) -> Result<(u8, u32, Vec<u8>), Failure> {
         let mut head = [0; 9];
-        self.fill(&mut head)?;
+        self.process.fill(&mut head)?;
         let mut fields = Fields(&head);
         let (len, kind, id) = (fields.number()?, fields.byte()?, fields.number()?);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -378,83 +316,8 @@ impl Session {
             return Err(broken("what answers is no SFTP server, or prints something before it begins"));
         }
         let mut rest = vec![0; len - 5];
-        self.fill(&mut rest)?;
+        self.process.fill(&mut rest)?;
         Ok((kind, id, rest))
-    }
-
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            wait(&self.output, PollFlags::IN, self.stall)?;
-            match self.output.read(rest) {
-                Ok(0) => return Err(self.ended()),
-                Ok(read) => filled += read,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(broken(e.to_string())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Why `ssh` closed the connection: it says so itself.
-    fn ended(&mut self) -> Failure {
-        drop(self.input.take());
-        // It may be about to say why.
-        let deadline = Instant::now() + Duration::from_millis(SFTP_LAST_WORDS_MS);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        while self.listener.as_ref().is_some_and(|listener| !listener.is_finished())
-            && Instant::now() < deadline
-        {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let said = self.complaint.lock().trim().to_owned();
-        if said.is_empty() {
-            return broken("the connection was closed");
-        }
-        Failure::Broken { kind: kind_of(&said), reason: said }
-    }
-}
-
-/// What `ssh` complains about, by what helps.
-fn kind_of(said: &str) -> StoreErrorKind {
-    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    if says(&["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
-        StoreErrorKind::Untrusted
-    } else if says(&["Permission denied", "Too many authentication failures"]) {
-        StoreErrorKind::Denied
-    } else if says(&["subsystem request failed", "not found", "Bad configuration", "usage:"]) {
-        StoreErrorKind::Other
-    } else {
-        StoreErrorKind::Transient
-    }
-}
-
-/// Keeps the end of what is printed.
-fn listen(mut errors: ChildStderr, complaint: &Mutex<String>) {
-    let mut buffer = [0; 1024];
-    while let Ok(read @ 1..) = errors.read(&mut buffer) {
-        let mut complaint = complaint.lock();
-        complaint.push_str(&String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()));
-        let surplus = complaint.len().saturating_sub(SFTP_COMPLAINT_MAX_BYTES);
-        let from = (surplus..=complaint.len()).find(|&at| complaint.is_char_boundary(at)).unwrap_or(0);
-        complaint.drain(..from);
-    }
-}
-
-/// Waits until a pipe is ready, but not for longer than `stall`.
-fn wait(pipe: &impl AsFd, flags: PollFlags, stall: Duration) -> Result<(), Failure> {
-    let limit = Timespec { tv_sec: i64::try_from(stall.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
-    loop {
-        match poll(&mut [PollFd::new(pipe, flags)], Some(&limit)) {
-            Ok(0) => return Err(broken(format!("nothing came or went for {} seconds", stall.as_secs()))),
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(broken(io::Error::from(e).to_string())),
-        }
     }
 }
 

@@ -2,6 +2,10 @@
 
 use super::packet::{Packet, kind, open};
 use super::*;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::store::location::open_sftp;
 use crate::store::{StoreOptions, conformance};
 
@@ -133,7 +137,9 @@ fn the_server_of_openssh_without_ssh_keeps_the_contract() {
         };
         let options = StoreOptions::parse([command.as_str()]).unwrap().within(limits);
         let location = format!("sftp://nowhere{}", dir.path().join(folder).display());
-        conformance::run(&open_sftp(&location, &options).unwrap());
+        let store = open_sftp(&location, &options).unwrap();
+        conformance::run(&store);
+        conformance::vanishing_folder(&store, &dir.path().join(folder));
     }
     let mut session = Session::start(
         {
@@ -142,7 +148,7 @@ fn the_server_of_openssh_without_ssh_keeps_the_contract() {
             command
         },
         Duration::from_secs(10),
-        Arc::clone(&store("true", &[]).meter),
+        Arc::clone(store("true", &[]).pool.meter()),
     )
     .unwrap();
     let new = session.open(b"new", NEW).unwrap();

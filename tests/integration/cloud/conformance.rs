@@ -54,6 +54,8 @@ fn webdav_keeps_the_contract() {
         probe::run(&store).unwrap();
         conformance::run_without_replacing_races(&store);
     }
+    let store = open(&format!("{}/place/folder", server.url()), &[], &[]);
+    conformance::vanishing_folder(&store, &server.root().join("place/folder"));
 }
 
 /// A server that is not part of these tests may be missing; then this says so, and gives nothing.
