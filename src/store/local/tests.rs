@@ -138,15 +138,36 @@ fn strange_things_are_named() {
 }
 
 #[test]
-fn links_are_followed() {
+fn a_folder_that_is_a_link_is_refused_whether_its_disk_is_there_or_not() {
+    let (dir, store) = fresh();
+    store.put(&name("snapshots/one"), bytes(b"here")).unwrap();
+    let disk = dir.path().with_extension("disk");
+    symlink(&disk, dir.path().join("packs")).unwrap();
+    for is_mounted in [false, true] {
+        if is_mounted {
+            fs::create_dir(&disk).unwrap();
+        }
+        for refused in [LocalStore::open(dir.path()), LocalStore::create(dir.path(), &["packs", "snapshots"])]
+        {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Unusable, "{error}");
+            assert!(error.reason.contains("packs is a symbolic link"), "{error}");
+        }
+    }
+    assert_eq!(fs::read_dir(&disk).unwrap().count(), 0);
+    fs::remove_dir(&disk).unwrap();
+}
+
+#[test]
+fn other_links_are_followed() {
     let (dir, store) = fresh();
     let other = tempfile::tempdir().unwrap();
-    symlink(other.path(), dir.path().join("packs")).unwrap();
+    fs::write(other.path().join("x"), "far away").unwrap();
+    fs::create_dir(dir.path().join("packs")).unwrap();
+    symlink(other.path(), dir.path().join("packs/ab")).unwrap();
     // A loop ends where no object can be any more.
-    symlink(dir.path(), dir.path().join("loop")).unwrap();
-    store.put(&name("packs/ab/x"), bytes(b"far away")).unwrap();
-    assert!(other.path().join("ab/x").exists());
-    assert_eq!(listed(&store, "packs"), ["packs/ab/x"]);
+    symlink(dir.path(), dir.path().join("packs/loop")).unwrap();
+    assert!(listed(&store, "packs").contains(&"packs/ab/x".to_owned()));
     assert!(listed(&store, "").len() < 10);
     assert_eq!(store.info(&name("packs/ab/x")).unwrap().size, 8);
 }

@@ -101,6 +101,18 @@ pub(super) fn foreign(root: &Path, known: &[&str]) -> io::Result<Option<String>>
     Ok(None)
 }
 
+/// A symbolic link at the top of `root` that leads to a folder, or nowhere.
+pub(super) fn linked_folder(root: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let is_object = || fs::metadata(entry.path()).is_ok_and(|target| target.is_file());
+        if entry.file_type()?.is_symlink() && !is_object() {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
+
 /// True for an object's name with a staging number, as `object_store` gives it.
 fn is_staged(shown: &str) -> bool {
     shown.rsplit_once('#').is_some_and(|(name, number)| {
