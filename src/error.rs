@@ -245,7 +245,8 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
-    /// True if it says something about the object, and not about the store.
+    /// True if it says something about the object, or may, and not about the store. A disk that cannot read a
+    /// sector, and a server over such a disk, say no more than that something failed.
     pub const fn is_damage(self) -> bool {
         matches!(self, Self::NotFound | Self::OutOfRange)
     }

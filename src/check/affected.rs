@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use crate::entry_name::EntryName;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::entry::{Content, Entry, Node, Part};
 use crate::id::ChunkId;
 use crate::limits::{CHECK_PATHS_KEPT, REACH_FINGERPRINTS_MAX, TREE_DEPTH_MAX};
@@ -95,7 +95,7 @@ impl Search<'_> {
             self.check.go_on()?;
             let entry = match level.entries.next() {
                 Some(Ok(entry)) => entry,
-                Some(Err(Error::Damaged { .. })) => {
+                Some(Err(error)) if error.is_damage() => {
                     found.add_dir(&path, None);
                     self.leave(&mut stack, &mut path, found);
                     continue;
@@ -163,7 +163,7 @@ impl Search<'_> {
             Ok(entries) => {
                 Ok(Step::Down(Box::new(Level { entries, ordinal, fingerprint, before: found.losses() })))
             }
-            Err(Error::Damaged { .. }) => Ok(Step::Lost),
+            Err(error) if error.is_damage() => Ok(Step::Lost),
             Err(error) => Err(error),
         }
     }
@@ -197,7 +197,7 @@ impl Search<'_> {
         match walked {
             Ok(()) => {}
             // What a lost list says is unknown.
-            Err(Error::Damaged { .. }) => lost = content.size,
+            Err(error) if error.is_damage() => lost = content.size,
             Err(error) => return Err(error),
         }
         Ok((lost > 0).then_some(lost))

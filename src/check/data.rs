@@ -23,6 +23,7 @@ use crate::repo::layout;
 use crate::repo::pack_reader::{self, OpenPack};
 use crate::store::ObjectName;
 
+use super::objects::damage_of;
 use super::read_data::Selected;
 use super::report::{Advice, CheckCounts};
 use super::{Check, Damage};
@@ -172,7 +173,9 @@ impl Work<'_> {
             return Ok(());
         }
         let ahead = profile.requests.div_ceil(rayon::current_num_threads());
-        rest.iter().take(ahead).for_each(|piece| store.prefetch(name, piece.extent));
+        for piece in rest.iter().take(ahead) {
+            store.prefetch(name, piece.extent);
+        }
         let Some(next) = self.selected.get(self.next.load(Ordering::Relaxed)) else { return Ok(()) };
         if rest.len() < ahead && !self.damage.has_pack(next.no) {
             let record = self.check.repo.index().pack(next.no)?;
@@ -218,13 +221,14 @@ impl Work<'_> {
     fn frame(&self, task: &Task) -> Result<()> {
         match self.reader.decode(&task.pack, task.number, &task.sealed) {
             Ok(_) => Ok(()),
-            Err(Error::Damaged { object, what }) => {
+            // It may also be one of its bases that cannot be read.
+            Err(error) => {
+                let (object, what) = damage_of(error)?;
                 self.check.findings.error(object, what, Advice::BackUpAgain);
                 let entry = pack_reader::frame_entry(&task.pack.record, task.number)?;
                 self.damage.add_frame(task.no, task.first_slot, entry);
                 Ok(())
             }
-            Err(error) => Err(error),
         }
     }
 

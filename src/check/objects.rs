@@ -130,6 +130,15 @@ pub(super) fn judge<T>(
     }
 }
 
+/// The object and what is wrong with it, for an error that is about it alone.
+pub(super) fn damage_of(error: Error) -> Result<(String, String)> {
+    match error {
+        Error::Damaged { object, what } => Ok((object, what)),
+        Error::Store(error) if error.kind.is_damage() => Ok((error.object, error.reason)),
+        error => Err(error),
+    }
+}
+
 /// The config opens and says what it said when the repository was opened.
 pub(super) fn config(repo: &Repository, findings: &Findings) -> Result<()> {
     let name = layout::config()?;

@@ -16,7 +16,7 @@ use crate::repo::reach::{Broken, Reach, Visitor};
 use crate::repo::snapshots::{self, Snapshot};
 use crate::repo::{Repository, layout, requests};
 
-use super::objects::judge;
+use super::objects::{damage_of, judge};
 use super::report::{Advice, CheckCounts, Findings};
 use super::{Check, Damage};
 
@@ -92,10 +92,10 @@ impl Visitor for Collector<'_> {
                     self.findings.error(format!("chunk {id}"), what, Advice::ForgetSnapshot);
                 }
             }
-            Broken::Unreadable(Error::Damaged { object, what }) => {
+            Broken::Unreadable(error) => {
+                let (object, what) = damage_of(error)?;
                 self.findings.error(object, what, Advice::BackUpAgain);
             }
-            Broken::Unreadable(error) => return Err(error),
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ fn open(
     };
     match opened {
         Ok(indexed) => Ok(Some(Arc::new(indexed))),
-        Err(Error::Damaged { .. }) => Ok(None),
+        Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error),
     }
 }

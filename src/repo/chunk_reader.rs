@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::limits::{
@@ -225,14 +225,7 @@ impl ChunkReader {
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, below, effort) {
-            // A disk that cannot read some sector has another copy elsewhere.
-            Err(error)
-                if error.is_damage()
-                    || matches!(error, Error::NotFound { .. })
-                    || matches!(&error, Error::Store(error) if error.kind == StoreErrorKind::Other) =>
-            {
-                error
-            }
+            Err(error) if error.is_damage() || matches!(error, Error::NotFound { .. }) => error,
             result => return result,
         };
         // A prune may have moved its chunks elsewhere. If that cannot be learnt, what is known has to do.

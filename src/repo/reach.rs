@@ -317,7 +317,7 @@ impl<'a> Walk<'a> {
     /// Damage is the visitor's; anything else ends the walk.
     fn unreadable(&self, error: Error) -> Result<()> {
         match error {
-            error @ Error::Damaged { .. } => self.visitor.broken(Broken::Unreadable(error)),
+            error if error.is_damage() => self.visitor.broken(Broken::Unreadable(error)),
             error => Err(error),
         }
     }

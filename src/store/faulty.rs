@@ -91,6 +91,8 @@ pub struct FaultPlan {
     seed: u64,
     at: Vec<(Option<Request>, u64, Fault)>,
     random: Vec<(Option<Request>, u32, Fault)>,
+    objects: Vec<(ObjectName, Fault)>,
+    most_prefetched: Option<usize>,
     capacity: Option<u64>,
     cut_off_after: Option<u64>,
 }
@@ -119,6 +121,20 @@ impl FaultPlan {
     #[must_use]
     pub fn some(mut self, request: impl Into<Option<Request>>, per_mille: u32, fault: Fault) -> Self {
         self.random.push((request.into(), per_mille, fault));
+        self
+    }
+
+    /// All requests for the object `name` go wrong.
+    #[must_use]
+    pub fn object(mut self, name: &ObjectName, fault: Fault) -> Self {
+        self.objects.push((name.clone(), fault));
+        self
+    }
+
+    /// No more than the first so many reads are begun ahead.
+    #[must_use]
+    pub const fn most_prefetched(mut self, most: usize) -> Self {
+        self.most_prefetched = Some(most);
         self
     }
 
@@ -153,7 +169,9 @@ impl FaultPlan {
         let chance = |per_mille: u32| mix(self.seed, total) % 1000 < u64::from(per_mille);
         let random =
             || self.random.iter().find(|(only, per_mille, _)| number(*only).is_some() && chance(*per_mille));
-        planned.map(|(_, _, fault)| *fault).or_else(|| random().map(|(_, _, fault)| *fault))
+        let of_object = self.objects.iter().find(|(name, _)| name.as_str() == object);
+        let planned = planned.map(|(_, _, fault)| *fault).or(of_object.map(|(_, fault)| *fault));
+        planned.or_else(|| random().map(|(_, _, fault)| *fault))
     }
 }
 
@@ -214,7 +232,7 @@ impl<S: Store> FaultyStore<S> {
         let mut state = self.state();
         state.counts.count(request);
         state.since_plan.count(request);
-        let fault = state.plan.fault(request, &state);
+        let fault = state.plan.fault(request, object, &state);
         let chance = mix(!state.plan.seed, state.since_plan.total());
         match fault {
             Some(Fault::Fail(kind)) => {

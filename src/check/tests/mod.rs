@@ -174,6 +174,23 @@ fn a_failing_store_is_an_error_and_no_damage() {
 }
 
 #[test]
+fn a_pack_that_a_disk_cannot_read_is_damage_and_the_rest_is_checked() {
+    for kind in [PackKind::Data, PackKind::Metadata] {
+        let f = Fixture::small();
+        let (name, _) = pack_of(&f, kind, true);
+        f.store.set_plan(FaultPlan::none().object(&name, Fault::Fail(StoreErrorKind::Other)));
+        let report = check(&f, ReadData::All);
+        assert!(names_object(&report, &name), "{:?}", report.findings);
+        assert_eq!(report.counts.packs, 4);
+    }
+    // One of a pack's reads: what it holds is read frame by frame.
+    let f = Fixture::small();
+    let plan = FaultPlan::none().nth(Request::GetRange, 20, Fault::Fail(StoreErrorKind::Other));
+    f.store.set_plan(plan);
+    check(&f, ReadData::All);
+}
+
+#[test]
 fn reads_that_give_wrong_bytes_are_damage() {
     let f = Fixture::small();
     let options = CheckOptions { read_data: ReadData::All };

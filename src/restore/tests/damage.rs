@@ -65,3 +65,43 @@ fn a_file_that_was_there_is_not_removed_for_what_cannot_be_had() {
     assert_eq!((report.errors, report.files_unchanged), (1, 2));
     assert_eq!(f.read("b"), longer);
 }
+
+#[test]
+fn a_disk_that_cannot_read_a_sector_costs_what_lies_there_and_no_more() {
+    use crate::error::StoreErrorKind;
+    use crate::repo::LockedRepository;
+    use crate::store::faulty::{Fault, FaultPlan, FaultyStore, Request};
+
+    for remote in [false, true] {
+        let store = if remote { MemoryStore::remote(4) } else { MemoryStore::new() };
+        let files = vec![
+            file("a", &[&noise(1, 5000), &noise(2, 5000), &noise(3, 5000)]),
+            file("b", &[&noise(4, 5000)]),
+        ];
+        let f = Fixture::over(store, files);
+        let name = layout::pack(&data_pack(&f).id).unwrap();
+        let store = Arc::new(FaultyStore::new(Arc::clone(&f.store), FaultPlan::none()));
+        let shared = Arc::clone(&store) as Arc<dyn Store>;
+        let repo = LockedRepository::find(shared).unwrap().unlock(&Password::new(b"x".to_vec())).unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let repo = IndexedRepository::open(Arc::new(repo), cache.path(), &crate::observe::Silent).unwrap();
+        let repo = Arc::new(repo);
+        let restore = |plan: FaultPlan| {
+            let target = tempfile::tempdir().unwrap();
+            let (options, recorder) = (RestoreOptions::default(), Recorder::default());
+            store.set_plan(plan);
+            let repo = Arc::clone(&repo);
+            let report = run(repo, &f.root, &[], target.path(), &options, &recorder, &StopFlag::new());
+            report.unwrap()
+        };
+        let bad = Fault::Fail(StoreErrorKind::Other);
+        // All of the pack: its files are named, and the run goes on to its end.
+        assert_eq!(restore(FaultPlan::none().object(&name, bad)).errors, 2);
+        // Any one read after that of the listing: its frames are tried one by one.
+        for nth in 2..5 {
+            let report = restore(FaultPlan::none().nth(Request::GetRange, nth, bad));
+            assert_eq!((report.errors, report.files_restored), (0, 2), "{nth}");
+        }
+        assert_eq!(restore(FaultPlan::none()).files_restored, 2);
+    }
+}
