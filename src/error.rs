@@ -192,6 +192,14 @@ impl Error {
         }
     }
 
+    /// The failure of a store that cannot be reached just now: other requests would fail as well.
+    pub fn outage(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) if error.kind == StoreErrorKind::Transient => Some(error),
+            _ => None,
+        }
+    }
+
     /// True if the store does not have the object.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Store(error) if error.kind == StoreErrorKind::NotFound)
@@ -248,12 +256,12 @@ impl StoreErrorKind {
     /// True if it says something about the object, or may, and not about the store. A disk that cannot read a
     /// sector, and a server over such a disk, say no more than that something failed.
     pub const fn is_damage(self) -> bool {
-        matches!(self, Self::NotFound | Self::OutOfRange)
+        matches!(self, Self::NotFound | Self::OutOfRange | Self::Other)
     }
 }
 
 /// A store's failure: what was tried on which object, and why it failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot {action} {}: {reason}", in_the_store(.object))]
 pub struct StoreError {
     /// By what helps.

@@ -2,28 +2,42 @@
 //!
 //! The threads of the pool are as many as the cores, which is few for requests that mostly wait.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
+use crate::error::{Error, Result, StoreError};
 use crate::store::Store;
 
 /// What `each` gives for every one of `items`, in their order. Each of them makes requests to `store`: of a
-/// remote store as many at a time as it takes.
-pub fn map<T: Sync, R: Send>(store: &dyn Store, items: &[T], each: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
+/// remote store as many at a time as it takes. After one has failed because the store cannot be reached, no others
+/// are begun: each would be tried as long, and those left fail for the same reason.
+pub fn map<T: Sync, R: Send>(
+    store: &dyn Store,
+    items: &[T],
+    each: impl Fn(&T) -> Result<R> + Sync + Send,
+) -> Vec<Result<R>> {
     let profile = store.profile();
     let threads = profile.requests.min(items.len());
     if !profile.is_remote || threads <= 1 {
         return items.par_iter().map(each).collect();
     }
     let next = AtomicUsize::new(0);
+    let outage: OnceLock<StoreError> = OnceLock::new();
     let results = Mutex::new(Vec::with_capacity(items.len()));
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(number) else { return };
-            let result = each(item);
+            let result = match outage.get() {
+                None => each(item),
+                Some(error) => Err(error.clone().into()),
+            };
+            if let Some(error) = result.as_ref().err().and_then(Error::outage) {
+                outage.get_or_init(|| error.clone());
+            }
             results.lock().push((number, result));
         }
     };
@@ -64,6 +78,9 @@ pub fn both<A: Send, B>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::StoreErrorKind;
+    use crate::store::ObjectName;
+    use crate::store::faulty::{Fault, FaultPlan, FaultyStore};
     use crate::store::memory::MemoryStore;
     use std::sync::Barrier;
 
@@ -77,8 +94,9 @@ mod tests {
             if *item < 6 {
                 together.wait();
             }
-            item * 2
+            Ok(item * 2)
         });
+        let results: Vec<usize> = results.into_iter().map(Result::unwrap).collect();
         assert_eq!(results, (0..20).map(|item| item * 2).collect::<Vec<_>>());
     }
 
@@ -94,7 +112,25 @@ mod tests {
 
     #[test]
     fn a_disk_gets_those_of_the_pool() {
-        let results = map(&MemoryStore::new(), &[1, 2, 3], |item| item + 1);
+        let results = map(&MemoryStore::new(), &[1, 2, 3], |item| Ok(item + 1));
+        let results: Vec<i32> = results.into_iter().map(Result::unwrap).collect();
         assert_eq!(results, [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_reached_is_not_asked_for_the_rest() {
+        let store = FaultyStore::new(MemoryStore::remote(4), FaultPlan::none().cut_off_after(10));
+        let name = ObjectName::parse("config").unwrap();
+        store.inner().put(&name, Vec::new()).unwrap();
+        let results = map(&store, &[(); 1000], |()| Ok(store.get(&name)?));
+        // The ten that succeed; and one that fails on each thread at most.
+        assert!(store.counts().total() <= 14, "{:?}", store.counts());
+        assert_eq!((results.len(), results.iter().filter(|r| r.is_ok()).count()), (1000, 10));
+        assert!(results.iter().flat_map(|r| r.as_ref().err()).all(|e| e.outage().is_some()));
+        // What is wrong with one object says nothing of the others.
+        let plan = FaultPlan::none().nth(None, 1, Fault::Fail(StoreErrorKind::Other));
+        store.set_plan(plan);
+        let results = map(&store, &[(); 100], |()| Ok(store.get(&name)?));
+        assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 99);
     }
 }
