@@ -191,8 +191,9 @@ impl ChunkReader {
         Ok(Vec::new())
     }
 
-    /// Lets a remote store begin to read the frames that hold these chunks.
-    pub fn hint<'a>(&self, ids: impl Iterator<Item = &'a ChunkId>) {
+    /// Lets a remote store begin to read the frames that hold these chunks, as long as no more than `most` bytes
+    /// have been read of data packs then.
+    pub fn hint<'a>(&self, ids: impl Iterator<Item = &'a ChunkId>, most: u64) {
         if !self.repo.store().profile().is_remote {
             return;
         }
@@ -201,7 +202,7 @@ impl ChunkReader {
             let Ok(pack) = self.open_pack(location.pack) else { continue };
             let Some(slot) = pack.record.directory.slot(location.slot) else { continue };
             if self.cached_frame(location.pack, slot.frame).is_none() {
-                self.source.hint(&self.repo, &pack.record, location.pack, slot.frame);
+                self.source.hint(&self.repo, &pack.record, location.pack, slot.frame, most);
             }
         }
     }

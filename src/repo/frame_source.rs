@@ -12,7 +12,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result, StoreError};
 use crate::extent::Extent;
 use crate::format::pack::PackKind;
 use crate::format::segment::PackRecord;
@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::repo::Repository;
 use crate::repo::index::PackNo;
-use crate::repo::pack_reader::{frame_entry, prefetch_extent, read_extent};
+use crate::repo::pack_reader::{begin_extent, frame_entry, read_extent};
 
 /// A frame of a pack.
 type Place = (PackNo, u32);
@@ -29,7 +29,7 @@ type Place = (PackNo, u32);
 /// What was read of data packs of a remote store. Metadata packs are on this machine, or are read anyway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Reads {
-    /// Bytes that came from the store.
+    /// Bytes that came from the store, or are on their way because it was told that they will be asked for.
     pub fetched: u64,
     /// Stored bytes of the frames that were asked for and stand alone.
     pub stored: u64,
@@ -68,7 +68,21 @@ struct State {
 struct Pending {
     no: PackNo,
     extent: Extent,
-    is_done: Mutex<bool>,
+    /// True if its bytes were counted when the store was told of it.
+    is_counted: bool,
+    outcome: Mutex<Outcome>,
+}
+
+/// How a read of several frames went.
+enum Outcome {
+    /// Nobody has made it yet.
+    Open,
+    /// Its frames came.
+    Came,
+    /// Some part of it cannot be read: each frame is tried by itself.
+    Apart,
+    /// The store failed, and would fail again.
+    Failed(StoreError),
 }
 
 impl Default for State {
@@ -111,11 +125,15 @@ impl State {
         self.pending.iter().find(brings).map(Arc::clone)
     }
 
-    /// A new read that brings frame `number`, and those after it that are worth it.
-    fn begin(&mut self, pack: &PackRecord, no: PackNo, number: u32, frame: Extent) -> Arc<Pending> {
+    /// What a new read brings that is to bring frame `number`: that, and those after it that are worth it.
+    fn extent_to_read(&mut self, pack: &PackRecord, no: PackNo, number: u32, frame: Extent) -> Extent {
         let last_read = self.streams.pop(&(no, number)).unwrap_or(0);
-        let extent = ahead(pack, number, frame, last_read);
-        let read = Arc::new(Pending { no, extent, is_done: Mutex::new(false) });
+        ahead(pack, number, frame, last_read)
+    }
+
+    /// A new read of `extent`.
+    fn begin(&mut self, no: PackNo, extent: Extent, is_counted: bool) -> Arc<Pending> {
+        let read = Arc::new(Pending { no, extent, is_counted, outcome: Mutex::new(Outcome::Open) });
         if self.pending.len() >= EARLY_STREAMS_KEPT {
             // One that the store was told of, and that nobody wanted.
             self.pending.pop_front();
@@ -128,7 +146,7 @@ impl State {
     fn end(&mut self, pack: &PackRecord, read: &Arc<Pending>, bytes: Option<&Bytes>) {
         self.pending.retain(|other| !Arc::ptr_eq(other, read));
         let Some(bytes) = bytes else { return };
-        if pack.kind == PackKind::Data {
+        if pack.kind == PackKind::Data && !read.is_counted {
             self.reads.fetched += read.extent.len();
         }
         let mut next = None;
@@ -150,14 +168,25 @@ impl FrameSource {
         self.state.lock().reads
     }
 
-    /// Lets the store begin to read frame `number`, which will be asked for soon.
-    pub(super) fn hint(&self, repo: &Repository, pack: &PackRecord, no: PackNo, number: u32) {
+    /// Lets the store begin to read frame `number`, which will be asked for soon, unless more than `most` bytes
+    /// would then have been read of data packs.
+    pub(super) fn hint(&self, repo: &Repository, pack: &PackRecord, no: PackNo, number: u32, most: u64) {
         let Ok(entry) = frame_entry(pack, number) else { return };
         let mut state = self.state.lock();
-        if !state.early.contains(&(no, number)) && state.pending(no, entry.extent).is_none() {
-            let read = state.begin(pack, no, number, entry.extent);
-            prefetch_extent(repo, pack, read.extent);
+        if state.early.contains(&(no, number)) || state.pending(no, entry.extent).is_some() {
+            return;
         }
+        let extent = state.extent_to_read(pack, no, number, entry.extent);
+        let is_data = pack.kind == PackKind::Data;
+        if is_data && state.reads.fetched.saturating_add(extent.len()) > most {
+            return;
+        }
+        // It may be that nobody comes for it: it was read all the same.
+        let is_counted = begin_extent(repo, pack, extent) && is_data;
+        if is_counted {
+            state.reads.fetched += extent.len();
+        }
+        state.begin(no, extent, is_counted);
     }
 
     /// The stored bytes of frame `number`.
@@ -185,23 +214,71 @@ impl FrameSource {
                 }
                 match state.pending(no, extent) {
                     Some(read) => read,
-                    None => state.begin(pack, no, number, extent),
+                    None => {
+                        let extent = state.extent_to_read(pack, no, number, extent);
+                        state.begin(no, extent, false)
+                    }
                 }
             };
-            let mut is_done = read.is_done.lock();
-            if std::mem::replace(&mut *is_done, true) {
-                // Another thread has made it.
-                continue;
-            }
-            let bytes = read_extent(repo, pack, read.extent);
-            let mut state = self.state.lock();
-            state.end(pack, &read, bytes.as_ref().ok());
-            let bytes = bytes?;
-            // It may be larger than all that is kept.
-            if !state.early.contains(&(no, number)) {
-                return Ok(part(&bytes, read.extent, extent).unwrap_or(bytes));
+            if let Some(bytes) = self.join(repo, pack, &read, (no, number))? {
+                return Ok(bytes);
             }
         }
+    }
+
+    /// Makes `read`, or waits for whoever does: the stored bytes of the frame at `place`, which is part of it. Nothing
+    /// if they came for somebody else, and are kept.
+    fn join(
+        &self,
+        repo: &Repository,
+        pack: &PackRecord,
+        read: &Arc<Pending>,
+        place: Place,
+    ) -> Result<Option<Bytes>> {
+        let entry = frame_entry(pack, place.1)?;
+        let mut outcome = read.outcome.lock();
+        match &*outcome {
+            Outcome::Open => {}
+            Outcome::Came => return Ok(None),
+            Outcome::Failed(error) => return Err(error.clone().into()),
+            Outcome::Apart => {
+                drop(outcome);
+                return self.read_alone(repo, pack, entry.extent).map(Some);
+            }
+        }
+        let bytes = read_extent(repo, pack, read.extent);
+        let mut state = self.state.lock();
+        state.end(pack, read, bytes.as_ref().ok());
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(Error::Store(error)) if !error.kind.is_damage() => {
+                *outcome = Outcome::Failed(error.clone());
+                return Err(error.into());
+            }
+            Err(error) => {
+                *outcome = Outcome::Apart;
+                drop((state, outcome));
+                if read.extent == entry.extent {
+                    return Err(error);
+                }
+                // It may be what follows that is cut off, or cannot be read.
+                return self.read_alone(repo, pack, entry.extent).map(Some);
+            }
+        };
+        *outcome = Outcome::Came;
+        // It may be larger than all that is kept.
+        if state.early.contains(&place) {
+            return Ok(None);
+        }
+        Ok(Some(part(&bytes, read.extent, entry.extent).unwrap_or(bytes)))
+    }
+
+    fn read_alone(&self, repo: &Repository, pack: &PackRecord, extent: Extent) -> Result<Bytes> {
+        let bytes = read_extent(repo, pack, extent)?;
+        if pack.kind == PackKind::Data {
+            self.state.lock().reads.fetched += extent.len();
+        }
+        Ok(bytes)
     }
 }
 
@@ -317,9 +394,9 @@ mod tests {
         let (f, pack, no) = remote();
         let source = FrameSource::default();
         f.store.reset_counts();
-        source.hint(&f.repo, &pack, no, 3);
+        source.hint(&f.repo, &pack, no, 3, u64::MAX);
         // It is among those that come with the other.
-        source.hint(&f.repo, &pack, no, 9);
+        source.hint(&f.repo, &pack, no, 9, u64::MAX);
         assert_eq!(f.store.prefetched().len(), 1);
         std::thread::scope(|scope| {
             for number in [9, 3, 5, 12, 20] {
@@ -329,6 +406,74 @@ mod tests {
         });
         assert_eq!(f.store.counts()[Request::GetRange], 1);
         assert_eq!(f.store.prefetched().len(), 1);
+    }
+
+    #[test]
+    fn what_the_store_reads_ahead_is_counted_once_whether_it_is_asked_for_or_not() {
+        let (f, pack, no) = remote();
+        let source = FrameSource::default();
+        f.store.set_plan(FaultPlan::none().most_prefetched(1));
+        source.hint(&f.repo, &pack, no, 3, u64::MAX);
+        let (_, ahead) = f.store.prefetched()[0];
+        assert_eq!(source.reads().fetched, ahead.len(), "nobody has asked for it yet");
+        source.read(&f.repo, &pack, no, 3).unwrap();
+        assert_eq!(source.reads().fetched, ahead.len());
+        // The store takes no more: this is not read before it is asked for.
+        source.hint(&f.repo, &pack, no, 39, u64::MAX);
+        assert_eq!((f.store.prefetched().len(), source.reads().fetched), (2, ahead.len()));
+        // What would cost too much is not even hinted at.
+        source.hint(&f.repo, &pack, no, 0, ahead.len());
+        assert_eq!(f.store.prefetched().len(), 2);
+        let last = pack.directory.frames[39].extent.len();
+        source.read(&f.repo, &pack, no, 39).unwrap();
+        assert_eq!(source.reads().fetched, ahead.len() + last);
+    }
+
+    #[test]
+    fn frames_before_a_cut_and_beside_a_bad_stretch_are_read() {
+        let (f, pack, no) = remote();
+        let name = layout::pack(&pack.id).unwrap();
+        let extent = |number: usize| pack.directory.frames[number].extent;
+        let whole = f.get(&name);
+        let end = usize::try_from(extent(10).end()).unwrap();
+        f.put(&name, whole.slice(..end - 1));
+        let source = FrameSource::default();
+        for number in 0..10 {
+            let bytes = source.read(&f.repo, &pack, no, number).unwrap();
+            assert_eq!(bytes, f.store.inner().get_range(&name, extent(number as usize)).unwrap());
+        }
+        assert!(matches!(source.read(&f.repo, &pack, no, 10), Err(Error::Damaged { .. })));
+        // A disk that cannot read one sector of what is read together.
+        f.put(&name, whole);
+        let bad = Fault::Fail(StoreErrorKind::Other);
+        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, bad));
+        let source = FrameSource::default();
+        let bytes = source.read(&f.repo, &pack, no, 0).unwrap();
+        assert_eq!(bytes, f.store.inner().get_range(&name, extent(0)).unwrap());
+    }
+
+    #[test]
+    fn who_waits_for_a_read_shares_its_failure() {
+        let (f, pack, no) = remote();
+        let source = FrameSource::default();
+        let extent = |number: u32| pack.directory.frames[number as usize].extent;
+        let three = Extent::new(extent(0).offset(), extent(2).end() - extent(0).offset()).unwrap();
+        let begin = || source.state.lock().begin(no, three, false);
+        f.store.set_plan(FaultPlan::none().cut_off_after(0));
+        f.store.reset_counts();
+        let outage = begin();
+        for number in [0, 1, 2] {
+            let error = source.join(&f.repo, &pack, &outage, (no, number)).unwrap_err();
+            assert!(error.outage().is_some(), "{error}");
+        }
+        assert_eq!(f.store.counts()[Request::GetRange], 1);
+        // What cannot be read together is tried by each of them.
+        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(StoreErrorKind::Other)));
+        let read = begin();
+        for number in [0, 1, 2] {
+            let bytes = source.join(&f.repo, &pack, &read, (no, number)).unwrap().unwrap();
+            assert_eq!(bytes.len() as u64, extent(number).len());
+        }
     }
 
     #[test]

@@ -59,9 +59,12 @@ pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Resu
 
 /// Says that `extent` of a pack will be read soon.
 pub fn prefetch_extent(repo: &Repository, pack: &PackRecord, extent: Extent) {
-    if let Ok(name) = layout::pack(&pack.id) {
-        repo.store().prefetch(&name, extent);
-    }
+    begin_extent(repo, pack, extent);
+}
+
+/// As [`prefetch_extent`]; true if the store begins to read now.
+pub fn begin_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> bool {
+    layout::pack(&pack.id).is_ok_and(|name| repo.store().prefetch(&name, extent))
 }
 
 /// A pack that the index lists must be there, and be as long as the index says.

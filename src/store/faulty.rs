@@ -155,7 +155,7 @@ impl FaultPlan {
     }
 
     /// The fault of the request that `state` has just counted.
-    fn fault(&self, request: Request, state: &State) -> Option<Fault> {
+    fn fault(&self, request: Request, object: &str, state: &State) -> Option<Fault> {
         let total = state.since_plan.total();
         if self.cut_off_after.is_some_and(|limit| total > limit) {
             return Some(Fault::Fail(StoreErrorKind::Transient));
@@ -344,8 +344,10 @@ impl<S: Store> Store for FaultyStore<S> {
         Ok(damage(fault, self.inner.get_range(name, extent)?))
     }
 
-    fn prefetch(&self, name: &ObjectName, extent: Extent) {
-        self.state().prefetched.push((name.clone(), extent));
+    fn prefetch(&self, name: &ObjectName, extent: Extent) -> bool {
+        let mut state = self.state();
+        state.prefetched.push((name.clone(), extent));
+        state.plan.most_prefetched.is_none_or(|most| state.prefetched.len() <= most)
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {

@@ -122,8 +122,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn get_range(&self, name: &ObjectName, extent: Extent) -> Result<Bytes, StoreError>;
 
     /// Says that [`get_range`](Self::get_range) will soon be called with the same arguments. A store may
-    /// begin to read, or take no notice.
-    fn prefetch(&self, _name: &ObjectName, _extent: Extent) {}
+    /// begin to read, or take no notice: true if it begins now, and so reads whether it is called or not.
+    fn prefetch(&self, _name: &ObjectName, _extent: Extent) -> bool {
+        false
+    }
 
     /// Length and time of one object.
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError>;
@@ -188,8 +190,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).get_range(name, extent)
     }
 
-    fn prefetch(&self, name: &ObjectName, extent: Extent) {
-        (**self).prefetch(name, extent);
+    fn prefetch(&self, name: &ObjectName, extent: Extent) -> bool {
+        (**self).prefetch(name, extent)
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {

@@ -120,8 +120,8 @@ impl Store for ReserveStore {
         self.inner.get_range(name, extent)
     }
 
-    fn prefetch(&self, name: &ObjectName, extent: Extent) {
-        self.inner.prefetch(name, extent);
+    fn prefetch(&self, name: &ObjectName, extent: Extent) -> bool {
+        self.inner.prefetch(name, extent)
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {

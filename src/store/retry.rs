@@ -161,8 +161,8 @@ impl<S: Store> Store for RetryStore<S> {
         self.retry(|_| self.inner.get_range(name, extent))
     }
 
-    fn prefetch(&self, name: &ObjectName, extent: Extent) {
-        self.inner.prefetch(name, extent);
+    fn prefetch(&self, name: &ObjectName, extent: Extent) -> bool {
+        self.inner.prefetch(name, extent)
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {

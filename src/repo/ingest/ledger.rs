@@ -41,11 +41,18 @@ impl Ledger {
         if !self.may_give_up {
             return true;
         }
-        let allowed = self.saved.load(Ordering::Relaxed).saturating_add(DELTA_LOSS_MAX_BYTES);
-        if reads.fetched > allowed {
+        if reads.fetched > self.may_read() {
             self.gave_up.store(true, Ordering::Relaxed);
         }
         !self.gave_up.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that may have been read of data packs, if deltas are still wanted then.
+    pub fn may_read(&self) -> u64 {
+        match self.may_give_up {
+            true => self.saved.load(Ordering::Relaxed).saturating_add(DELTA_LOSS_MAX_BYTES),
+            false => u64::MAX,
+        }
     }
 
     /// A delta frame of `cost` bytes was stored, of `raw` bytes of plaintext. `plain` is what it would have taken

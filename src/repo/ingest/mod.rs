@@ -235,7 +235,7 @@ impl Ingest {
     /// Lets a remote store begin to read these bases of file data, unless deltas are not wanted.
     pub fn hint_bases<'a>(&self, bases: impl Iterator<Item = &'a ChunkId>) {
         if self.is_remote && self.wants_delta(PackKind::Data) {
-            self.reader.hint(bases);
+            self.reader.hint(bases, self.ledger.may_read());
         }
     }
 

@@ -383,6 +383,7 @@ impl Store for CloudStore {
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        true
         self.put_or_create(name, parts, false)
     }
 
@@ -420,23 +421,25 @@ impl Store for CloudStore {
         }
     }
 
-    fn prefetch(&self, name: &ObjectName, extent: Extent) {
-        let Some(runtime) = &self.runtime else { return };
+    fn prefetch(&self, name: &ObjectName, extent: Extent) -> bool {
+        let Some(runtime) = &self.runtime else { return false };
         if extent.is_empty() {
-            return;
+            return false;
         }
         let mut ahead = self.ahead.lock();
         if ahead.iter().any(|read| read.extent == extent && read.name == *name) {
-            return;
+            return false;
         }
-        let bytes: u64 = ahead.iter().map(|read| read.extent.len()).sum();
-        let is_full = ahead.len() >= self.network.connections() * 2
-            || (!ahead.is_empty() && bytes.saturating_add(extent.len()) > STORE_AHEAD_MAX_BYTES);
-        if is_full {
+        let is_full = |ahead: &VecDeque<Ahead>| {
+            let bytes: u64 = ahead.iter().map(|read| read.extent.len()).sum();
+            ahead.len() >= self.network.connections() * 2
+                || (!ahead.is_empty() && bytes.saturating_add(extent.len()) > STORE_AHEAD_MAX_BYTES)
+        };
+        while is_full(&ahead) {
             // What nobody came for must not keep others out for ever.
             let is_stale = |oldest: &Ahead| oldest.since.elapsed().as_secs() > STORE_AHEAD_STALE_S;
             if !ahead.front().is_some_and(is_stale) {
-                return;
+                return false;
             }
             if let Some(oldest) = ahead.pop_front() {
                 oldest.bytes.abort();
