@@ -248,7 +248,9 @@ pub const INDEX_SLOTS_MAX: usize = 16;
 /// Decoded frames kept for neighbours.
 pub const FRAME_CACHE_BYTES: usize = 16 * MIB;
 /// Packs whose key and directory a reader keeps at hand.
-pub const OPEN_PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+pub const OPEN_PACKS_KEPT: usize = 64;
+/// Their chunks together, some 36 bytes each; a pack of small files has 100,000.
+pub const OPEN_PACK_CHUNKS_KEPT: usize = 200_000;
 /// Frames this close together are fetched by one read, gap included.
 pub const READ_COALESCE_GAP_BYTES: u64 = 64 * KIB as u64;
 /// The same for reads of a remote store of which many are under way. A restore of a kernel tree made 1,028 requests

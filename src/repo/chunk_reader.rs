@@ -12,7 +12,7 @@ use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
 use crate::limits::{
     CHECK_INTACT_FRAMES_KEPT, DELTA_DEPTH_MAX, DELTA_EFFORT_MAX_FRAMES, DELTA_ROOT_STEPS,
-    FRAME_PREFIX_MAX_BYTES, OPEN_PACKS_KEPT,
+    FRAME_PREFIX_MAX_BYTES, OPEN_PACK_CHUNKS_KEPT, OPEN_PACKS_KEPT,
 };
 use crate::repo::IndexedRepository;
 use crate::repo::frame_source::{FrameSource, Reads};
@@ -42,13 +42,40 @@ impl FrameCache {
     }
 }
 
+/// Packs that were used lately, bounded by their number and their chunks.
+struct PackCache {
+    packs: LruCache<PackNo, Arc<OpenPack>>,
+    chunks: usize,
+}
+
+impl PackCache {
+    fn new() -> Self {
+        Self { packs: LruCache::unbounded(), chunks: 0 }
+    }
+
+    fn keep(&mut self, no: PackNo, pack: &Arc<OpenPack>) {
+        let weight = |pack: &OpenPack| pack.record.directory.chunk_count();
+        self.chunks += weight(pack);
+        if let Some(old) = self.packs.put(no, Arc::clone(pack)) {
+            self.chunks -= weight(&old);
+        }
+        // The newest stays, however large it is.
+        while self.packs.len() > 1
+            && (self.packs.len() > OPEN_PACKS_KEPT || self.chunks > OPEN_PACK_CHUNKS_KEPT)
+            && let Some((_, old)) = self.packs.pop_lru()
+        {
+            self.chunks -= weight(&old);
+        }
+    }
+}
+
 /// Reads chunks of one repository; shared by threads.
 pub struct ChunkReader {
     repo: Arc<IndexedRepository>,
     /// Whether a chunk that no segment lists is looked for in the packs themselves.
     adopts: bool,
     frames: Mutex<FrameCache>,
-    packs: Mutex<LruCache<PackNo, Arc<OpenPack>>>,
+    packs: Mutex<PackCache>,
     source: FrameSource,
     /// Frames all of whose chunks were right when they were read, where that is noted.
     intact: Option<Mutex<HashSet<(PackNo, u32)>>>,
@@ -120,7 +147,7 @@ impl ChunkReader {
     pub fn new(repo: Arc<IndexedRepository>, cache_bytes: usize) -> Self {
         let frames =
             Mutex::new(FrameCache { frames: LruCache::unbounded(), bytes: 0, max_bytes: cache_bytes });
-        let packs = Mutex::new(LruCache::new(OPEN_PACKS_KEPT));
+        let packs = Mutex::new(PackCache::new());
         Self { repo, adopts: false, frames, packs, source: FrameSource::default(), intact: None }
     }
 
@@ -269,11 +296,11 @@ impl ChunkReader {
 
     /// A pack with its key.
     pub fn open_pack(&self, no: PackNo) -> Result<Arc<OpenPack>> {
-        if let Some(pack) = self.packs.lock().get(&no) {
+        if let Some(pack) = self.packs.lock().packs.get(&no) {
             return Ok(Arc::clone(pack));
         }
         let pack = Arc::new(OpenPack::new(&self.repo, self.repo.index().pack(no)?));
-        self.packs.lock().put(no, Arc::clone(&pack));
+        self.packs.lock().keep(no, &pack);
         Ok(pack)
     }
 
@@ -295,7 +322,16 @@ impl ChunkReader {
         let entry = pack_reader::frame_entry(&pack.record, number)?;
         let prefix = self.prefix(pack, entry, number, effort)?;
         let sealed = self.source.read(&self.repo, &pack.record, no, number)?;
-        let frame = pack_reader::unseal_frame(&pack.record, &pack.key, number, &sealed, &prefix)?;
+        let unseal =
+            |sealed: &[u8]| pack_reader::unseal_frame(&pack.record, &pack.key, number, sealed, &prefix);
+        let frame = match unseal(&sealed) {
+            // Perhaps it is the copy on this machine that is damaged.
+            Err(error) => match pack_reader::read_beside_copy(&self.repo, &pack.record, entry.extent) {
+                Some(Ok(sealed)) => unseal(&sealed)?,
+                _ => return Err(error),
+            },
+            frame => frame?,
+        };
         let frame = Arc::new(frame);
         self.note_if_intact(pack, no, number, &frame);
         self.frames.lock().keep((no, number), &frame);

@@ -1,8 +1,8 @@
 //! Copies of a remote store's objects on this machine's disk: metadata packs, which every run reads again.
 //!
 //! Objects are named after their bytes, so a copy can be told right from wrong: it is compared with its
-//! name when it comes from the store, and again when a process uses it first. A wrong one is forgotten and
-//! fetched again. The copies are sealed as they are in the store. What cannot be kept is not kept: no
+//! name when it comes from the store, and again when a process uses it first, and when something in it turns out
+//! wrong. A wrong one is forgotten and fetched again. The copies are sealed as they are in the store. What cannot be kept is not kept: no
 //! error of the cache's disk ends a run.
 
 use std::collections::HashSet;
@@ -73,11 +73,18 @@ impl ObjectCache {
         }
         let object = self.get(id, fetch)?;
         let range = || Some((usize::try_from(extent.offset()).ok()?, usize::try_from(extent.end()).ok()?));
-        let is_right = self.right.lock().contains(id) || blake3::hash(&object).as_bytes() == id;
+        // Of what was fetched nothing is known, whatever its copy was.
+        let is_right = blake3::hash(&object).as_bytes() == id;
         Ok(match range() {
             Some((start, end)) if is_right && end <= object.len() => Some(object.slice(start..end)),
             _ => None,
         })
+    }
+
+    /// Looks at the copy of an object once more: what a disk spoils after it was looked at first.
+    pub fn forget_if_wrong(&self, id: &[u8; 32]) {
+        let _one = self.lock(id);
+        let _ = self.copy(id);
     }
 
     /// Keeps a copy of an object that was just written to the store.
@@ -223,6 +230,26 @@ mod tests {
         assert!(healed.get(&name, never).is_err(), "the wrong copy was taken");
         assert_eq!(healed.get(&name, || Ok(content.clone())).unwrap(), content);
         assert_eq!(open().get(&name, never).unwrap(), content);
+    }
+
+    #[test]
+    fn a_copy_that_was_spoiled_after_its_first_use_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = ObjectCache::new(dir.path().to_owned());
+        let content = Bytes::from_static(b"0123456789");
+        let (name, all) = (id(&content), Extent::new(0, 10).unwrap());
+        assert!(cache.get_range(&name, all, || Ok(content.clone())).unwrap().is_some());
+        fs::write(cache.path(&name), "0123456780").unwrap();
+        assert_eq!(cache.get_range(&name, all, never).unwrap().unwrap(), "0123456780", "not looked at again");
+        cache.forget_if_wrong(&name);
+        assert!(cache.get_range(&name, all, never).is_err());
+        // What is fetched in its place is looked at.
+        cache.right.lock().insert(name);
+        assert!(cache.get_range(&name, all, || Ok(Bytes::from_static(b"012345678x"))).unwrap().is_none());
+        assert_eq!(cache.get_range(&name, all, || Ok(content.clone())).unwrap().unwrap(), content);
+        // One that is right stays.
+        cache.forget_if_wrong(&name);
+        assert_eq!(cache.get_range(&name, all, never).unwrap().unwrap(), content);
     }
 
     #[test]

@@ -57,6 +57,15 @@ pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Resu
     repo.store().get_range(&name, extent).map_err(|error| missing_is_damage(&name, error.into()))
 }
 
+/// Reads `extent` of a pack whose copy on this machine gave bytes that are not right: that of the store. Nothing for
+/// packs of which no copies are kept.
+pub fn read_beside_copy(repo: &Repository, pack: &PackRecord, extent: Extent) -> Option<Result<Bytes>> {
+    let cache = repo.metadata_cache().filter(|_| pack.kind == PackKind::Metadata)?;
+    cache.forget_if_wrong(pack.id.as_bytes());
+    let read = || Ok(repo.store().get_range(&layout::pack(&pack.id)?, extent)?);
+    Some(read())
+}
+
 /// Says that `extent` of a pack will be read soon.
 pub fn prefetch_extent(repo: &Repository, pack: &PackRecord, extent: Extent) {
     begin_extent(repo, pack, extent);

@@ -5,6 +5,7 @@ use zstd::zstd_safe::{CCtx, CParameter};
 
 use super::*;
 use crate::crypto::kdf::Password;
+use crate::error::StoreErrorKind;
 use crate::extent::Extent;
 use crate::format::directory::{ChunkEntry, Codec, Directory};
 use crate::format::key_slot::KeyLabel;
@@ -288,4 +289,55 @@ fn frames_that_multiply_are_bounded() {
     assert!(reads <= u64::from(DELTA_EFFORT_MAX_FRAMES), "{reads}");
     // A reader with a cache meets each frame once.
     assert_eq!(f.read(&below[0]).unwrap(), below[0]);
+}
+
+#[test]
+fn open_packs_are_bounded_by_their_chunks_too() {
+    let f = fixture();
+    let record = f.pack(&[Frame { plaintext: b"x", bases: &[], depth: 0 }]);
+    let with_chunks = |chunks: usize| {
+        let mut record = record.clone();
+        let chunk = record.directory.frames[0].chunks[0].clone();
+        record.directory.frames[0].chunks = vec![chunk; chunks];
+        Arc::new(OpenPack::new(&f.repo, Arc::new(record)))
+    };
+    let mut cache = PackCache::new();
+    let (small, large) = (with_chunks(1), with_chunks(OPEN_PACK_CHUNKS_KEPT / 3));
+    for n in 0..100 {
+        cache.keep(PackNo::of(n), &small);
+    }
+    assert_eq!((cache.packs.len(), cache.chunks), (OPEN_PACKS_KEPT, OPEN_PACKS_KEPT));
+    for n in 100..110 {
+        cache.keep(PackNo::of(n), &large);
+        cache.keep(PackNo::of(n), &large);
+        assert!(cache.chunks <= OPEN_PACK_CHUNKS_KEPT);
+    }
+    assert!(cache.packs.len() >= 3 && cache.packs.contains(&PackNo::of(109)));
+    cache.keep(PackNo::of(200), &with_chunks(OPEN_PACK_CHUNKS_KEPT + 1));
+    assert_eq!((cache.packs.len(), cache.chunks), (1, OPEN_PACK_CHUNKS_KEPT + 1));
+}
+
+#[test]
+fn a_copy_that_a_disk_spoiled_after_its_first_use_is_no_damage() {
+    let f = crate::repo::test_fixture::Fixture::over(MemoryStore::remote(4));
+    f.snapshot("2026-01-01T00:00:00Z", &[]);
+    let mut repo = f.open_again();
+    let copies = tempfile::tempdir().unwrap();
+    repo.cache_metadata(copies.path());
+    let folder = copies.path().join(repo.id().to_string()).join("metadata");
+    let repo = Arc::new(IndexedRepository::open(Arc::new(repo), f.cache.path(), &Silent).unwrap());
+    let info = repo.index().packs().map(Result::unwrap).find(|info| info.kind == PackKind::Metadata).unwrap();
+    let pack = repo.index().pack(info.no).unwrap();
+    let frame = &pack.directory.frames[0];
+    let id = frame.chunks[0].id;
+    let read = || ChunkReader::new(Arc::clone(&repo), 1 << 20).read(&id).unwrap().as_slice().to_vec();
+    let right = read();
+    let copy = folder.join(pack.id.to_string());
+    let mut bytes = std::fs::read(&copy).unwrap();
+    bytes[usize::try_from(frame.extent.offset()).unwrap() + 9] ^= 1;
+    std::fs::write(&copy, &bytes).unwrap();
+    assert_eq!(read(), right);
+    // It was found wrong and removed, and is fetched anew.
+    assert_eq!(read(), right);
+    assert!(std::fs::read(&copy).unwrap() != bytes);
 }
