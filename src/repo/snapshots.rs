@@ -76,6 +76,20 @@ impl SnapshotList {
         present
     }
 
+    /// Why it is not known which snapshot is the latest: one could not be read, and may be just that.
+    fn unread(&mut self) -> Option<Error> {
+        let is_snapshot =
+            |name: &str| name.rsplit_once('/').is_some_and(|(_, id)| SnapshotId::from_hex(id).is_ok());
+        let at = self.errors.iter().position(|(name, _)| is_snapshot(name))?;
+        Some(match self.errors.swap_remove(at).1 {
+            Error::Damaged { object, what } => {
+                let what = format!("{what}; it may be the latest snapshot: name the one you want by its id");
+                Error::Damaged { object, what }
+            }
+            error => error,
+        })
+    }
+
     /// The replaced snapshots that would be seen again if `snapshot` went alone, oldest first.
     fn behind(&self, snapshot: &Snapshot) -> Vec<SnapshotId> {
         let origin = |s: &Snapshot| s.manifest.original.clone().unwrap_or_else(|| s.id.to_hex());
@@ -259,17 +273,17 @@ fn load_all(repo: &Repository, (ids, strange): (Vec<SnapshotId>, Vec<String>)) -
     Ok(list)
 }
 
-/// Finds the snapshot that `spec` names: `latest` (among those of `filter`), an id, or its beginning. The id
+/// Finds the snapshot that `spec` names: `latest` (among those of `filter`; an error if some cannot be read, as it
+/// may be one of them), an id, or its beginning. The id
 /// of a snapshot that was replaced leads to the one that took its place.
 pub fn find(repo: &Arc<Repository>, spec: &str, filter: &SnapshotFilter) -> Result<Snapshot> {
     if spec == "latest" {
-        let list = list_at_open(repo)?;
+        let mut list = list_at_open(repo)?;
+        if let Some(error) = list.unread() {
+            return Err(error);
+        }
         let found = list.snapshots.into_iter().rfind(|s| filter.matches(&s.manifest));
-        return match (found, list.errors.into_iter().next()) {
-            (Some(snapshot), _) => Ok(snapshot),
-            (None, Some((_, error))) => Err(error),
-            (None, None) => Err(Error::NotFound { what: "a snapshot that fits".to_owned() }),
-        };
+        return found.ok_or_else(|| Error::NotFound { what: "a snapshot that fits".to_owned() });
     }
     if spec.is_empty() || !spec.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(Error::Usage(format!("{spec:?} is neither a snapshot id nor \"latest\"")));

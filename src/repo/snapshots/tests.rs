@@ -1,6 +1,8 @@
 use super::*;
 use crate::repo::test_fixture::Fixture;
-use crate::store::faulty::Request;
+use crate::store::faulty::{Fault, FaultPlan, Request};
+use crate::store::memory::MemoryStore;
+use crate::store::{ObjectName, Store};
 
 fn labels(name: &str, value: &str) -> Map<String, Value> {
     [(name.to_owned(), value.into())].into_iter().collect()
@@ -141,4 +143,26 @@ fn only_names_are_read_of_what_was_read_before() {
     }
     assert!(list(&repo).unwrap().snapshots.is_empty());
     assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
+}
+
+#[test]
+fn the_latest_is_not_an_older_one_because_the_newest_cannot_be_read() {
+    let f = Fixture::over(MemoryStore::remote(4));
+    let older = f.snapshot("2026-01-01T00:00:00Z", &[]);
+    let newest = f.snapshot("2026-01-02T00:00:00Z", &[]);
+    let repo = Arc::new(f.open_again());
+    let latest = || find(&repo, "latest", &SnapshotFilter::default());
+    assert_eq!(latest().unwrap().id, newest);
+    let name = layout::snapshot(&newest).unwrap();
+    f.store.set_plan(FaultPlan::none().object(&name, Fault::Fail(StoreErrorKind::Transient)));
+    assert!(latest().unwrap_err().outage().is_some());
+    f.store.set_plan(FaultPlan::none());
+    f.change(&name, |bytes| bytes[70] ^= 1);
+    let error = latest().unwrap_err();
+    assert!(matches!(&error, Error::Damaged { what, .. } if what.contains("by its id")), "{error}");
+    assert_eq!(find(&repo, &older.to_hex(), &SnapshotFilter::default()).unwrap().id, older);
+    // What bears another name than a snapshot is none.
+    f.store.delete(&name).unwrap();
+    f.put(&ObjectName::parse("snapshots/letter").unwrap(), Bytes::new());
+    assert_eq!(latest().unwrap().id, older);
 }
