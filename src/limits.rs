@@ -166,6 +166,9 @@ pub const LISTING_ENTRY_MAX_BYTES: usize = 16 * MIB;
 // --- small sealed objects ----------------------------------------------------------------------
 
 /// Largest label of a key slot, sealed.
+/// Longest password slot that is read: its label, and less than a KiB of the rest. Slots are read before anything is
+/// known of the store, all of them at once.
+pub const KEY_SLOT_MAX_BYTES: u64 = KEY_LABEL_MAX_BYTES as u64 + 4 * KIB as u64;
 pub const KEY_LABEL_MAX_BYTES: usize = 64 * KIB;
 /// Largest plaintext of a config, manifest or index segment.
 pub const SEGMENT_MAX_BYTES: usize = 256 * MIB;

@@ -54,9 +54,9 @@ impl<T: Send + 'static> Early<T> {
 /// The password slots.
 pub(super) fn slots(store: &Arc<dyn Store>) -> Option<Early<Slots>> {
     Early::ask(store, |store| {
-        let names = keyring::slot_names(store)?;
-        let objects = requests::map(store, &names, |name| Ok(store.get(name)?));
-        Ok(names.into_iter().zip(objects).collect())
+        let slots = keyring::stored_slots(store)?;
+        let objects = requests::map(store, &slots, |slot| keyring::read_slot(store, slot));
+        Ok(slots.into_iter().map(|slot| slot.name).zip(objects).collect())
     })
 }
 
@@ -86,17 +86,21 @@ fn list(store: &dyn Store, prefix: &str) -> Result<Vec<ListItem>> {
 #[cfg(test)]
 mod tests {
     use crate::crypto::kdf::Password;
-    use crate::error::Error;
+    use crate::error::{Error, StoreErrorKind};
     use crate::format::key_slot::KeyLabel;
     use crate::repo::test_fixture::Fixture;
     use crate::repo::{LockedRepository, snapshots};
-    use crate::store::Store;
-    use crate::store::faulty::Request;
+    use crate::store::faulty::{Fault, FaultPlan, Request};
     use crate::store::memory::MemoryStore;
+    use crate::store::{ObjectName, Store};
     use std::sync::Arc;
 
     fn find(f: &Fixture) -> LockedRepository {
         LockedRepository::find_to_unlock(Arc::clone(&f.store) as Arc<dyn Store>, true).unwrap()
+    }
+
+    fn label() -> KeyLabel {
+        KeyLabel { created: String::new(), host: String::new(), user: String::new(), note: String::new() }
     }
 
     fn password(text: &str) -> Password {
@@ -112,7 +116,8 @@ mod tests {
         // The config and the slot; slots, segments and snapshots.
         let listed = snapshots::list_at_open(&repo).unwrap();
         assert_eq!(listed.snapshots.iter().map(|s| s.id).collect::<Vec<_>>(), [first]);
-        assert_eq!((f.store.counts()[Request::Get], f.store.counts()[Request::List]), (3, 3));
+        let counts = f.store.counts();
+        assert_eq!((counts[Request::Get], counts[Request::GetRange], counts[Request::List]), (2, 1, 3));
         f.snapshot("2026-01-02T00:00:00Z", &[]);
         assert_eq!(snapshots::list_at_open(&repo).unwrap().snapshots.len(), 2);
         assert_eq!(snapshots::list(&repo).unwrap().snapshots.len(), 2);
@@ -126,13 +131,7 @@ mod tests {
         while f.store.counts()[Request::List] < 4 {
             std::thread::yield_now();
         }
-        let label = KeyLabel {
-            created: String::new(),
-            host: String::new(),
-            user: String::new(),
-            note: String::new(),
-        };
-        f.repo.key_add(&password("new"), &label).unwrap();
+        f.repo.key_add(&password("new"), &label()).unwrap();
         locked.unlock(&password("new")).unwrap();
         assert!(matches!(find(&f).unlock(&password("wrong")), Err(Error::WrongPassword)));
     }
@@ -142,6 +141,49 @@ mod tests {
         let f = Fixture::empty();
         f.store.reset_counts();
         find(&f).unlock(&password("password")).unwrap();
-        assert_eq!((f.store.counts()[Request::Get], f.store.counts()[Request::List]), (2, 1));
+        let counts = f.store.counts();
+        assert_eq!((counts[Request::Get], counts[Request::GetRange], counts[Request::List]), (1, 1, 1));
+    }
+
+    #[test]
+    fn no_more_of_a_slot_is_read_than_a_slot_has() {
+        for store in [MemoryStore::new(), MemoryStore::remote(4)] {
+            let f = Fixture::over(store);
+            let long = ObjectName::parse(&format!("keys/{}", "0".repeat(64))).unwrap();
+            f.put(&long, vec![0; 1 << 20].into());
+            f.store.reset_counts();
+            // Whoever asks for it ends here.
+            f.store.set_plan(FaultPlan::none().object(&long, Fault::Fail(StoreErrorKind::Denied)));
+            find(&f).unlock(&password("password")).unwrap();
+            assert!(matches!(find(&f).unlock(&password("wrong")), Err(Error::WrongPassword)));
+            let keys = f.repo.key_list().unwrap();
+            assert_eq!(keys.iter().filter(|key| key.label.is_none()).count(), 1, "it can be removed");
+        }
+    }
+
+    #[test]
+    fn a_slot_that_cannot_be_fetched_is_not_a_wrong_password() {
+        for store in [MemoryStore::new(), MemoryStore::remote(4)] {
+            let f = Fixture::over(store);
+            f.repo.key_add(&password("other"), &label()).unwrap();
+            let slots = f.names("keys/");
+            let outage = Fault::Fail(StoreErrorKind::Transient);
+            for slot in &slots {
+                f.store.set_plan(FaultPlan::none().object(slot, outage));
+                let outcomes = ["password", "other", "wrong"].map(|text| find(&f).unlock(&password(text)));
+                let failed: Vec<Error> = outcomes.into_iter().filter_map(Result::err).collect();
+                assert_eq!(failed.len(), 2);
+                assert!(failed.iter().all(|error| error.outage().is_some()), "{failed:?}");
+            }
+            // One that could not be fetched early is fetched again.
+            for slot in &slots {
+                f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, outage));
+                f.store.inner().info(slot).unwrap();
+                for text in ["password", "other"] {
+                    let unlocked = find(&f).unlock(&password(text));
+                    assert!(unlocked.is_ok() || !f.store.profile().is_remote, "{text}");
+                }
+            }
+        }
     }
 }

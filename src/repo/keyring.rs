@@ -7,14 +7,15 @@ use bytes::Bytes;
 use crate::crypto::kdf::{self, KdfError, Password};
 use crate::crypto::keys::{MasterKey, RoleKeys};
 use crate::error::{Error, Result};
+use crate::extent::Extent;
 use crate::format::header::{HEADER_LEN, Header, ObjectKind};
 use crate::format::key_slot::{KdfParams, KeyLabel, KeySlot};
 use crate::id::{KeyId, RepoId};
-use crate::limits::KEY_SLOTS_MAX;
+use crate::limits::{KEY_SLOT_MAX_BYTES, KEY_SLOTS_MAX};
 use crate::repo::early::Slots;
 use crate::repo::layout;
 use crate::repo::sealed::{decode_error, decode_header, new_header};
-use crate::store::{ListItem, ObjectName, Store};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
 
 /// A slot with what its label says.
 #[derive(Debug, Clone)]
@@ -49,7 +50,7 @@ pub(super) fn add_slot(
     kdf_params: KdfParams,
     label: &KeyLabel,
 ) -> Result<KeyId> {
-    if slot_names(store)?.len() >= KEY_SLOTS_MAX {
+    if stored_slots(store)?.len() >= KEY_SLOTS_MAX {
         return Err(Error::Usage(format!("there are {KEY_SLOTS_MAX} keys already: remove one first")));
     }
     let header = new_header(ObjectKind::Key, repo)?;
@@ -77,18 +78,19 @@ pub(super) fn unlock(
 ) -> Result<Unlocked> {
     if let Some(slots) = early.filter(|slots| !slots.is_empty()) {
         let had: Vec<ObjectName> = slots.iter().map(|(name, _)| name.clone()).collect();
+        let came = slots.iter().all(|(_, object)| object.is_ok());
         let tried = try_slots(repo, password, slots);
-        if tried.is_ok() || slot_names(store)? == had {
+        if tried.is_ok() || (came && stored_slots(store)?.iter().map(|slot| &slot.name).eq(&had)) {
             return tried;
         }
     }
-    let names = slot_names(store)?;
-    if names.is_empty() {
+    let slots = stored_slots(store)?;
+    if slots.is_empty() {
         return Err(Error::damaged("keys", "there is no password slot: the repository cannot be opened"));
     }
-    let slots = names.into_iter().map(|name| {
-        let object = store.get(&name).map_err(Error::from);
-        (name, object)
+    let slots = slots.into_iter().map(|slot| {
+        let object = read_slot(store, &slot);
+        (slot.name, object)
     });
     try_slots(repo, password, slots)
 }
@@ -99,10 +101,17 @@ fn try_slots(
     slots: impl IntoIterator<Item = (ObjectName, Result<Bytes>)>,
 ) -> Result<Unlocked> {
     let mut trouble = None;
+    let mut unread = None;
     let mut was_tried = false;
     for (name, object) in slots {
         let stored = match object.and_then(|object| decode_slot(&object, repo, &name)) {
             Ok(stored) => stored,
+            // It was removed since it was listed.
+            Err(error) if error.is_gone() => continue,
+            Err(error @ Error::Store(_)) => {
+                unread = Some(error);
+                continue;
+            }
             Err(error) => {
                 trouble = Some(error);
                 continue;
@@ -114,9 +123,11 @@ fn try_slots(
             Err(error) => trouble = Some(Error::damaged(&name, error)),
         }
     }
-    match trouble {
+    match (unread, trouble) {
+        // It may be the one.
+        (Some(error), _) => Err(error),
         // One sound slot that does not open says enough; `check` tells of the others.
-        Some(error) if !was_tried => Err(error),
+        (None, Some(error)) if !was_tried => Err(error),
         _ => Err(Error::WrongPassword),
     }
 }
@@ -129,8 +140,9 @@ pub(super) fn list(
     current: KeyId,
 ) -> Result<Vec<KeyInfo>> {
     let mut infos = Vec::new();
-    for name in slot_names(store)? {
-        let stored = match load_slot(store, repo, &name) {
+    for ObjectInfo { name, size, modified } in stored_slots(store)? {
+        let slot = ObjectInfo { name: name.clone(), size, modified };
+        let stored = match read_slot(store, &slot).and_then(|object| decode_slot(&object, repo, &name)) {
             Ok(stored) => stored,
             Err(error @ Error::Store(_)) => return Err(error),
             // It is listed, so that it can be removed.
@@ -155,30 +167,37 @@ pub(super) fn list(
 
 /// Removes the slots of other repositories.
 pub(super) fn remove_foreign(store: &Arc<dyn Store>, repo: RepoId) -> Result<()> {
-    for name in slot_names(store)? {
-        let object = store.get(&name)?;
-        if Header::decode(&object).is_ok_and(|header| header.repo != repo) {
-            store.delete(&name)?;
+    for slot in stored_slots(store)? {
+        let object = match read_slot(store, &slot) {
+            Err(error @ Error::Store(_)) => return Err(error),
+            object => object,
+        };
+        if object.is_ok_and(|object| Header::decode(&object).is_ok_and(|header| header.repo != repo)) {
+            store.delete(&slot.name)?;
         }
     }
     Ok(())
 }
 
-/// Names of all slots; the order is that of their ids.
-pub(super) fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
-    let mut names = Vec::new();
+/// All slots, as they are listed; the order is that of their ids.
+pub(super) fn stored_slots(store: &dyn Store) -> Result<Vec<ObjectInfo>> {
+    let mut slots = Vec::new();
     store.list(layout::KEYS, &mut |item| {
         if let ListItem::Object(info) = item {
-            names.push(info.name);
+            slots.push(info);
         }
     })?;
-    names.sort();
-    names.truncate(KEY_SLOTS_MAX);
-    Ok(names)
+    slots.sort_by(|a, b| a.name.cmp(&b.name));
+    slots.truncate(KEY_SLOTS_MAX);
+    Ok(slots)
 }
 
-fn load_slot(store: &Arc<dyn Store>, repo: RepoId, name: &ObjectName) -> Result<StoredSlot> {
-    decode_slot(&store.get(name)?, repo, name)
+/// The bytes of a slot, as many as it is listed with.
+pub(super) fn read_slot(store: &dyn Store, slot: &ObjectInfo) -> Result<Bytes> {
+    match Extent::new(0, slot.size) {
+        Some(extent) if extent.len() <= KEY_SLOT_MAX_BYTES => Ok(store.get_range(&slot.name, extent)?),
+        _ => Err(Error::damaged(&slot.name, "it is longer than any password slot")),
+    }
 }
 
 fn decode_slot(object: &Bytes, repo: RepoId, name: &ObjectName) -> Result<StoredSlot> {
