@@ -135,6 +135,7 @@ impl StoreOptions {
             authorities,
             authorization,
             plain,
+            metadata_places: metadata_places(variables),
             connections: connections.min(STORE_CONNECTIONS_MAX),
             connect_timeout: seconds("connect-timeout", STORE_CONNECT_TIMEOUT_S),
             stall_timeout: seconds("stall-timeout", STORE_STALL_TIMEOUT_S),
@@ -157,6 +158,21 @@ impl StoreOptions {
     pub(super) fn seconds(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }
+}
+
+/// Where the environment says that this machine finds its credentials, as `HOST` or `HOST:PORT`.
+fn metadata_places(variables: Variables<'_>) -> Vec<String> {
+    let names = [
+        "GCE_METADATA_HOST",
+        "GCE_METADATA_ROOT",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ];
+    let place = |address: String| {
+        let rest = address.split_once("://").map_or(&*address, |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default().to_owned()
+    };
+    names.into_iter().filter_map(variables).map(place).collect()
 }
 
 fn flag(value: &str) -> Option<bool> {

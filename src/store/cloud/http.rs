@@ -40,6 +40,8 @@ pub(in crate::store) struct NetworkOptions {
     pub authorization: Option<HeaderValue>,
     /// False to refuse addresses that begin with `http:`.
     pub plain: bool,
+    /// Hosts, with their ports, where the environment says that this machine finds its credentials.
+    pub metadata_places: Vec<String>,
     /// Requests at a time.
     pub connections: usize,
     /// Longest time to reach a server.
@@ -118,7 +120,12 @@ impl Network {
 
     /// For the builder of a store.
     pub(super) fn connector(&self) -> Carrier {
-        Carrier { shared: Arc::clone(&self.0) }
+        Carrier { shared: Arc::clone(&self.0), has_folders: false }
+    }
+
+    /// For a store in a web server's folders.
+    pub(super) fn connector_to_folders(&self) -> Carrier {
+        Carrier { has_folders: true, ..self.connector() }
     }
 }
 
@@ -166,6 +173,8 @@ fn unusable(error: &(dyn std::error::Error + 'static)) -> StoreError {
 #[derive(Clone)]
 pub(super) struct Carrier {
     shared: Arc<Shared>,
+    /// True for a web server, which sends who asks for a folder to its name with a slash.
+    has_folders: bool,
 }
 
 impl fmt::Debug for Carrier {
@@ -187,7 +196,7 @@ impl HttpService for Carrier {
         if let Some(authorization) = &shared.options.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let is_metadata = is_metadata(request.uri());
+        let is_metadata = is_metadata(request.uri(), &shared.options.metadata_places);
         // The semaphore is never closed.
         let permit = Arc::clone(&shared.permits).acquire_owned().await;
         let permit = permit.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
@@ -202,7 +211,7 @@ impl HttpService for Carrier {
             // The folder is there: another thread was faster.
             parts.status = StatusCode::CREATED;
         }
-        if is_folder(&uri, &parts) {
+        if self.has_folders && is_folder(&uri, &parts) {
             // An object was asked for.
             parts.status = StatusCode::NOT_FOUND;
         }
@@ -287,9 +296,19 @@ fn is_folder(uri: &http::Uri, parts: &http::response::Parts) -> bool {
 }
 
 /// Where machines in a cloud ask for credentials.
-fn is_metadata(uri: &http::Uri) -> bool {
-    uri.host().is_some_and(|host| host.starts_with("169.254.") || host.starts_with("metadata"))
-        || uri.host() == Some("[fd00:ec2::254]")
+const METADATA_HOSTS: [&str; 6] = [
+    "metadata.google.internal",
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.170.23",
+    "[fd00:ec2::254]",
+    "[fd00:ec2::23]",
+];
+
+/// True for such a place: one that is known, or one of the `others` that the environment names, port included.
+fn is_metadata(uri: &http::Uri, others: &[String]) -> bool {
+    uri.host().is_some_and(|host| METADATA_HOSTS.contains(&host))
+        || uri.authority().is_some_and(|place| others.iter().any(|other| other == place.as_str()))
 }
 
 /// The beginning of what a server says about a failure.
@@ -328,5 +347,35 @@ impl Body for Unpinned {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.0.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_not_taken_for_the_place_of_credentials() {
+        let others = ["metadata.corp:8080".to_owned(), "localhost:4000".to_owned()];
+        let is = |uri: &'static str| is_metadata(&http::Uri::from_static(uri), &others);
+        for place in [
+            "http://metadata.google.internal/computeMetadata/v1/x",
+            "http://169.254.169.254/latest/meta-data",
+            "http://169.254.170.2/v2/credentials",
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::254]/latest",
+            "http://metadata.corp:8080/computeMetadata",
+            "http://localhost:4000/x",
+        ] {
+            assert!(is(place), "{place}");
+        }
+        for store in [
+            "https://metadatabackup.blob.core.windows.net/container/x",
+            "https://metadata-x.s3.eu-west-1.amazonaws.com/config",
+            "http://169.254.7.1:9000/bucket/x",
+            "http://localhost:9000/bucket/x",
+        ] {
+            assert!(!is(store), "{store}");
+        }
     }
 }

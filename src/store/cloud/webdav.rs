@@ -41,13 +41,17 @@ pub(in crate::store) fn place(url: &str, network: &Network) -> Result<Place> {
         .with_url(&top)
         .with_client_options(ClientOptions::new().with_allow_http(true))
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
-        .with_http_connector(network.connector())
+        .with_http_connector(network.connector_to_folders())
         .build()
         .map_err(|e| Error::Usage(failure::innermost(&e)))?;
     let top = top.parse().map_err(|_| Error::Usage("this is not the address of a web server".to_owned()))?;
     Ok(Place {
         objects: Arc::new(objects),
-        creating: Creating::ByMove(Mover { carrier: network.connector(), top, folders: Mutex::default() }),
+        creating: Creating::ByMove(Mover {
+            carrier: network.connector_to_folders(),
+            top,
+            folders: Mutex::default(),
+        }),
         prefix: path,
         location: url.to_owned(),
         has_folders: true,
@@ -140,7 +144,8 @@ impl Mover {
             .header("Destination", self.url(to))
             .header("Overwrite", if replace { "T" } else { "F" });
         match self.status_of(request).await? {
-            status if status.is_success() => Ok(()),
+            // Others of the 200s say that part of it failed, or that it is not done yet.
+            StatusCode::CREATED | StatusCode::NO_CONTENT => Ok(()),
             StatusCode::PRECONDITION_FAILED if !replace => {
                 Err(object_store::Error::AlreadyExists { path: to.to_string(), source: "it exists".into() })
             }
