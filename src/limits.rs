@@ -4,7 +4,6 @@
 //! codec in `format/`; what stands here may change without a new format version. What only mounts and
 //! servers need stands in `serving`, and is used from here.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 pub use serving::*;
@@ -166,10 +165,10 @@ pub const LISTING_ENTRY_MAX_BYTES: usize = 16 * MIB;
 // --- small sealed objects ----------------------------------------------------------------------
 
 /// Largest label of a key slot, sealed.
+pub const KEY_LABEL_MAX_BYTES: usize = 64 * KIB;
 /// Longest password slot that is read: its label, and less than a KiB of the rest. Slots are read before anything is
 /// known of the store, all of them at once.
 pub const KEY_SLOT_MAX_BYTES: u64 = KEY_LABEL_MAX_BYTES as u64 + 4 * KIB as u64;
-pub const KEY_LABEL_MAX_BYTES: usize = 64 * KIB;
 /// Largest plaintext of a config, manifest or index segment.
 pub const SEGMENT_MAX_BYTES: usize = 256 * MIB;
 /// New chunks after which a running backup publishes an index segment and forgets them in memory.
@@ -433,6 +432,12 @@ pub const STORE_PACE_BURST_MS: u64 = 100;
 pub const STORE_CLOCK_SKEW_MAX_S: u64 = 5 * 60;
 /// Bytes of a credentials or configuration file of a cloud's own tools that are read.
 pub const STORE_PROFILE_MAX_BYTES: u64 = MIB as u64;
+/// Files and folders in one folder of a server that are listed: a repository of 100 TB has 16,000 packs in each.
+pub const STORE_FOLDER_MAX_ENTRIES: usize = 1_000_000;
+/// Objects of a remote store that are listed at once, some 150 bytes each: a repository of 100 TB has 4 million.
+pub const STORE_LISTING_MAX_OBJECTS: usize = 16_000_000;
+/// Folders above an object at most, below the store's own: `packs`, and `ab` in it.
+pub const STORE_FOLDERS_MAX_DEPTH: usize = 2;
 /// Bytes of a file in one SFTP message: what every server has to take.
 pub const SFTP_PIECE_BYTES: usize = 32 * KIB;
 /// SFTP messages that wait for their answers at a time: 2 MiB, which fills 40 MB/s at a round trip of 50 ms,

@@ -10,7 +10,9 @@ use crate::env::Timestamp;
 use crate::env::fill_random;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
-use crate::limits::{STORE_ATTEMPTS, STORE_RETRY_FIRST_WAIT_MS, STORE_RETRY_MAX_WAIT_MS};
+use crate::limits::{
+    STORE_ATTEMPTS, STORE_LISTING_MAX_OBJECTS, STORE_RETRY_FIRST_WAIT_MS, STORE_RETRY_MAX_WAIT_MS,
+};
 use crate::observe::StopFlag;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, Traffic};
 
@@ -172,8 +174,18 @@ impl<S: Store> Store for RetryStore<S> {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<(), StoreError> {
         let items = self.retry(|_| {
             let mut items = Vec::new();
-            self.inner.list(prefix, &mut |item| items.push(item))?;
-            Ok(items)
+            let mut is_too_long = false;
+            self.inner.list(prefix, &mut |item| match items.len() < STORE_LISTING_MAX_OBJECTS {
+                true => items.push(item),
+                false => is_too_long = true,
+            })?;
+            match is_too_long {
+                false => Ok(items),
+                true => {
+                    let reason = format!("more than {STORE_LISTING_MAX_OBJECTS} objects");
+                    Err(StoreError::new(StoreErrorKind::Unusable, "list", prefix, reason))
+                }
+            }
         })?;
         items.into_iter().for_each(each);
         Ok(())

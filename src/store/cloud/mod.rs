@@ -37,6 +37,7 @@ use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_fol
 mod azure;
 mod body;
 mod failure;
+mod folders;
 pub(super) mod gcs;
 mod http;
 mod pace;
@@ -46,6 +47,7 @@ mod s3;
 pub(super) mod webdav;
 
 pub(super) use azure::AzureServer;
+pub(super) use folders::is_part;
 pub use http::Traffic;
 pub(super) use http::{Network, NetworkOptions};
 pub(super) use pace::Pace;
@@ -234,75 +236,6 @@ impl CloudStore {
         Ok(())
     }
 
-    /// Makes the folder of an object, but not on the empty place of a store that vanished.
-    fn prepare_folder(&self, mover: &webdav::Mover, name: &ObjectName) -> Result<(), StoreError> {
-        let failed = |e| failure::of(&self.place, "write", name.as_str(), &e);
-        let path = self.path(name.as_str());
-        let is_there = match name.as_str().split_once('/') {
-            Some(_) if mover.knows_folder_of(&path) => return Ok(()),
-            Some((top, _)) => self.run(mover.finds_folder(&self.path(top))).map_err(failed)?,
-            None => false,
-        };
-        if !is_there {
-            self.confirm("write", name.as_str())?;
-        }
-        self.run(mover.prepare(&path)).map_err(failed)
-    }
-
-    async fn write_and_move(
-        &self,
-        mover: &webdav::Mover,
-        path: &Path,
-        payload: PutPayload,
-        replace: bool,
-    ) -> object_store::Result<()> {
-        let part = webdav::Mover::part(path)
-            .map_err(|e| object_store::Error::Generic { store: "WebDAV", source: Box::new(e) })?;
-        let written = match self.place.objects.put(&part, payload).await {
-            Ok(_) => mover.rename(&part, path, replace).await,
-            Err(e) => Err(e),
-        };
-        if written.is_err() {
-            // If this fails too, what is left is no object.
-            let _ = self.place.objects.delete(&part).await;
-        }
-        written
-    }
-
-    /// Lists folder by folder: servers refuse to list a whole tree. Gives false if some folder is empty or missing.
-    fn walk(&self, top: Path, each: &mut dyn FnMut(ListItem)) -> object_store::Result<bool> {
-        let mut is_sure = true;
-        let mut folders = vec![top];
-        while !folders.is_empty() {
-            let listed =
-                folders.into_iter().map(|folder| {
-                    let objects = Arc::clone(&self.place.objects);
-                    async move {
-                        objects.list_with_delimiter((!folder.as_ref().is_empty()).then_some(&folder)).await
-                    }
-                });
-            let listed = futures_util::stream::iter(listed).buffer_unordered(self.network.connections());
-            let listed: Vec<_> = self.run(listed.collect());
-            folders = Vec::new();
-            for folder in listed {
-                let folder = match folder {
-                    Ok(folder) => folder,
-                    // Nothing was ever put there.
-                    Err(object_store::Error::NotFound { .. }) => {
-                        is_sure = false;
-                        continue;
-                    }
-                    Err(e) => return Err(e),
-                };
-                // So is one that is missing.
-                is_sure &= !(folder.objects.is_empty() && folder.common_prefixes.is_empty());
-                folder.objects.iter().filter_map(|meta| self.item(meta)).for_each(&mut *each);
-                folders.extend(folder.common_prefixes);
-            }
-        }
-        Ok(is_sure)
-    }
-
     fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
         match self.info(name) {
             Ok(_) => Ok(true),
@@ -325,17 +258,21 @@ impl CloudStore {
         Ok(names.find(|name| !known.contains(&name.as_str()) && !is_part(name)))
     }
 
+    /// The name of what the store calls an object, without what all names begin with.
+    fn name_of<'a>(&self, meta: &'a ObjectMeta) -> Option<&'a str> {
+        let path = meta.location.as_ref();
+        match self.place.prefix.as_ref() {
+            "" => Some(path),
+            prefix => path.strip_prefix(prefix)?.strip_prefix('/'),
+        }
+    }
+
     /// The row of a listing for what the store calls an object.
     fn item(&self, meta: &ObjectMeta) -> Option<ListItem> {
-        let path = meta.location.as_ref();
-        let prefix = self.place.prefix.as_ref();
-        let name = match prefix {
-            "" => path,
-            _ => path.strip_prefix(prefix)?.strip_prefix('/')?,
-        };
+        let name = self.name_of(meta)?;
         match ObjectName::parse(name) {
             Ok(name) => Some(ListItem::Object(info(name, meta))),
-            Err(_) if self.place.has_folders && name.ends_with(webdav::PART_SUFFIX) => None,
+            Err(_) if self.place.has_folders && folders::is_part(name) => None,
             Err(_) => Some(ListItem::Strange(name.to_owned())),
         }
     }
@@ -383,7 +320,6 @@ impl Store for CloudStore {
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        true
         self.put_or_create(name, parts, false)
     }
 
@@ -447,6 +383,7 @@ impl Store for CloudStore {
         }
         let bytes = runtime.spawn(self.read_range(name, extent));
         ahead.push_back(Ahead { name: name.clone(), extent, bytes, since: Instant::now() });
+        true
     }
 
     fn info(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
@@ -459,7 +396,9 @@ impl Store for CloudStore {
         }
         let path = self.path(prefix);
         if self.place.has_folders {
-            let is_sure = self.walk(path, each).map_err(|e| failure::of(&self.place, "list", prefix, &e))?;
+            let is_sure = self
+                .walk(path, &mut |meta| self.item(meta).into_iter().for_each(&mut *each))
+                .map_err(|e| failure::of(&self.place, "list", prefix, &e))?;
             return if is_sure { Ok(()) } else { self.confirm("list", prefix) };
         }
         let mut stream = self.place.objects.list((!path.as_ref().is_empty()).then_some(&path));
@@ -469,6 +408,14 @@ impl Store for CloudStore {
                 Some(Ok(meta)) => self.item(&meta).into_iter().for_each(&mut *each),
                 Some(Err(e)) => return Err(failure::of(&self.place, "list", prefix, &e)),
             }
+        }
+    }
+
+    fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        match self.place.has_folders {
+            true => self.clean_parts(before),
+            // Nothing is seen there before it is whole.
+            false => Ok(0),
         }
     }
 

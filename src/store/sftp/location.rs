@@ -44,7 +44,7 @@ pub(in crate::store) fn parse(location: &str, rest: &str) -> Result<SftpLocation
     let is_name = |name: &str| {
         !name.is_empty()
             && !name.starts_with('-')
-            && !name.contains(|c: char| c.is_whitespace() || c.is_control())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "._:%@+-".contains(c))
     };
     let folder = match folder.strip_prefix("~/") {
         Some(below_home) => below_home.trim_end_matches('/').to_owned(),
@@ -94,6 +94,11 @@ mod tests {
             "sftp://-oProxyCommand=secret/srv",
             "sftp://-me@host/srv",
             "sftp://a b/srv",
+            "sftp://host;secret/srv",
+            "sftp://$(secret)/srv",
+            "sftp://`secret`@host/srv",
+            "sftp://me|secret@host/srv",
+            "sftp://me'secret@host/srv",
             "sftp://host:0/srv",
             "sftp://host:secret/srv",
             "sftp://[::1]secret/srv",

@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicU8;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use crate::env::{Timestamp, fill_random};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
-use crate::limits::PACK_MAX_BYTES;
-use crate::store::cloud::{NetworkOptions, PART_SUFFIX, Traffic};
+use crate::limits::{PACK_MAX_BYTES, STORE_FOLDERS_MAX_DEPTH};
+use crate::store::cloud::{NetworkOptions, PART_SUFFIX, Traffic, is_part};
 use crate::store::witness::Witness;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
@@ -27,6 +27,7 @@ use packet::{Attributes, status};
 use pool::Pool;
 use session::{Entry, Failure, NEW, READ, Session};
 
+mod folders;
 pub(super) mod location;
 mod packet;
 mod pool;
@@ -45,8 +46,8 @@ pub struct SftpStore {
     /// Folders that are there to stay.
     folders: Mutex<HashSet<String>>,
     witness: Witness,
-    /// False once a server has refused to open a folder, as it must be to be synced.
-    syncs_folders: AtomicBool,
+    /// Whether the server lets folders be opened and synced.
+    syncs_folders: AtomicU8,
 }
 
 impl fmt::Debug for SftpStore {
@@ -70,32 +71,8 @@ impl SftpStore {
             has_condition: options.has_condition,
             folders: Mutex::default(),
             witness: Witness::default(),
-            syncs_folders: AtomicBool::new(true),
+            syncs_folders: AtomicU8::new(folders::PERHAPS),
         }
-    }
-
-    /// Makes the folder and those above it, where they are missing. The name of a thing in it that is not
-    /// `known`; nothing where there is none.
-    pub(super) fn prepare(&self, known: &[&str]) -> Result<Option<String>, StoreError> {
-        let root = self.path("");
-        let failed = |e: Failure| e.of("create", "");
-        let entries = self.pool.with(|session| match session.entries(&root) {
-            Err(e) if e.is(status::NO_SUCH_FILE) => {
-                let ends = root.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
-                for end in ends.map(|(at, _)| at).chain([root.len()]) {
-                    let folder = root.get(..end).unwrap_or_default();
-                    if session.attributes(folder).is_err() {
-                        session.make_folder(folder)?;
-                    }
-                }
-                session.entries(&root)
-            }
-            other => other,
-        });
-        let names = entries.map_err(failed)?.into_iter().map(|entry| entry.name);
-        let is_ours =
-            |name: &str| known.contains(&name) || name.ends_with(PART_SUFFIX) || name == "lost+found";
-        Ok(names.filter(|name| !is_ours(name)).min())
     }
 
     /// Where the object or folder `name` is on the server.
@@ -107,30 +84,6 @@ impl SftpStore {
             _ => format!("{root}/{name}"),
         };
         path.into_bytes()
-    }
-
-    /// Fails if the store is not what it was: `action` on `object` found nothing, or is about to make something.
-    fn confirm(&self, action: &'static str, object: &str) -> Result<(), StoreError> {
-        self.witness.confirm(action, object, |name| self.look(name).map(drop))?;
-        let top = match object.split_once('/') {
-            Some((top, _)) => top,
-            None if action == "list" => object,
-            None => return Ok(()),
-        };
-        match self.found_itself(top).map_err(|e| e.of(action, object))? {
-            Some(found) if found.is_link() => Err(is_link(action, top)),
-            _ => Ok(()),
-        }
-    }
-
-    /// What is called `name`, a link not followed.
-    fn found_itself(&self, name: &str) -> Result<Option<Attributes>, Failure> {
-        let path = self.path(name);
-        self.pool.with(|session| match session.attributes_of_itself(&path) {
-            Ok(found) => Ok(Some(found)),
-            Err(e) if e.is(status::NO_SUCH_FILE) => Ok(None),
-            Err(e) => Err(e),
-        })
     }
 
     /// What is missing is missing, unless the whole store is.
@@ -157,62 +110,6 @@ impl SftpStore {
         }
     }
 
-    /// Makes the folder of `name` and those above it, below the store's own, and sees to it that they stay.
-    fn prepare_folder(&self, name: &str) -> Result<(), StoreError> {
-        let Some((folder, _)) = name.rsplit_once('/') else { return self.confirm("write", name) };
-        if self.folders.lock().contains(folder) {
-            return Ok(());
-        }
-        if folder.contains('/') {
-            self.prepare_folder(folder)?;
-        }
-        let failed = |e: Failure| e.of("write", name);
-        match self.found_itself(folder).map_err(failed)? {
-            Some(found) if found.is_folder() => {}
-            Some(found) if found.is_link() && !folder.contains('/') => return Err(is_link("write", folder)),
-            _ => {
-                self.confirm("write", name)?;
-                self.make_folder(folder).map_err(failed)?;
-            }
-        }
-        self.pool.with(|session| self.sync_folder_of(session, folder)).map_err(failed)?;
-        self.folders.lock().insert(folder.to_owned());
-        Ok(())
-    }
-
-    fn make_folder(&self, folder: &str) -> Result<(), Failure> {
-        let path = self.path(folder);
-        self.pool.with(|session| {
-            let Err(e) = session.make_folder(&path) else { return Ok(()) };
-            // Refused where it is there, in words that differ from server to server.
-            match session.attributes(&path) {
-                Ok(found) if found.is_folder() => Ok(()),
-                Err(broken @ Failure::Broken { .. }) => Err(broken),
-                _ => Err(e),
-            }
-        })
-    }
-
-    /// Brings the folder in which `name` is to the disk, where the server lets a folder be opened.
-    fn sync_folder_of(&self, session: &mut Session, name: &str) -> Result<(), Failure> {
-        if !self.syncs_folders.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-        match session.open(&self.path(folder), READ) {
-            Ok(handle) => {
-                session.sync(&handle)?;
-                session.close(&handle)
-            }
-            Err(e) if e.is(status::NO_SUCH_FILE) => Ok(()),
-            Err(Failure::Refused { .. }) => {
-                self.syncs_folders.store(false, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(e) => Err(e),
-        }
-    }
-
     fn write(&self, name: &ObjectName, parts: &[Bytes], replace: bool) -> Result<(), StoreError> {
         let mut random = [0; 8];
         fill_random(&mut random)
@@ -220,41 +117,53 @@ impl SftpStore {
         let target = self.path(name.as_str());
         let part = [&*target, format!(".{}{PART_SUFFIX}", hex::encode(random)).as_bytes()].concat();
         let exists = || StoreError::new(StoreErrorKind::AlreadyExists, "write", name, "it exists");
-        if !replace && !self.has_condition && self.info(name).is_ok() {
+        if !replace && !self.has_condition && self.exists(name)? {
             return Err(exists());
         }
         let by_rename = !replace && self.has_condition;
         self.prepare_folder(name.as_str())?;
-        let written = self.pool.with(|session| {
+        let named = self.pool.with(|session| {
             let written = write_part(session, &part, parts);
             let named = written.and_then(|()| match by_rename {
                 true => session.rename(&part, &target),
                 false => session.replace(&part, &target),
             });
-            match named {
-                Ok(()) => self.sync_folder_of(session, name.as_str()),
-                Err(e) => {
-                    // If this fails too, what is left is no object.
-                    if let Failure::Refused { .. } = e {
-                        let _ = session.remove(&part);
-                    }
-                    Err(e)
-                }
+            if let Err(Failure::Refused { .. }) = named {
+                // If this fails too, what is left is no object.
+                let _ = session.remove(&part);
+                return named.map(Ok);
             }
+            named?;
+            // It has its name, and a failure from here on says nothing against that.
+            Ok(self.sync_folder_of(session, name.as_str()))
         });
-        match written {
-            Ok(()) => {
+        let failed = |e: Failure| e.of("write", name);
+        match named {
+            Ok(synced) => {
+                synced.map_err(failed)?;
                 self.witness.saw(name);
                 Ok(())
             }
             // Servers say no more than that it failed.
-            Err(Failure::Refused { .. }) if by_rename && self.info(name).is_ok() => Err(exists()),
+            Err(Failure::Refused { .. }) if by_rename && self.exists(name)? => {
+                // It may be ours, by an attempt whose connection broke before its folder was synced.
+                self.pool.with(|session| self.sync_folder_of(session, name.as_str())).map_err(failed)?;
+                Err(exists())
+            }
             Err(e) => {
                 if e.is(status::NO_SUCH_FILE) {
                     self.confirm("write", name.as_str())?;
                 }
-                Err(e.of("write", name))
+                Err(failed(e))
             }
+        }
+    }
+
+    fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        match self.info(name) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind == StoreErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
         }
     }
 
@@ -266,14 +175,13 @@ impl SftpStore {
     ) -> Result<T, StoreError> {
         let path = self.path(name.as_str());
         let read = self.pool.with(|session| {
-            let handle = session.open(&path, READ)?;
-            let found = session.attributes_of(&handle)?;
-            let result = match found.size {
-                Some(size) if found.is_file() => work(session, &handle, size)?,
-                _ => Err(no_file(name)),
-            };
-            session.close(&handle)?;
-            Ok(result)
+            session.with_open(&path, READ, |session, handle| {
+                let found = session.attributes_of(handle)?;
+                match found.size {
+                    Some(size) if found.is_file() => work(session, handle, size),
+                    _ => Ok(Err(no_file(name))),
+                }
+            })
         });
         self.if_missing(name, read.map_err(|e| e.of("read", name)).flatten())
     }
@@ -306,38 +214,39 @@ impl SftpStore {
     }
 
     /// Gives false if nothing is there, or something was missing that had just been there.
-    fn walk(&self, prefix: &str, each: &mut dyn FnMut(ListItem)) -> Result<bool, StoreError> {
+    fn walk(&self, prefix: &str, each: &mut dyn FnMut(Found)) -> Result<bool, StoreError> {
         let Some(entries) = self.entries(prefix)? else { return Ok(false) };
         let mut is_sure = !entries.is_empty();
         for entry in entries {
             let shown = if prefix.is_empty() { entry.name } else { format!("{prefix}/{}", entry.name) };
             let found = entry.attributes;
             match ObjectName::parse(&shown).ok() {
-                Some(name) if found.is_file() => each(ListItem::Object(info(name, found))),
-                // In a folder at the third level, no object can be.
-                Some(_) if found.is_folder() && shown.split('/').count() < 3 => {
-                    is_sure &= self.walk(&shown, each)?
+                Some(name) if found.is_file() => each(Found::Item(ListItem::Object(info(name, found)))),
+                // Deeper, no object can be.
+                Some(_) if found.is_folder() && shown.split('/').count() <= STORE_FOLDERS_MAX_DEPTH => {
+                    is_sure &= self.walk(&shown, each)?;
                 }
-                None if found.is_file() && shown.ends_with(PART_SUFFIX) => {}
+                None if found.is_file() && is_part(&shown) => each(Found::Part(shown, found)),
                 None if found.is_folder() && shown == "lost+found" => {}
-                _ => each(ListItem::Strange(shown)),
+                _ => each(Found::Item(ListItem::Strange(shown))),
             }
         }
         Ok(is_sure)
     }
 }
 
-fn write_part(session: &mut Session, part: &[u8], parts: &[Bytes]) -> Result<(), Failure> {
-    let handle = session.open(part, NEW)?;
-    session.write(&handle, parts)?;
-    session.sync(&handle)?;
-    session.close(&handle)
+/// Something in the folder.
+enum Found {
+    Item(ListItem),
+    /// What a write has not yet given its name, or was cut off before it could.
+    Part(String, Attributes),
 }
 
-/// A folder that may lead to another disk, which may be missing without notice.
-fn is_link(action: &'static str, folder: &str) -> StoreError {
-    let reason = "it is a symbolic link: move what it leads to into its place";
-    StoreError::new(StoreErrorKind::Unusable, action, folder, reason)
+fn write_part(session: &mut Session, part: &[u8], parts: &[Bytes]) -> Result<(), Failure> {
+    session.with_open(part, NEW, |session, handle| {
+        session.write(handle, parts)?;
+        session.sync(handle)
+    })
 }
 
 fn no_file(name: &ObjectName) -> StoreError {
@@ -355,7 +264,7 @@ impl Store for SftpStore {
     }
 
     fn profile(&self) -> StoreProfile {
-        StoreProfile::remote(self.pool.most())
+        StoreProfile { creates_once: self.has_condition, ..StoreProfile::remote(self.pool.most()) }
     }
 
     fn traffic(&self) -> Option<Traffic> {
@@ -409,10 +318,35 @@ impl Store for SftpStore {
         if !is_folder(prefix) {
             return Err(StoreError::new(StoreErrorKind::Other, "list", prefix, "not the name of a folder"));
         }
-        match self.walk(prefix, each)? {
+        let is_sure = self.walk(prefix, &mut |found| {
+            if let Found::Item(item) = found {
+                each(item);
+            }
+        });
+        match is_sure? {
             true => Ok(()),
             false => self.confirm("list", prefix),
         }
+    }
+
+    fn clean_leftovers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut parts = Vec::new();
+        self.walk("", &mut |found| match found {
+            Found::Part(name, found) if found.modified.is_some_and(|at| i64::from(at) < before.secs) => {
+                parts.push(name);
+            }
+            _ => {}
+        })?;
+        let mut removed = 0;
+        for part in parts {
+            let path = self.path(&part);
+            match self.pool.with(|session| session.remove(&path)) {
+                Ok(()) => removed += 1,
+                Err(e) if e.is(status::NO_SUCH_FILE) => {}
+                Err(e) => return Err(e.of("delete", part)),
+            }
+        }
+        Ok(removed)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
@@ -422,7 +356,8 @@ impl Store for SftpStore {
             Ok(()) => self.sync_folder_of(session, name.as_str()),
             Err(e) if e.is(status::NO_SUCH_FILE) => {
                 was_there = false;
-                Ok(())
+                // It may have been removed by an attempt whose connection broke before its folder was synced.
+                self.sync_folder_of(session, name.as_str())
             }
             Err(e @ Failure::Refused { .. }) => match session.attributes(&path) {
                 // A folder has this name, so no object has.

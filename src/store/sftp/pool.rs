@@ -32,7 +32,7 @@ impl Meter {
         }
     }
 
-    pub(super) fn request(&self) {
+    fn request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -115,14 +115,24 @@ impl Pool {
         work: impl FnOnce(&mut Session) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut session = self.take()?;
+        self.meter.request();
         let result = work(&mut session);
+        let mut ended = Vec::new();
         let mut state = self.state.lock();
         match &result {
-            Err(Failure::Broken { .. }) => state.all = state.all.saturating_sub(1),
+            Err(Failure::Broken { .. }) => {
+                // Those that wait have probably lost the same server, and each would cost an attempt.
+                ended = std::mem::take(&mut state.idle);
+                state.all = state.all.saturating_sub(ended.len() + 1);
+            }
             _ => state.idle.push(session),
         }
         drop(state);
-        self.returned.notify_one();
+        if ended.is_empty() {
+            self.returned.notify_one();
+        } else {
+            self.returned.notify_all();
+        }
         result
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::env::SECRET_VARIABLES;
 use crate::error::{StoreError, StoreErrorKind};
@@ -26,15 +27,26 @@ pub(super) struct Process {
     complaint: Arc<Mutex<String>>,
     listener: Option<thread::JoinHandle<()>>,
     stall: Duration,
+    /// True once the server has been met: what ends the connection then is none of what may keep one from it.
+    has_begun: bool,
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // The end of its input ends it; what hangs is killed.
         drop(self.input.take());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
+}
+
+/// Ends a process, and those that it has started: all of its group, which is there until it was waited for.
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let (Some(group), Ok(None)) = (group, child.try_wait()) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 impl Process {
@@ -53,13 +65,36 @@ impl Process {
         let (Some(input), Some(output), Some(errors)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
+            end(&mut child);
             return Err(StoreError::new(StoreErrorKind::Other, "open", "", "a process without pipes"));
         };
-        rustix::io::ioctl_fionbio(&input, true).map_err(|e| from_io("open", "", &e.into()))?;
+        if let Err(e) = rustix::io::ioctl_fionbio(&input, true) {
+            end(&mut child);
+            return Err(from_io("open", "", &e.into()));
+        }
         let complaint = Arc::default();
         let shared = Arc::clone(&complaint);
         let listener = thread::spawn(move || listen(errors, &shared));
-        Ok(Self { child, input: Some(input), output, complaint, listener: Some(listener), stall })
+        Ok(Self {
+            child,
+            input: Some(input),
+            output,
+            complaint,
+            listener: Some(listener),
+            stall,
+            has_begun: false,
+        })
+    }
+
+    /// The server has been met.
+    pub(super) fn begun(&mut self) {
+        self.has_begun = true;
+        self.complaint.lock().clear();
+    }
+
+    /// True once the server has been met.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     pub(super) fn send(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
@@ -94,21 +129,18 @@ impl Process {
         drop(self.input.take());
         // It may be about to say why.
         let deadline = Instant::now() + Duration::from_millis(SFTP_LAST_WORDS_MS);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         while self.listener.as_ref().is_some_and(|listener| !listener.is_finished())
             && Instant::now() < deadline
         {
             thread::sleep(Duration::from_millis(5));
         }
+        end(&mut self.child);
         let said = self.complaint.lock().trim().to_owned();
         if said.is_empty() {
             return broken("the connection was closed");
         }
-        Failure::Broken { kind: kind_of(&said), reason: said }
+        let kind = if self.has_begun { StoreErrorKind::Transient } else { kind_of(&said) };
+        Failure::Broken { kind, reason: said }
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{StoreError, StoreErrorKind};
-use crate::limits::{SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES, SFTP_PIECES_IN_FLIGHT};
+use crate::limits::{
+    SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES, SFTP_PIECES_IN_FLIGHT, STORE_FOLDER_MAX_ENTRIES,
+};
 use crate::store::sftp::packet::{Attributes, CutOffError, Fields, Packet, kind, open, status};
 use crate::store::sftp::pool::Meter;
 use crate::store::sftp::process::Process;
@@ -83,6 +85,7 @@ impl Session {
         let process = Process::start(command, stall)?;
         let mut session = Self { process, next_id: 0, meter, has_posix_rename: false, has_fsync: false };
         session.greet().map_err(|e| e.of("open", ""))?;
+        session.process.begun();
         Ok(session)
     }
 
@@ -112,7 +115,36 @@ impl Session {
         handle(answer)
     }
 
-    pub(super) fn close(&mut self, handle: &[u8]) -> Result<(), Failure> {
+    /// Opens a file, lets `work` do its part, and closes it whatever comes of that: a server has so many handles
+    /// for a connection.
+    pub(super) fn with_open<T>(
+        &mut self,
+        path: &[u8],
+        flags: u32,
+        work: impl FnOnce(&mut Self, &[u8]) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let handle = self.open(path, flags)?;
+        self.closing(&handle, work)
+    }
+
+    /// Closes `handle` when `work` is done, or refused.
+    pub(super) fn closing<T>(
+        &mut self,
+        handle: &[u8],
+        work: impl FnOnce(&mut Self, &[u8]) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let done = work(self, handle);
+        if let Err(Failure::Broken { .. }) = done {
+            return done;
+        }
+        match (self.close(handle), done) {
+            (Err(broken @ Failure::Broken { .. }), _) => Err(broken),
+            (Err(refused), Ok(_)) => Err(refused),
+            (_, done) => done,
+        }
+    }
+
+    fn close(&mut self, handle: &[u8]) -> Result<(), Failure> {
         done(self.ask(kind::CLOSE, |packet| packet.text(handle))?)
     }
 
@@ -150,12 +182,23 @@ impl Session {
             return done(self.ask(kind::EXTENDED, |packet| packet.text(POSIX_RENAME).text(from).text(to))?);
         }
         match self.rename(from, to) {
-            Err(Failure::Refused { .. }) => {
+            Err(refused @ Failure::Refused { .. }) => {
+                // It may be for another reason than what is there.
+                match self.attributes(to) {
+                    Ok(_) => {}
+                    Err(broken @ Failure::Broken { .. }) => return Err(broken),
+                    Err(Failure::Refused { .. }) => return Err(refused),
+                }
                 self.remove(to)?;
                 self.rename(from, to)
             }
             other => other,
         }
+    }
+
+    /// True if the server knows how to bring something to the disk.
+    pub(super) fn can_sync(&self) -> bool {
+        self.has_fsync
     }
 
     /// Brings what was written to the disk, where the server knows how.
@@ -169,18 +212,30 @@ impl Session {
     /// Everything in a folder, besides itself and the one above.
     pub(super) fn entries(&mut self, path: &[u8]) -> Result<Vec<Entry>, Failure> {
         let handle = handle(self.ask(kind::OPENDIR, |packet| packet.text(path))?)?;
+        self.closing(&handle, Self::read_entries)
+    }
+
+    fn read_entries(&mut self, handle: &[u8]) -> Result<Vec<Entry>, Failure> {
         let mut entries = Vec::new();
         loop {
-            let (found, rest) = self.ask(kind::READDIR, |packet| packet.text(&handle))?;
+            let (found, rest) = self.ask(kind::READDIR, |packet| packet.text(handle))?;
             if found == kind::STATUS {
                 match done((found, rest)) {
-                    Err(e) if e.is(status::EOF) => break,
+                    Err(e) if e.is(status::EOF) => return Ok(entries),
                     Err(e) => return Err(e),
                     Ok(()) => return Err(broken("the server lists nothing, and says that is all right")),
                 }
             }
             let mut fields = fields_of(found, &rest, kind::NAME)?;
-            for _ in 0..fields.number()? {
+            let count = fields.number()?;
+            if count == 0 {
+                return Err(broken("the server lists nothing, and goes on"));
+            }
+            for _ in 0..count {
+                if entries.len() >= STORE_FOLDER_MAX_ENTRIES {
+                    let reason = format!("a folder with more than {STORE_FOLDER_MAX_ENTRIES} files");
+                    return Err(Failure::Broken { kind: StoreErrorKind::Unusable, reason });
+                }
                 let name = String::from_utf8_lossy(fields.text()?).into_owned();
                 fields.text()?;
                 let attributes = fields.attributes()?;
@@ -189,8 +244,6 @@ impl Session {
                 }
             }
         }
-        self.close(&handle)?;
-        Ok(entries)
     }
 
     /// Writes `parts` one behind the other, many pieces on their way at a time.
@@ -302,7 +355,6 @@ impl Session {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.meter.request();
         self.process.send(bytes)
     }
 
@@ -313,7 +365,12 @@ impl Session {
         let (len, kind, id) = (fields.number()?, fields.byte()?, fields.number()?);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if !(5..=SFTP_PACKET_MAX_BYTES).contains(&len) {
-            return Err(broken("what answers is no SFTP server, or prints something before it begins"));
+            let reason = "what answers is no SFTP server, or prints something before it begins";
+            return match self.process.has_begun() {
+                true => Err(broken(reason)),
+                // It will do so each time.
+                false => Err(Failure::Broken { kind: StoreErrorKind::Unusable, reason: reason.to_owned() }),
+            };
         }
         let mut rest = vec![0; len - 5];
         self.process.fill(&mut rest)?;

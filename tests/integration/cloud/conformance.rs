@@ -1,11 +1,13 @@
 //! The contract of stores, kept by real servers.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
+use backstay::env::Timestamp;
 use backstay::observe::StopFlag;
 use backstay::store::cloud::CloudStore;
 use backstay::store::retry::{RetryPolicy, RetryStore, ThreadSleeper};
-use backstay::store::{Store, StoreOptions, conformance, location, probe};
+use backstay::store::{ObjectName, Store, StoreOptions, conformance, location, probe};
 
 use super::external::External;
 use super::server::{BUCKET, KEY_ID, SECRET, Server};
@@ -55,7 +57,24 @@ fn webdav_keeps_the_contract() {
         conformance::run_without_replacing_races(&store);
     }
     let store = open(&format!("{}/place/folder", server.url()), &[], &[]);
-    conformance::vanishing_folder(&store, &server.root().join("place/folder"));
+    let folder = server.root().join("place/folder");
+    conformance::vanishing_folder(&store, &folder);
+    // What interrupted writes leave goes once it is old, and nothing else.
+    store.put(&ObjectName::parse("keys/one").unwrap(), vec![]).unwrap();
+    for name in ["keys/one.0123456789abcdef.part", "keys/two.0123456789abcdef.part", "letter.part"] {
+        std::fs::write(folder.join(name), "").unwrap();
+    }
+    let age = |name: &str, secs: u64| {
+        let file = std::fs::File::options().write(true).open(folder.join(name)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(secs)).unwrap();
+    };
+    for name in ["keys/one", "keys/one.0123456789abcdef.part", "letter.part"] {
+        age(name, 1000);
+    }
+    let before = Timestamp { secs: 2000, nanos: 0 };
+    assert_eq!((store.clean_leftovers(before).unwrap(), store.clean_leftovers(before).unwrap()), (1, 0));
+    let left = std::fs::read_dir(folder.join("keys")).unwrap().count();
+    assert_eq!((left, folder.join("letter.part").exists()), (2, true));
 }
 
 /// A server that is not part of these tests may be missing; then this says so, and gives nothing.
