@@ -202,6 +202,7 @@ impl Session<'_> {
         let pack = match self.reader.open_pack(read.pack) {
             // A prune has dropped it since: its chunks lie elsewhere.
             Err(Error::NotFound { .. }) => {
+                planned.fetches.skip(read);
                 let mut frames = read.frames.iter().take_while(|_| !self.is_stopped());
                 return frames.try_for_each(|frame| self.rescue(planned, planned.pieces(&frame.pieces)));
             }
