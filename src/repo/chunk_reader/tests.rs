@@ -297,7 +297,7 @@ fn open_packs_are_bounded_by_their_chunks_too() {
     let record = f.pack(&[Frame { plaintext: b"x", bases: &[], depth: 0 }]);
     let with_chunks = |chunks: usize| {
         let mut record = record.clone();
-        let chunk = record.directory.frames[0].chunks[0].clone();
+        let chunk = record.directory.frames[0].chunks[0];
         record.directory.frames[0].chunks = vec![chunk; chunks];
         Arc::new(OpenPack::new(&f.repo, Arc::new(record)))
     };

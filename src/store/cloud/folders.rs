@@ -37,8 +37,8 @@ impl CloudStore {
     ) -> object_store::Result<()> {
         let part = webdav::Mover::part(path)
             .map_err(|e| object_store::Error::Generic { store: "WebDAV", source: Box::new(e) })?;
-        let written = match self.place.objects.put(&part, payload).await {
-            Ok(_) => mover.rename(&part, path, replace).await,
+        let written = match mover.put(&part, payload).await {
+            Ok(()) => mover.rename(&part, path, replace).await,
             Err(e) => Err(e),
         };
         if written.is_err() {

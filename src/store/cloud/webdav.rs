@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::HeaderValue;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequestBody, HttpService};
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
-use object_store::{ClientOptions, RetryConfig};
+use object_store::{ClientOptions, PutPayload, RetryConfig};
 use parking_lot::Mutex;
 
 use crate::env::fill_random;
@@ -100,7 +100,15 @@ impl Mover {
     }
 
     async fn status_of(&self, request: http::request::Builder) -> object_store::Result<StatusCode> {
-        let request = request.body(HttpRequestBody::empty());
+        self.status_of_sending(request, HttpRequestBody::empty()).await
+    }
+
+    async fn status_of_sending(
+        &self,
+        request: http::request::Builder,
+        body: HttpRequestBody,
+    ) -> object_store::Result<StatusCode> {
+        let request = request.body(body);
         let request = request.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e)).map_err(generic)?;
         Ok(self.carrier.call(request).await.map_err(generic)?.status())
     }
@@ -134,6 +142,24 @@ impl Mover {
             self.folders.lock().insert(folder.to_string());
         }
         Ok(made)
+    }
+
+    /// Writes a file into a folder that is there. `object_store` would make the folder, also where the whole store has
+    /// vanished.
+    pub(super) async fn put(&self, path: &Path, payload: PutPayload) -> object_store::Result<()> {
+        let request = http::Request::builder()
+            .method("PUT")
+            .uri(self.url(path))
+            .header(CONTENT_LENGTH, payload.content_length());
+        match self.status_of_sending(request, payload.into()).await? {
+            status if status.is_success() => Ok(()),
+            status => {
+                let source = format!("the server does not take a file: it says {status}").into();
+                // The folder was there: it is to be looked for again.
+                self.folders.lock().clear();
+                Err(object_store::Error::NotFound { path: path.to_string(), source })
+            }
+        }
     }
 
     /// Renames `from` to `to`; over what is there only if it may `replace` it.
