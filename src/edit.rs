@@ -103,7 +103,7 @@ pub fn run(
     let fence = lease.fence();
     let result = lease.keep().and_then(|()| {
         edit(chosen, change, stop, &mut |old, fields| {
-            fence.check()?;
+            fence.confirm()?;
             let new = snapshots::replace(repo, list, old, fields)?;
             edited(&Edited { old: old.id, new: Some(new) });
             Ok(())

@@ -2,12 +2,14 @@
 //!
 //! Constants that are part of the wire format (magic numbers, header lengths) live beside their
 //! codec in `format/`; what stands here may change without a new format version. What only mounts and
-//! servers need stands in `serving`, and is used from here.
+//! servers need stands in `serving`, what leases and generations need in `leases`, and is used from here.
 
 use std::time::Duration;
 
+pub use leases::*;
 pub use serving::*;
 
+mod leases;
 mod serving;
 
 /// One kibibyte.
@@ -449,29 +451,6 @@ pub const SFTP_PACKET_MAX_BYTES: usize = 256 * KIB + 1024;
 pub const SFTP_COMPLAINT_MAX_BYTES: usize = 2 * KIB;
 /// Milliseconds in which an `ssh` whose connection has ended says why.
 pub const SFTP_LAST_WORDS_MS: u64 = 2000;
-
-// --- leases and prune --------------------------------------------------------------------------
-
-/// A lease that was not renewed for so long is in force no more. A run that can reach its store renews it
-/// six times in this time.
-pub const LEASE_SECONDS: u64 = 30 * 60;
-/// Leases are renewed after this part of their time.
-pub const LEASE_RENEWALS: u32 = 6;
-/// After a failed renewal the next one is tried this soon.
-pub const LEASE_RETRY_SECONDS: u64 = 10;
-/// Most leases that are read: a hostile store must not take all memory.
-pub const LEASES_MAX: usize = 10_000;
-/// Most packs of one generation: 32 bytes each.
-pub const GC_PACKS_MAX: usize = 1_000_000;
-/// Most packs of one generation where there is no room: 128 KiB for the generation, and as much for the segment
-/// that drops them, which fit into the reserve together with what is written anew.
-pub const GC_PACKS_FULL: usize = 4096;
-/// Longest note about who made a generation.
-pub const GC_NOTE_MAX_BYTES: usize = 64 * KIB;
-/// Packs that are deleted between two looks at the own lease.
-pub const GC_DELETE_BATCH_PACKS: usize = 64;
-/// Pause between two looks at who has acknowledged a generation.
-pub const GC_WAIT_SECONDS: u64 = 5;
 
 // --- reporting ---------------------------------------------------------------------------------
 

@@ -266,8 +266,9 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
         Error::LeaseLost(what) => (
             in_repo(&format!("the run was cut off from the repository for too long: {what}"), repo),
             Some(
-                "The system may have slept, or the store could not be reached. Nothing was published that \
-                 others could have deleted meanwhile: run it again."
+                "The system may have slept, its virtual machine been paused, the clock of the store been set, or the \
+                 store could not be reached. Nothing stays published that others could have deleted meanwhile: a \
+                 snapshot that was is taken back. Run it again; what was stored is found."
                     .to_owned(),
             ),
             EXIT_FAILED,

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use super::sabotage::Sabotage;
 use super::surroundings::{Envelope, Surroundings, System};
 use crate::env::Timestamp;
-use crate::error::{Error, Holder, Result, StoreErrorKind};
+use crate::error::{Error, Holder, Result, StoreError, StoreErrorKind};
 use crate::format::generation::Generation;
 use crate::format::header::ObjectKind;
 use crate::format::lease::{Acknowledged, LeaseRecord, LeaseRole};
 use crate::id::{GenerationId, LeaseId, PackId};
-use crate::limits::{LEASE_RENEWALS, LEASE_SECONDS, LEASES_MAX};
+use crate::limits::{LEASE_LISTINGS_MAX, LEASE_RENEWALS, LEASE_SECONDS, LEASES_MAX};
 use crate::repo::sealed::decode_error;
 use crate::repo::{Repository, layout};
 use crate::store::{ListItem, ObjectName, Store};
@@ -165,6 +165,32 @@ impl Coordination {
         Ok(leases.filter(|lease| self.is_live(lease, now)).collect())
     }
 
+    /// Of `leases`, those in force at `now`, and `own`. The others are passed over: their objects are removed
+    /// first, so that a holder who goes on, after its clock stood still, finds that out before anybody relies
+    /// on what it does. One that was renewed meanwhile is there still, and in force.
+    pub(super) fn in_force(
+        &self,
+        mut leases: Vec<LeaseView>,
+        own: LeaseId,
+        now: Timestamp,
+    ) -> Result<Vec<LeaseView>> {
+        for _ in 0..LEASE_LISTINGS_MAX {
+            let (live, over): (Vec<_>, Vec<_>) =
+                leases.into_iter().partition(|lease| lease.id == own || self.is_live(lease, now));
+            if over.is_empty() || self.lacks(Sabotage::PassedOverInSilence) {
+                return Ok(live);
+            }
+            for name in over.iter().flat_map(|lease| &lease.objects) {
+                self.store.delete(name)?;
+            }
+            if self.lacks(Sabotage::PassedOverUnseen) {
+                return Ok(live);
+            }
+            leases = self.leases()?;
+        }
+        Err(unsettled("leases that were removed come back"))
+    }
+
     /// The objects of all leases, by lease and number.
     fn list_leases(&self) -> Result<BTreeMap<LeaseId, Objects>> {
         loop {
@@ -291,6 +317,13 @@ impl Coordination {
         Ok(id)
     }
 }
+
+fn unsettled(reason: &str) -> Error {
+    StoreError::new(StoreErrorKind::Other, "list", layout::LEASES, reason).into()
+}
+
+/// What is wrong with a folder of more leases than anybody has.
+const TOO_MANY: &str = "it holds too many objects";
 
 /// Objects of a lease by their numbers, with the times of their writing.
 type Objects = BTreeMap<u32, (ObjectName, Timestamp)>;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
+use super::Witness;
 use super::coordination::{Coordination, LeaseView};
 use super::sabotage::Sabotage;
 use crate::env::Timestamp;
@@ -16,28 +17,9 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::header::ObjectKind;
 use crate::format::lease::{Acknowledged, LeaseRecord, LeaseRole};
-use crate::id::{GenerationId, LeaseId, PackId};
-use crate::limits::LEASE_RETRY_SECONDS;
+use crate::id::LeaseId;
+use crate::limits::{LEASE_RETRY_SECONDS, LEASE_SEEN_SECONDS};
 use crate::repo::layout;
-
-/// The holder's view of packs.
-pub trait Witness: Send + Sync {
-    /// From now on none of the packs of these generations may be referred to; gives for each those that
-    /// the holder may have referred to until now. Called once for each generation, from the thread that
-    /// renews the lease.
-    ///
-    /// # Errors
-    /// If the holder cannot answer now: it is asked again.
-    fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>>;
-
-    /// Roots of the trees that the holder stands on now, for the lease's next object; nothing where they stay
-    /// as they are. Asked after generations were learnt. `was_lost` says that the lease ran out meanwhile:
-    /// what nothing else needs may be gone.
-    fn pins(&self, was_lost: bool) -> Option<Vec<Content>> {
-        let _ = was_lost;
-        None
-    }
-}
 
 /// A lease that this process holds. Dropped, it is left to run out.
 pub struct Lease {
@@ -62,8 +44,12 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The age of the system at the start of the last renewal that succeeded.
     confirmed: Mutex<Duration>,
+    /// The age of the system when the lease was last seen to be there.
+    seen: Mutex<Duration>,
     /// The lease was out of force for a moment, and others may have acted without its holder.
     lost: AtomicBool,
+    /// Something that was published under it may still be under way.
+    uncertain: AtomicBool,
 }
 
 struct State {
@@ -72,6 +58,13 @@ struct State {
     number: u32,
     /// Objects that are there, or may be, with the age of the system when each was known to be there.
     placed: Vec<(u32, Option<Duration>)>,
+}
+
+impl State {
+    /// The newest object that is known to have been there.
+    fn newest(&self) -> Option<u32> {
+        self.placed.iter().rfind(|(_, arrived)| arrived.is_some()).map(|(number, _)| *number)
+    }
 }
 
 impl Coordination {
@@ -102,7 +95,9 @@ impl Coordination {
             witness,
             state: Mutex::new(State { record, number: 0, placed: Vec::new() }),
             confirmed: Mutex::new(self.surroundings.since_boot()),
+            seen: Mutex::new(self.surroundings.since_boot()),
             lost: AtomicBool::new(false),
+            uncertain: AtomicBool::new(false),
         });
         shared.place(&mut shared.state.lock())?;
         Ok(Lease { shared, keeper: None })
@@ -228,10 +223,25 @@ fn may_be_under_way(error: &Error) -> bool {
 }
 
 impl Fence {
-    /// Makes sure that what is begun right after this call is covered by the lease; renews it if need be.
+    /// Makes sure that what is begun right after this call is covered by the lease: by this system's clock, and
+    /// because the store still has it. Renews it if need be.
+    ///
+    /// The clock alone is not enough. It stands still while a virtual machine is paused, and the store's may
+    /// be set forward. But nobody passes a lease over without removing it.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if that is impossible: nothing may be published or deleted.
+    /// [`Error::LeaseLost`] if that is impossible: nothing may be published or deleted. What the store fails
+    /// with, where it cannot be known.
+    pub fn confirm(&self) -> Result<()> {
+        self.check()?;
+        self.0.look()
+    }
+
+    /// As [`confirm`](Self::confirm), by this system's clock alone, which costs no request: for what is seen
+    /// to be too late afterwards, and taken back.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
     pub fn check(&self) -> Result<()> {
         let shared = &self.0;
         if shared.is_lost() || !shared.is_fresh() {
@@ -243,9 +253,33 @@ impl Fence {
         Ok(())
     }
 
-    /// True if what began after a successful [`check`](Self::check) has ended while the lease was in force.
+    /// True if what began after a successful [`check`](Self::check) has ended while the lease was in force, by
+    /// this system's clock.
     pub fn held(&self) -> bool {
         !self.0.is_lost() && self.0.age() < self.0.coordination.timing.lease
+    }
+
+    /// Remembers where a write may still be under way that has failed.
+    pub(super) fn note<T>(&self, result: Result<T>) -> Result<T> {
+        if result.as_ref().is_err_and(may_be_under_way) {
+            self.0.uncertain.store(true, Ordering::SeqCst);
+        }
+        result
+    }
+
+    /// Whether what was published a moment ago came to be seen while the lease was in force.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub(super) fn held_all_along(&self) -> Result<()> {
+        if self.held() { self.0.look() } else { Err(overtaken()) }
+    }
+
+    /// As [`confirm`](Self::confirm), unless the lease was seen a moment ago.
+    pub(super) fn confirm_lately(&self) -> Result<()> {
+        self.check()?;
+        let since = self.0.now().saturating_sub(*self.0.seen.lock());
+        if since < Duration::from_secs(LEASE_SEEN_SECONDS) { Ok(()) } else { self.0.look() }
     }
 
     /// Renews the lease now.
@@ -276,6 +310,14 @@ impl Fence {
 
 fn lost() -> Error {
     Error::LeaseLost("it was not renewed for too long".to_owned())
+}
+
+fn passed_over() -> Error {
+    Error::LeaseLost("others have taken it for dead, and gone on without it".to_owned())
+}
+
+pub(super) fn overtaken() -> Error {
+    Error::LeaseLost("it ran out while something was being published".to_owned())
 }
 
 impl Shared {
@@ -360,21 +402,61 @@ impl Shared {
         let begun = surroundings.since_boot();
         self.coordination.store.put(&name, vec![Bytes::from(object)])?;
         let arrived = surroundings.since_boot();
+        // Who passed the lease over before this object came has removed the one before.
+        let was_there = match state.newest() {
+            Some(before) if !self.coordination.lacks(Sabotage::LostLeaseRevived) => self.is_there(before)?,
+            _ => true,
+        };
         if let Some(last) = state.placed.last_mut() {
             last.1 = Some(arrived);
         }
-        // Others pass a lease over that was not renewed for its time: what they did then is not known here.
         let is_first = number == 1;
         let before = std::mem::replace(&mut *self.confirmed.lock(), begun);
+        *self.seen.lock() = begun;
+        // Nobody seems to have passed it over; all the same it does not count on that.
         let gap = arrived.saturating_sub(before);
-        if !is_first
+        let is_late = !is_first
             && gap >= self.coordination.timing.lease
-            && !self.coordination.lacks(Sabotage::LostLeaseRevived)
-        {
+            && !self.coordination.lacks(Sabotage::LostLeaseRevived);
+        if is_late || !was_there {
             self.lost.store(true, Ordering::SeqCst);
         }
         self.tidy(state, arrived);
+        // What it stood on may be gone, which was not known when its pins were asked for.
+        let pins =
+            if was_there { None } else { self.witness.as_ref().and_then(|witness| witness.pins(true)) };
+        match pins {
+            Some(pins) => {
+                state.record.pins = pins;
+                self.place(state)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure that nobody has passed the lease over: its newest object would be gone.
+    fn look(&self) -> Result<()> {
+        if self.coordination.lacks(Sabotage::LeaseNotLookedAt) {
+            return Ok(());
+        }
+        // Renewals wait: none removes an object while it is looked for.
+        let state = self.state.lock();
+        let begun = self.now();
+        let Some(newest) = state.newest() else { return Err(lost()) };
+        if !self.is_there(newest)? {
+            self.lost.store(true, Ordering::SeqCst);
+            return Err(passed_over());
+        }
+        *self.seen.lock() = begun;
         Ok(())
+    }
+
+    fn is_there(&self, number: u32) -> Result<bool> {
+        match self.coordination.store.info(&layout::lease(&self.id, number)?) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes objects that have a successor which has been there long enough. What fails is tried again.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::env::Timestamp;
 use crate::error::{Holder, Result};
 use crate::format::entry::Content;
-use crate::id::PackId;
+use crate::id::{GenerationId, PackId};
 
 mod coordination;
 mod lease;
@@ -36,10 +36,29 @@ mod tests;
 mod writer;
 
 pub use coordination::{Coordination, LeaseView, Timing};
-pub use lease::{Fence, Lease, Witness};
+pub use lease::{Fence, Lease};
 pub use prune::prune;
 pub use surroundings::{Envelope, Identity, Surroundings, System};
 pub use writer::{Begun, Start};
+
+/// The holder's view of packs.
+pub trait Witness: Send + Sync {
+    /// From now on none of the packs of these generations may be referred to; gives for each those that
+    /// the holder may have referred to until now. Called once for each generation, from the thread that
+    /// renews the lease.
+    ///
+    /// # Errors
+    /// If the holder cannot answer now: it is asked again.
+    fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>>;
+
+    /// Roots of the trees that the holder stands on now, for the lease's next object; nothing where they stay
+    /// as they are. Asked after generations were learnt. `was_lost` says that the lease ran out meanwhile:
+    /// what nothing else needs may be gone.
+    fn pins(&self, was_lost: bool) -> Option<Vec<Content>> {
+        let _ = was_lost;
+        None
+    }
+}
 
 /// What a prune knows when it decides what to condemn.
 pub struct Round<'a> {
@@ -59,7 +78,7 @@ pub struct Round<'a> {
 /// index is brought up to date, within each of the first two calls, in this order.
 pub trait Collector {
     /// Decides which packs to condemn, and writes the live chunks of those that are repacked into new,
-    /// listed packs. Calls [`Fence::check`] right before it publishes a segment.
+    /// listed packs. Calls [`Fence::confirm`] right before it publishes a segment.
     ///
     /// Where they are many, they are swept one part after another: in the order in which they are given, so
     /// what is based on others should come first.

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::coordination::{Coordination, LeaseView, elapsed};
+use super::coordination::{Coordination, LeaseView};
 use super::lease::{Fence, Lease};
 use super::sabotage::Sabotage;
 use super::{Collector, Outcome, PruneOptions, Round};
@@ -59,9 +59,9 @@ impl Coordination {
         if self.lacks(Sabotage::MaintenanceNotExclusive) {
             return Ok(None);
         }
-        let other = leases.iter().find(|other| {
-            other.id != lease.id() && other.may_be(LeaseRole::Maintenance) && self.is_live(other, now)
-        });
+        let leases = self.in_force(leases, lease.id(), now)?;
+        let other =
+            leases.iter().find(|other| other.id != lease.id() && other.may_be(LeaseRole::Maintenance));
         Ok(other.map(|other| other.holder(now)))
     }
 }
@@ -112,7 +112,6 @@ fn run(
     let early = coordination.lacks(Sabotage::LeasesReadBeforePublishing).then(|| driver.live());
     let early = early.transpose()?;
     driver.sweep_all(&condemned, early.as_ref(), &mut outcome)?;
-    driver.remove_expired()?;
     Ok(outcome)
 }
 
@@ -170,9 +169,8 @@ impl Driver<'_> {
     /// Renews the own lease and reads the others.
     fn live(&self) -> Result<Live> {
         let (leases, now) = self.fence.look()?;
-        let is_live = |lease: &LeaseView| self.coordination.is_live(lease, now);
-        let leases: Vec<_> =
-            leases.into_iter().filter(|lease| lease.id != self.own.id() && is_live(lease)).collect();
+        let mut leases = self.coordination.in_force(leases, self.own.id(), now)?;
+        leases.retain(|lease| lease.id != self.own.id());
         let rival = leases
             .iter()
             .find(|lease| lease.record.as_ref().is_some_and(|record| record.role == LeaseRole::Maintenance));
@@ -271,7 +269,7 @@ impl Driver<'_> {
         }
         if !gone.is_empty() {
             if !self.coordination.lacks(Sabotage::NoFenceBeforeDrop) {
-                self.fence.check()?;
+                self.fence.confirm()?;
             }
             let dropped = self.collector.drop_packs(&gone);
             if gone.len() > GC_PACKS_FULL && dropped.as_ref().is_err_and(is_full_store) {
@@ -317,7 +315,7 @@ impl Driver<'_> {
     fn delete(&mut self, packs: &[PackId]) -> Result<()> {
         for batch in packs.chunks(GC_DELETE_BATCH_PACKS) {
             self.go_on()?;
-            self.fence.check()?;
+            self.fence.confirm()?;
             self.collector.delete_packs(batch)?;
         }
         Ok(())
@@ -325,21 +323,6 @@ impl Driver<'_> {
 
     fn forget(&self, id: &GenerationId) -> Result<()> {
         self.coordination.store.delete(&layout::generation(id)?)?;
-        Ok(())
-    }
-
-    /// Removes leases that ran out long ago, and those whose process has ended.
-    fn remove_expired(&self) -> Result<()> {
-        let (leases, now) = self.fence.look()?;
-        for lease in leases.iter().filter(|lease| lease.id != self.own.id()) {
-            let age = elapsed(lease.newest, now);
-            if self.coordination.is_live(lease, now) || age < self.coordination.timing.lease * 2 {
-                continue;
-            }
-            for name in &lease.objects {
-                self.coordination.store.delete(name)?;
-            }
-        }
         Ok(())
     }
 

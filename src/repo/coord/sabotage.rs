@@ -62,12 +62,18 @@ pub enum Sabotage {
     UnreadableLeaseIgnored,
     /// A lease that ran out is renewed as if nothing had happened.
     LostLeaseRevived,
+    /// Whoever publishes or deletes does not ask the store whether its lease is still there.
+    LeaseNotLookedAt,
+    /// A lease that ran out is passed over without being removed.
+    PassedOverInSilence,
+    /// Whether a lease was renewed while it was being removed is not looked at.
+    PassedOverUnseen,
 }
 
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::LeasesReadBeforePublishing,
         Self::GenerationsReadBeforeLease,
         Self::IndexReadBeforeGenerations,
@@ -97,5 +103,8 @@ impl Sabotage {
         Self::PredecessorDeletedAtOnce,
         Self::UnreadableLeaseIgnored,
         Self::LostLeaseRevived,
+        Self::LeaseNotLookedAt,
+        Self::PassedOverInSilence,
+        Self::PassedOverUnseen,
     ];
 }

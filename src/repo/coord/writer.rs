@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Witness;
 use super::coordination::Coordination;
-use super::lease::{Fence, Lease, Witness};
+use super::lease::{Fence, Lease, overtaken};
 use super::sabotage::Sabotage;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::entry::Content;
 use crate::format::lease::LeaseRole;
 use crate::repo::requests;
@@ -102,10 +103,11 @@ impl Fence {
     /// # Errors
     /// [`Error::LeaseLost`] if the lease was not in force over all of it.
     pub fn publish<T>(&self, publish: impl FnOnce() -> Result<T>) -> Result<T> {
+        // A segment cannot be taken back: so the store is asked before.
         if !self.lacks(Sabotage::NoFenceAtSegment) {
-            self.check()?;
+            self.confirm()?;
         }
-        let published = publish()?;
+        let published = self.note(publish())?;
         if self.held() || self.lacks(Sabotage::NoFenceAtSegment) { Ok(published) } else { Err(overtaken()) }
     }
 
@@ -120,17 +122,16 @@ impl Fence {
         withdraw: impl FnOnce(&T) -> Result<()>,
     ) -> Result<T> {
         if !self.lacks(Sabotage::NoFenceAtCommit) {
-            self.check()?;
+            self.confirm_lately()?;
         }
-        let published = publish()?;
-        if !self.held() && !self.lacks(Sabotage::NoFenceAtCommit) {
-            withdraw(&published)?;
-            return Err(overtaken());
+        let published = self.note(publish())?;
+        // Who passes the lease over from here on lists snapshots afterwards, and meets this one.
+        if !self.lacks(Sabotage::NoFenceAtCommit)
+            && let Err(error) = self.held_all_along()
+        {
+            self.note(withdraw(&published))?;
+            return Err(error);
         }
         Ok(published)
     }
-}
-
-fn overtaken() -> Error {
-    Error::LeaseLost("it ran out while something was being published".to_owned())
 }

@@ -106,7 +106,7 @@ impl ModelCollector {
             frames.iter().filter(is_live).map(|frame| Frame { base: None, depth: 0, ..*frame }).collect();
         let fresh = pack_id(self.world.below(u64::MAX));
         self.store.put(&layout::pack(&fresh)?, vec![encode_pack(&live)])?;
-        round.fence.check()?;
+        round.fence.confirm()?;
         self.publish(ModelSegment { packs: vec![(fresh, live)], dropped: vec![] })?;
         Ok(Some(pack))
     }

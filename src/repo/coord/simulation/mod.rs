@@ -74,7 +74,7 @@ impl Simulation {
             coarse: rng.chance(300),
             local: rng.chance(300),
             rests: [0, 0, 100][usize::try_from(rng.below(3)).unwrap()],
-            endless_puts: false,
+            stops: [0, 200, 700][usize::try_from(rng.below(3)).unwrap()],
         };
         let sleeping = sabotage == Some(Sabotage::FenceClockSleeps);
         let world = World::new(Rng::new(rng.next()), climate, Duration::from_secs(1800), sleeping, trace);
@@ -236,8 +236,8 @@ fn edit(world: &World, store: &SimStore, coordination: &Arc<Coordination>) -> Re
     let replace = || -> Result<()> {
         let (old, new) = (layout::snapshot(old)?, layout::snapshot(&snapshot_id(world.below(u64::MAX)))?);
         store.info(&old)?;
-        let put = || Ok(store.put(&new, vec![encode_snapshot(chunks)])?);
-        fence.commit(put, |()| Ok(store.delete(&new)?))?;
+        fence.confirm()?;
+        store.put(&new, vec![encode_snapshot(chunks)])?;
         if store.info(&old).is_err_and(|error| error.kind == StoreErrorKind::NotFound) {
             store.delete(&new)?;
         }

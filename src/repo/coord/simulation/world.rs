@@ -64,8 +64,9 @@ pub struct Climate {
     pub local: bool,
     /// Of a thousand times that an actor computes, it does so for long.
     pub rests: u64,
-    /// Puts may be under way for longer than anybody can defend against.
-    pub endless_puts: bool,
+    /// Of a thousand leaps of time, those that pass an actor's clock by, as if its virtual machine had been
+    /// paused.
+    pub stops: u64,
 }
 
 struct Object {
@@ -87,6 +88,8 @@ struct ActorState {
     crashed: bool,
     /// Since when puts of it are under way: one of its work, one of its lease.
     puts_since: Vec<u64>,
+    /// Time that its clock has missed.
+    stopped_ms: u64,
 }
 
 pub struct Inner {
@@ -318,15 +321,19 @@ impl Inner {
         self.now_ms += by;
         if leap {
             self.slept_ms += by;
+            if self.climate.stops > 0 {
+                for number in 0..self.actors.len() {
+                    let missed = if self.rng.chance(self.climate.stops) { by } else { 0 };
+                    self.actors[number].stopped_ms += missed;
+                }
+            }
         }
         self.deliver();
     }
 
     fn clip(&self, mut by: u64, lease_ms: u64) -> u64 {
-        if !self.climate.endless_puts {
-            for since in self.actors.iter().filter(|actor| !actor.ended).flat_map(|actor| &actor.puts_since) {
-                by = by.min((since + lease_ms / 2 - 1).saturating_sub(self.now_ms));
-            }
+        for since in self.actors.iter().filter(|actor| !actor.ended).flat_map(|actor| &actor.puts_since) {
+            by = by.min((since + lease_ms / 2 - 1).saturating_sub(self.now_ms));
         }
         by
     }

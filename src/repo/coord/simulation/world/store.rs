@@ -197,8 +197,9 @@ pub struct SimSurroundings {
 impl Surroundings for SimSurroundings {
     fn since_boot(&self) -> Duration {
         let inner = self.world.inner.lock();
-        let slept = if inner.sleeping_clock { inner.slept_ms } else { 0 };
-        Duration::from_millis(inner.now_ms - slept)
+        let stopped = inner.actors.get(self.me).map_or(0, |actor| actor.stopped_ms);
+        let missed = if inner.sleeping_clock { inner.slept_ms } else { stopped };
+        Duration::from_millis(inner.now_ms - missed)
     }
 
     fn random(&self) -> Result<[u8; 16]> {
@@ -221,7 +222,7 @@ impl Surroundings for SimSurroundings {
     }
 
     fn process(&self) -> Option<ProcessMark> {
-        let now_ms = self.world.inner.lock().now_ms;
+        let now_ms = u64::try_from(self.since_boot().as_millis()).unwrap();
         Some(ProcessMark { boot: format!("b{}", self.me), namespace: String::new(), started: 0, now_ms })
     }
 

@@ -1,0 +1,195 @@
+//! Holders whose clock stood still, as that of a virtual machine does while it is paused; and, which is the same
+//! to them, a store whose clock was set forward.
+
+use super::*;
+
+/// Sees to it that somebody passes over what has run out.
+fn prune(world: &World) {
+    let mut collector = Scripted { condemns: vec![pack(1)], ..Scripted::default() };
+    assert_eq!(run(&world.host("b"), &mut collector).unwrap().deleted, 1);
+}
+
+fn writer(host: &Arc<Coordination>) -> Lease {
+    host.acquire(LeaseRole::Writer, "backup", vec![], None).unwrap()
+}
+
+fn is_lost<T>(result: Result<T>) -> bool {
+    matches!(result, Err(Error::LeaseLost(_)))
+}
+
+#[test]
+fn whoever_was_paused_and_passed_over_publishes_nothing() {
+    for renewals in 0..3 {
+        let world = World::new();
+        let (a, missed) = world.machine("a");
+        let lease = writer(&a);
+        for _ in 0..renewals {
+            world.clock.advance(Duration::from_secs(300));
+            lease.fence().tick().unwrap();
+        }
+        world.pause(&missed, 2 * LEASE);
+        prune(&world);
+        let fence = lease.fence();
+        // By its own clock all is well.
+        fence.check().unwrap();
+        assert!(fence.held());
+        assert!(is_lost(fence.publish(|| -> Result<()> { panic!("a segment cannot be taken back") })));
+        assert!(is_lost(fence.check()));
+        assert!(is_lost(fence.commit(|| -> Result<()> { panic!("it is lost for good") }, |()| Ok(()))));
+    }
+}
+
+#[test]
+fn a_renewal_after_a_pause_finds_out_that_it_came_too_late() {
+    let world = World::new();
+    let (a, missed) = world.machine("a");
+    let lease = writer(&a);
+    world.pause(&missed, 2 * LEASE);
+    prune(&world);
+    lease.fence().renew().unwrap();
+    assert!(is_lost(lease.fence().check()));
+    // What it has put meanwhile does not bring the old one back.
+    lease.fence().renew().unwrap();
+    assert!(is_lost(lease.fence().check()));
+}
+
+#[test]
+fn a_snapshot_is_withdrawn_whenever_the_pause_came() {
+    // Before it was published, while it was, and after it could be seen.
+    for moment in 0..3 {
+        let world = World::new();
+        let (a, missed) = world.machine("a");
+        let lease = writer(&a);
+        let at = |now: i32| {
+            if now == moment {
+                world.pause(&missed, 2 * LEASE);
+                prune(&world);
+            }
+        };
+        let seen = AtomicBool::new(false);
+        at(0);
+        let publish = || {
+            at(1);
+            seen.store(true, Ordering::Relaxed);
+            at(2);
+            Ok(())
+        };
+        let result = lease.fence().commit(publish, |()| {
+            seen.store(false, Ordering::Relaxed);
+            Ok(())
+        });
+        assert!(is_lost(result), "{moment}");
+        assert!(!seen.load(Ordering::Relaxed), "{moment}");
+    }
+}
+
+#[test]
+fn a_pause_that_nobody_made_use_of_harms_nobody() {
+    let world = World::new();
+    let (a, missed) = world.machine("a");
+    let lease = writer(&a);
+    world.pause(&missed, 2 * LEASE);
+    lease.fence().publish(|| Ok(())).unwrap();
+    lease.fence().commit(|| Ok(()), |()| panic!("there is no reason to")).unwrap();
+    lease.fence().renew().unwrap();
+    assert_eq!(
+        run(&world.host("b"), &mut Scripted { condemns: vec![pack(1)], ..Scripted::default() })
+            .unwrap()
+            .pending,
+        1
+    );
+    lease.fence().confirm().unwrap();
+}
+
+#[test]
+fn a_store_that_does_not_answer_whether_the_lease_is_there_has_the_snapshot_withdrawn() {
+    let world = World::new();
+    let lease = writer(&world.host("a"));
+    let withdrawn = AtomicBool::new(false);
+    let publish = || {
+        world.store.set_plan(FaultPlan::none().nth(None, 1, Fault::Fail(StoreErrorKind::Transient)));
+        Ok(())
+    };
+    let result = lease.fence().commit(publish, |()| {
+        withdrawn.store(true, Ordering::Relaxed);
+        Ok(())
+    });
+    assert!(matches!(result, Err(Error::Store(_))));
+    assert!(withdrawn.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_prune_that_was_paused_and_passed_over_drops_nothing() {
+    struct Slow<'a>(Scripted, &'a World, &'a AtomicU64);
+    impl Collector for Slow<'_> {
+        fn condemn(&mut self, round: &Round<'_>) -> Result<Vec<PackId>> {
+            self.0.condemn(round)
+        }
+
+        fn needed(
+            &mut self,
+            condemned: &[PackId],
+            pins: &[Content],
+            needs: &BTreeSet<PackId>,
+        ) -> Result<BTreeSet<PackId>> {
+            self.1.pause(self.2, 2 * LEASE);
+            self.1.host("b").maintain("rebuild-index", Duration::ZERO, &StopFlag::new())?.end();
+            self.0.needed(condemned, pins, needs)
+        }
+
+        fn drop_packs(&mut self, _packs: &[PackId]) -> Result<()> {
+            panic!("another one may have come to another conclusion");
+        }
+
+        fn delete_packs(&mut self, _packs: &[PackId]) -> Result<()> {
+            panic!("another one may have come to another conclusion");
+        }
+    }
+    let world = World::new();
+    let (a, missed) = world.machine("a");
+    let mut collector = Slow(Scripted { condemns: vec![pack(1)], ..Scripted::default() }, &world, &missed);
+    let options = PruneOptions { unattended: false, ..PruneOptions::default() };
+    let result = crate::repo::coord::prune(&a, &mut collector, &options, &StopFlag::new());
+    assert!(is_lost(result));
+}
+
+#[test]
+fn a_reader_that_was_passed_over_stands_on_nothing_that_may_be_gone() {
+    #[derive(Default)]
+    struct Asked(Mutex<Vec<bool>>);
+    impl Witness for Asked {
+        fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>> {
+            Ok(generations.iter().map(|_| Vec::new()).collect())
+        }
+
+        fn pins(&self, was_lost: bool) -> Option<Vec<Content>> {
+            self.0.lock().push(was_lost);
+            Some(Vec::new())
+        }
+    }
+    let world = World::new();
+    let (a, missed) = world.machine("a");
+    let asked = Arc::new(Asked::default());
+    let witness = Arc::clone(&asked) as Arc<dyn Witness>;
+    let lease = a.acquire(LeaseRole::Reader, "mount", vec![], Some(witness)).unwrap();
+    world.pause(&missed, 2 * LEASE);
+    prune(&world);
+    lease.fence().renew().unwrap();
+    assert_eq!(asked.0.lock().iter().filter(|was_lost| **was_lost).count(), 1);
+}
+
+#[test]
+fn a_short_backup_asks_once_whether_its_lease_is_there() {
+    let world = World::new();
+    let lease = writer(&world.host("a"));
+    let requests = |act: &dyn Fn()| {
+        let before = world.store.counts().total();
+        act();
+        world.store.counts().total() - before
+    };
+    assert_eq!(requests(&|| lease.fence().commit(|| Ok(()), |()| Ok(())).unwrap()), 1);
+    assert_eq!(requests(&|| lease.fence().publish(|| Ok(())).unwrap()), 1);
+    // After some time a snapshot is not published only to be taken back.
+    world.clock.advance(Duration::from_secs(70));
+    assert_eq!(requests(&|| lease.fence().commit(|| Ok(()), |()| Ok(())).unwrap()), 2);
+}
