@@ -246,6 +246,12 @@ pub const INDEX_OPEN_FILES_MAX: i32 = 256;
 pub const INDEX_REPLAY_MAX_BYTES: u64 = MIB as u64;
 /// How many processes of one machine may use one repository's cached index at once.
 pub const INDEX_SLOTS_MAX: usize = 16;
+/// Depths of frames that are kept while bases are looked for, one byte for each chunk of packs that hold deltas:
+/// enough that few packs are decoded twice.
+pub const BASES_DEPTHS_MAX_BYTES: usize = 64 * MIB;
+/// What the index remembers of deltas that cannot be read, one bit for each chunk of their packs. More than that
+/// is looked for again by each backup.
+pub const UNREADABLE_MARK_MAX_BYTES: usize = 16 * MIB;
 
 // --- reading and restoring ---------------------------------------------------------------------
 

@@ -6,18 +6,25 @@
 //! Where packs are lost, deltas may be left that nobody can read: those whose bases lay there, and those that
 //! are based on these. [`Bases::find_unreadable`] finds them, and from then on they are places of nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::format::directory::FrameEntry;
 use crate::id::ChunkId;
+use crate::limits::BASES_DEPTHS_MAX_BYTES;
 use crate::observe::StopFlag;
 use crate::repo::index::{Index, Location, PackInfo, PackNo};
 use crate::repo::ordinals::OrdinalSet;
+
+mod unreadable;
+
+pub use unreadable::{Searched, Unreadable};
 
 /// Which frames' bases are needed, and which of their places are taken.
 pub trait Rule: Sync {
@@ -31,27 +38,70 @@ pub trait Rule: Sync {
     fn broken(&self, pack: &PackInfo, number: u32, frame: Range<u64>, base: &ChunkId) -> Result<()>;
 }
 
+/// Which threads look through packs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// Those of the pool.
+    Pool,
+    /// The caller's alone: it may hold what the others wait for.
+    Own,
+}
+
+impl Threads {
+    fn map<T: Send>(
+        self,
+        packs: &[PackInfo],
+        look: impl Fn(&PackInfo) -> Result<T> + Sync + Send,
+    ) -> Result<Vec<T>> {
+        match self {
+            Self::Pool => packs.par_iter().map(look).collect(),
+            Self::Own => packs.iter().map(look).collect(),
+        }
+    }
+}
+
 /// The packs of an index that hold deltas.
 pub struct Bases<'a> {
     index: &'a Index,
+    threads: Threads,
     packs: Vec<PackInfo>,
     /// Packs that are lost.
     lost: HashSet<PackNo>,
-    /// Chunks of deltas that cannot be read, by pack and slot.
-    unreadable: HashSet<(PackNo, u32)>,
+    /// Chunks of deltas that cannot be read.
+    unreadable: Unreadable,
+    depths: Mutex<Depths>,
+}
+
+/// How deep the frames of packs lie, for each chunk; nothing for packs without deltas.
+#[derive(Default)]
+struct Depths {
+    packs: HashMap<PackNo, Arc<[u8]>>,
+    bytes: usize,
 }
 
 impl<'a> Bases<'a> {
     /// Looks for packs that hold deltas.
     pub fn new(index: &'a Index) -> Result<Self> {
-        let all: Vec<PackInfo> = index.packs().collect::<Result<_>>()?;
+        Self::among(index, index.packs().collect::<Result<_>>()?, Threads::Pool)
+    }
+
+    /// As [`new`](Self::new), among `all` alone: of all deltas that lie elsewhere it is known that they can be
+    /// read.
+    pub fn among(index: &'a Index, all: Vec<PackInfo>, threads: Threads) -> Result<Self> {
         let has_deltas = |info: &PackInfo| -> Result<Option<PackInfo>> {
             let pack = index.pack(info.no)?;
             Ok(pack.directory.frames.iter().any(|frame| !frame.bases.is_empty()).then_some(*info))
         };
-        let packs: Vec<Option<PackInfo>> = all.par_iter().map(has_deltas).collect::<Result<_>>()?;
+        let packs = threads.map(&all, has_deltas)?;
         let packs = packs.into_iter().flatten().collect();
-        Ok(Self { index, packs, lost: HashSet::new(), unreadable: HashSet::new() })
+        Ok(Self {
+            index,
+            threads,
+            packs,
+            lost: HashSet::new(),
+            unreadable: Unreadable::default(),
+            depths: Mutex::default(),
+        })
     }
 
     /// Finds what cannot be read without the packs `lost`.
@@ -59,55 +109,76 @@ impl<'a> Bases<'a> {
         self.lost = lost;
         // Each round finds deltas that are based on those of the round before: as many as they are deep.
         loop {
-            let found: Vec<Vec<(PackNo, u32)>> =
-                self.packs.par_iter().map(|info| self.unreadable_of(info, stop)).collect::<Result<_>>()?;
-            if found.iter().all(Vec::is_empty) {
+            let found = self.threads.map(&self.packs, |info| self.unreadable_of(info, stop))?;
+            if found.iter().all(Unreadable::is_empty) {
                 return Ok(());
             }
-            self.unreadable.extend(found.into_iter().flatten());
+            found.into_iter().for_each(|found| self.unreadable.extend(found));
         }
     }
 
     /// Chunks of a pack that are not known yet to be unreadable.
-    fn unreadable_of(&self, info: &PackInfo, stop: &StopFlag) -> Result<Vec<(PackNo, u32)>> {
+    fn unreadable_of(&self, info: &PackInfo, stop: &StopFlag) -> Result<Unreadable> {
         stop.check()?;
-        let mut found = Vec::new();
+        let mut found = Unreadable::default();
         if self.lost.contains(&info.no) {
             return Ok(found);
         }
         let pack = self.index.pack(info.no)?;
+        // All bases of the pack at once: each look at the index costs more than what it finds.
+        let (mut frames, mut bases) = (Vec::new(), Vec::new());
         let mut next = 0u32;
         for frame in &pack.directory.frames {
             let first = next;
             next = next.saturating_add(u32::try_from(frame.chunks.len()).unwrap_or(u32::MAX));
-            if frame.bases.is_empty() || self.unreadable.contains(&(info.no, first)) {
+            if frame.bases.is_empty() || self.unreadable.contains(info.no, first) {
                 continue;
             }
+            bases.extend_from_slice(&frame.bases);
+            frames.push((first..next, frame));
+        }
+        let mut places = Vec::new();
+        self.index.places_many(&bases, &mut |number, found| {
+            places.extend(found.iter().map(|place| (number, *place)));
+        })?;
+        places.sort_unstable_by_key(|(number, _)| *number);
+        let mut places = places.into_iter().peekable();
+        let mut number = 0;
+        for (slots, frame) in frames {
             let mut is_whole = true;
-            self.each_base(frame, &mut |_, places| {
-                is_whole &= !places.is_empty();
-                Ok(())
-            })?;
+            for _ in &frame.bases {
+                let mut is_there = false;
+                while let Some((_, place)) = places.next_if(|(of, _)| *of == number) {
+                    is_there = is_there || self.serves(&place, frame.depth)?;
+                }
+                is_whole &= is_there;
+                number += 1;
+            }
             if !is_whole {
-                found.extend((first..next).map(|slot| (info.no, slot)));
+                found.add(info.no, slots);
             }
         }
         Ok(found)
     }
 
-    /// True for a place that cannot be read, as far as [`find_unreadable`](Self::find_unreadable) has found.
-    pub fn is_unreadable(&self, pack: PackNo, slot: u32) -> bool {
-        self.lost.contains(&pack) || self.unreadable.contains(&(pack, slot))
+    /// True if the place can be read and lies less deep than `below`.
+    fn serves(&self, place: &Location, below: u8) -> Result<bool> {
+        Ok(!self.is_unreadable(place.pack, place.slot) && self.depth(place)? < below)
     }
 
-    /// The chunks that cannot be read, by pack and slot; none of lost packs.
-    pub fn into_unreadable(self) -> HashSet<(PackNo, u32)> {
+    /// True for a place that cannot be read, as far as [`find_unreadable`](Self::find_unreadable) has found.
+    pub fn is_unreadable(&self, pack: PackNo, slot: u32) -> bool {
+        self.lost.contains(&pack) || self.unreadable.contains(pack, slot)
+    }
+
+    /// The chunks that cannot be read; none of lost packs.
+    pub fn into_unreadable(self) -> Unreadable {
         self.unreadable
     }
 
     /// Packs that are not lost, with chunks that cannot be read.
     pub fn damaged_packs(&self) -> HashSet<PackNo> {
-        self.unreadable.iter().map(|(pack, _)| *pack).collect()
+        self.unreadable.packs().collect()
     }
 
     /// The packs.
@@ -169,13 +240,9 @@ impl<'a> Bases<'a> {
             }
         })?;
         for (base, places) in frame.bases.iter().zip(&mut places) {
-            let mut depths = Vec::with_capacity(places.len());
-            for place in &*places {
-                let is_place = !self.is_unreadable(place.pack, place.slot);
-                depths.push(if is_place { self.depth(place)? } else { u8::MAX });
-            }
-            let mut depths = depths.into_iter();
-            places.retain(|_| depths.next().is_some_and(|depth| depth < frame.depth));
+            let serves = places.iter().map(|place| self.serves(place, frame.depth));
+            let mut serves = serves.collect::<Result<Vec<bool>>>()?.into_iter();
+            places.retain(|_| serves.next().unwrap_or(false));
             each(base, places)?;
         }
         Ok(())
@@ -183,8 +250,30 @@ impl<'a> Bases<'a> {
 
     /// How deep the frame at `place` lies.
     fn depth(&self, place: &Location) -> Result<u8> {
-        let pack = self.index.pack(place.pack)?;
-        let frame = pack.directory.slot(place.slot).and_then(|slot| usize::try_from(slot.frame).ok());
-        Ok(frame.and_then(|frame| pack.directory.frames.get(frame)).map_or(u8::MAX, |frame| frame.depth))
+        let depths = self.depths(place.pack)?;
+        let slot = usize::try_from(place.slot).unwrap_or(usize::MAX);
+        Ok(if depths.is_empty() { 0 } else { depths.get(slot).copied().unwrap_or(u8::MAX) })
+    }
+
+    fn depths(&self, no: PackNo) -> Result<Arc<[u8]>> {
+        if let Some(known) = self.depths.lock().packs.get(&no) {
+            return Ok(Arc::clone(known));
+        }
+        let pack = self.index.pack(no)?;
+        let frames = &pack.directory.frames;
+        let depths: Arc<[u8]> = match frames.iter().all(|frame| frame.depth == 0) {
+            true => Arc::default(),
+            false => {
+                let each = |frame: &FrameEntry| std::iter::repeat_n(frame.depth, frame.chunks.len());
+                frames.iter().flat_map(each).collect()
+            }
+        };
+        let mut all = self.depths.lock();
+        if all.bytes + depths.len() > BASES_DEPTHS_MAX_BYTES {
+            *all = Depths::default();
+        }
+        all.bytes += depths.len();
+        all.packs.insert(no, Arc::clone(&depths));
+        Ok(depths)
     }
 }

@@ -7,20 +7,21 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp as Instant;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::env::{BootClock, SystemClock, Timestamp};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::entry::Content;
 use crate::id::{ChunkId, GenerationId, PackId};
 use crate::observe::{Observer, StopFlag};
-use crate::repo::bases::Bases;
+use crate::repo::bases::{Bases, Searched, Threads, Unreadable};
 use crate::repo::coord::{Coordination, Lease, Witness};
-use crate::repo::index::{Location, PackNo};
+use crate::repo::index::{Location, PackInfo};
 use crate::repo::pack_use::PackUse;
 
 pub mod bases;
@@ -58,7 +59,7 @@ pub use open::{InitOptions, LockedRepository, Repository};
 /// How long after the index was brought up to date a pack that is gone is simply gone, in seconds.
 const REFRESH_SECONDS: u64 = 5;
 
-/// A mark in the index: the removal epoch at which all deltas had their bases.
+/// A mark in the index: which deltas lacked their bases, when that was last looked at.
 const WHOLE_BASES: &[u8] = b"bases";
 
 /// A repository with its index up to date.
@@ -69,10 +70,14 @@ pub struct IndexedRepository {
     packs: PackUse,
     /// Packs that generations name: numbers mean other packs once the index was made anew.
     condemned: Mutex<BTreeSet<PackId>>,
-    /// For writers: chunks of deltas whose bases are lost.
-    unreadable: OnceLock<HashSet<(PackNo, u32)>>,
+    /// For writers: chunks of deltas whose bases are lost; nothing before they were looked for.
+    unreadable: RwLock<Option<Unreadable>>,
+    /// There are any.
+    is_any_unreadable: AtomicBool,
     /// Whether unlisted packs were looked for.
     adopted: Mutex<bool>,
+    /// Held while the index takes in more in the middle of a run.
+    taking_in: Mutex<()>,
     /// When the index was last brought up to date because a pack was gone.
     refreshed: Mutex<Option<Duration>>,
 }
@@ -87,8 +92,10 @@ impl IndexedRepository {
             index,
             packs: PackUse::default(),
             condemned: Mutex::default(),
-            unreadable: OnceLock::new(),
+            unreadable: RwLock::new(None),
+            is_any_unreadable: AtomicBool::new(false),
             adopted: Mutex::new(false),
+            taking_in: Mutex::new(()),
             refreshed: Mutex::new(None),
         })
     }
@@ -101,8 +108,25 @@ impl IndexedRepository {
 
     /// Brings the index up to date once more, before anything was looked up in it.
     pub fn sync(&self, observer: &dyn Observer) -> Result<()> {
+        let _one = self.taking_in.lock();
         segments::sync(&self.repo, &self.index, observer)?;
         self.condemn_again()
+    }
+
+    /// Takes in what the index lacks, in the middle of a run. What generations had named before may be in it only
+    /// now, because somebody has listed it; and a delta may lack its base. Nothing refers to the new packs before
+    /// that is known.
+    fn take_in_more(&self, _one: MutexGuard<'_, ()>) -> Result<()> {
+        let first = self.packs.bar_from(self.index.pack_limit());
+        segments::refresh(&self.repo, &self.index)?;
+        self.condemn_again()?;
+        let known = self.unreadable.read().clone();
+        if let Some(known) = known {
+            let is_new = |pack: &PackInfo| u64::from(pack.no.get()) >= first || known.is_in(pack.no);
+            self.pass_over(self.search(&is_new, Threads::Own, &StopFlag::new())?);
+        }
+        self.packs.unbar();
+        Ok(())
     }
 
     /// After the index may have changed: what is condemned may be in it only now, or under another number.
@@ -116,22 +140,58 @@ impl IndexedRepository {
     }
 
     /// For writers, after the index was brought up to date: finds deltas whose bases no pack holds, so that
-    /// nothing refers to them and they are stored again. Nothing is looked at where nothing went since that
-    /// was done the last time.
+    /// nothing refers to them and they are stored again. Where nothing went since that was done the last time,
+    /// only packs that came are looked at, and those with such deltas.
     pub fn pass_over_unreadable(&self, stop: &StopFlag) -> Result<()> {
-        let epoch = self.index.removal_epoch().to_le_bytes();
-        if self.index.mark(WHOLE_BASES)?.is_some_and(|mark| mark == epoch) {
-            return Ok(());
-        }
-        let mut bases = Bases::new(&self.index)?;
-        bases.find_unreadable(HashSet::new(), stop)?;
-        let found = bases.into_unreadable();
-        if found.is_empty() {
-            self.index.set_mark(WHOLE_BASES, &epoch)?;
-        }
-        // Once for each run: what went meanwhile this run has not referred to, or it is kept.
-        let _ = self.unreadable.set(found);
+        let (epoch, limit, packs) =
+            (self.index.removal_epoch(), self.index.ordinal_limit(), u64::from(self.index.pack_limit()));
+        let before = self.index.mark(WHOLE_BASES)?.and_then(|mark| Searched::decode(&mark));
+        let before = before.filter(|before| before.epoch == epoch && before.limit <= limit);
+        let unreadable = match before {
+            Some(before) if before.limit == limit => before.unreadable,
+            before => {
+                let is_new = |pack: &PackInfo| {
+                    before.as_ref().is_none_or(|before| {
+                        pack.first_ordinal >= before.limit || before.unreadable.is_in(pack.no)
+                    })
+                };
+                let unreadable = self.search(&is_new, Threads::Pool, stop)?;
+                let searched = Searched { epoch, limit, unreadable };
+                if let Some(mark) = searched.encode() {
+                    self.index.set_mark(WHOLE_BASES, &mark)?;
+                }
+                searched.unreadable
+            }
+        };
+        // What goes later this run has not referred to, or it is kept. What came meanwhile was not looked at.
+        let _one = self.taking_in.lock();
+        let is_new = |pack: &PackInfo| u64::from(pack.no.get()) >= packs || unreadable.is_in(pack.no);
+        let has_come = u64::from(self.index.pack_limit()) > packs;
+        let later = if has_come { self.search(&is_new, Threads::Own, stop)? } else { Unreadable::default() };
+        self.pass_over(unreadable);
+        self.pass_over(later);
         Ok(())
+    }
+
+    /// Deltas of some packs whose bases no pack holds; all others can be read.
+    fn search(
+        &self,
+        is_new: &dyn Fn(&PackInfo) -> bool,
+        threads: Threads,
+        stop: &StopFlag,
+    ) -> Result<Unreadable> {
+        let is_wanted = |pack: &Result<PackInfo>| pack.as_ref().map_or(true, is_new);
+        let packs = self.index.packs().filter(is_wanted).collect::<Result<_>>()?;
+        let mut bases = Bases::among(&self.index, packs, threads)?;
+        bases.find_unreadable(HashSet::new(), stop)?;
+        Ok(bases.into_unreadable())
+    }
+
+    fn pass_over(&self, found: Unreadable) {
+        let mut unreadable = self.unreadable.write();
+        let all = unreadable.get_or_insert_default();
+        all.extend(found);
+        self.is_any_unreadable.store(!all.is_empty(), Ordering::SeqCst);
     }
 
     /// What this run has to do with packs.
@@ -153,9 +213,12 @@ impl IndexedRepository {
     }
 
     fn refer(&self, place: &Location) -> bool {
-        let is_readable =
-            self.unreadable.get().is_none_or(|unreadable| !unreadable.contains(&(place.pack, place.slot)));
-        is_readable && self.packs.refer(place.pack)
+        !self.is_unreadable(place) && self.packs.refer(place.pack)
+    }
+
+    fn is_unreadable(&self, place: &Location) -> bool {
+        self.is_any_unreadable.load(Ordering::SeqCst)
+            && self.unreadable.read().as_ref().is_some_and(|all| all.contains(place.pack, place.slot))
     }
 
     /// Where a chunk is best read: not in a pack that may soon be gone, if there is another.
@@ -189,8 +252,7 @@ impl IndexedRepository {
         if refreshed.is_some_and(|last| now.saturating_sub(last) < Duration::from_secs(REFRESH_SECONDS)) {
             return Ok(false);
         }
-        segments::refresh(&self.repo, &self.index)?;
-        self.condemn_again()?;
+        self.take_in_more(self.taking_in.lock())?;
         *refreshed = Some(now);
         Ok(true)
     }
@@ -225,7 +287,10 @@ impl Witness for IndexedRepository {
     fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>> {
         // What was moved out of these packs is found elsewhere from now on.
         self.condemned.lock().extend(generations.iter().flat_map(|(_, packs)| packs));
-        segments::refresh(&self.repo, &self.index)?;
+        // Who renews the lease must not wait for long, as while a large index is loaded.
+        let one = self.taking_in.try_lock_for(Duration::from_secs(REFRESH_SECONDS));
+        let busy = || Error::Index("it is being brought up to date".to_owned());
+        self.take_in_more(one.ok_or_else(busy)?)?;
         let mut needs = Vec::with_capacity(generations.len());
         for (_, packs) in generations {
             let mut needed = Vec::new();

@@ -57,6 +57,8 @@ pub struct PackUse {
     referred: Bits,
     condemned: Bits,
     is_any_condemned: AtomicBool,
+    /// Packs with this number, or a higher one, are not referred to yet.
+    barred_from: AtomicU64,
     /// Packs that the run itself has written, or is writing.
     own: Mutex<HashSet<PackId>>,
 }
@@ -67,6 +69,7 @@ impl Default for PackUse {
             referred: Bits::new(),
             condemned: Bits::new(),
             is_any_condemned: AtomicBool::new(false),
+            barred_from: AtomicU64::new(u64::MAX),
             own: Mutex::default(),
         }
     }
@@ -75,11 +78,24 @@ impl Default for PackUse {
 impl PackUse {
     /// Remembers that the run refers to the pack. False if it must not, because the pack is condemned.
     pub fn refer(&self, no: PackNo) -> bool {
-        if self.is_condemned(no) {
+        let is_barred = || u64::from(no.get()) >= self.barred_from.load(Ordering::SeqCst);
+        if is_barred() || self.is_condemned(no) {
             return false;
         }
         self.referred.set(no);
         !self.is_condemned(no)
+    }
+
+    /// Nothing refers to packs from this number on until [`unbar`](Self::unbar): the index is about to take in
+    /// packs that may be condemned. Gives the lowest number that is barred.
+    pub fn bar_from(&self, number: u32) -> u64 {
+        let number = u64::from(number);
+        self.barred_from.fetch_min(number, Ordering::SeqCst).min(number)
+    }
+
+    /// What is condemned of the new packs is known.
+    pub fn unbar(&self) {
+        self.barred_from.store(u64::MAX, Ordering::SeqCst);
     }
 
     /// True if the pack may be gone at any time.
@@ -123,6 +139,15 @@ mod tests {
         assert!(packs.condemn(one) && packs.condemn(far) && !packs.condemn(two));
         assert!(!packs.refer(one) && !packs.refer(two) && !packs.refer(far));
         assert!(packs.is_condemned(two) && packs.is_any_condemned());
+    }
+
+    #[test]
+    fn barred_packs_are_not_referred_to() {
+        let packs = PackUse::default();
+        assert_eq!((packs.bar_from(7), packs.bar_from(9)), (7, 7));
+        assert!(packs.refer(PackNo::of(6)) && !packs.refer(PackNo::of(7)) && !packs.refer(PackNo::of(100)));
+        packs.unbar();
+        assert!(packs.refer(PackNo::of(7)));
     }
 
     #[test]

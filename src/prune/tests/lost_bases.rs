@@ -187,3 +187,96 @@ fn a_backup_stores_again_what_cannot_be_read() {
     bench.assert_whole();
     bench.assert_restores();
 }
+
+/// Which of its dead deltas and live chunks a client would refer to.
+fn referred(chain: &Chain, repo: &IndexedRepository) -> (Vec<bool>, Vec<bool>) {
+    let keys = chain.bench.fixture.repo.keys();
+    let live: Vec<ChunkId> = chain.live.iter().map(|bytes| keys.chunk_id(bytes)).collect();
+    let is_there = |ids: &[ChunkId]| {
+        repo.refer_many(ids).unwrap().into_iter().map(|place| place.is_some()).collect::<Vec<bool>>()
+    };
+    (is_there(&chain.dead), is_there(&live))
+}
+
+/// A client of its own, that has looked for unreadable deltas.
+fn writer(chain: &Chain, cache: &TempDir) -> IndexedRepository {
+    let repo = IndexedRepository::open(Arc::clone(&chain.bench.fixture.repo), cache.path(), &Silent).unwrap();
+    repo.pass_over_unreadable(&StopFlag::new()).unwrap();
+    repo
+}
+
+fn leave_base_out(chain: &Chain) {
+    let leave_out = BTreeSet::from([chain.base]);
+    let options = RebuildOptions { leave_out, ..RebuildOptions::default() };
+    let f = &chain.bench.fixture;
+    rebuild_index::run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new()).unwrap();
+}
+
+/// Takes these objects away; what it gives puts them back.
+fn hide(chain: &Chain, names: Vec<crate::store::ObjectName>) -> impl FnOnce() + '_ {
+    let f = &chain.bench.fixture;
+    let objects: Vec<_> = names.into_iter().map(|name| (f.get(&name), name)).collect();
+    objects.iter().for_each(|(_, name)| f.store.inner().delete(name).unwrap());
+    || objects.into_iter().for_each(|(bytes, name)| f.put(&name, bytes))
+}
+
+/// A client that knows neither a base nor its delta learns of both after the base was left out: nothing goes
+/// from its index.
+#[test]
+fn a_client_that_never_knew_the_base_does_not_trust_the_delta() {
+    let chain = Chain::new();
+    let cache = TempDir::new().unwrap();
+    let show = hide(&chain, chain.bench.fixture.names("index/"));
+    writer(&chain, &cache);
+    show();
+    leave_base_out(&chain);
+    for _ in 0..2 {
+        // The second time by what it remembers.
+        assert_eq!(referred(&chain, &writer(&chain, &cache)), (vec![false; 2], vec![true; 2]));
+    }
+}
+
+/// Deltas that are published after their base was left out, by a run that had read it before.
+#[test]
+fn deltas_that_come_later_are_not_trusted_either() {
+    for is_mid_run in [false, true] {
+        let chain = Chain::new();
+        let f = &chain.bench.fixture;
+        let cache = TempDir::new().unwrap();
+        // Only the first segment is there, with the base.
+        let lists_base = |name: &crate::store::ObjectName| {
+            let id = crate::id::SegmentId::from_hex(name.last_component()).unwrap();
+            crate::repo::segments::load(&f.repo, &id).unwrap().packs.iter().any(|pack| pack.id == chain.base)
+        };
+        let segments = f.names("index/").into_iter().filter(|name| !lists_base(name));
+        let packs = f.names("packs/").into_iter().filter(|name| layout::parse_pack(name) != Some(chain.base));
+        let show = hide(&chain, segments.chain(packs).collect());
+        leave_base_out(&chain);
+        let mut repo = writer(&chain, &cache);
+        show();
+        if is_mid_run {
+            assert!(repo.refresh_after_loss().unwrap());
+        } else {
+            drop(repo);
+            repo = writer(&chain, &cache);
+        }
+        assert_eq!(referred(&chain, &repo), (vec![false; 2], vec![true; 2]), "{is_mid_run}");
+    }
+}
+
+/// What was found stays known, and is forgotten where the base comes back.
+#[test]
+fn a_delta_whose_base_comes_back_is_trusted_again() {
+    let chain = Chain::new();
+    let cache = TempDir::new().unwrap();
+    assert_eq!(referred(&chain, &writer(&chain, &cache)), (vec![true; 2], vec![true; 2]));
+    leave_base_out(&chain);
+    assert_eq!(referred(&chain, &writer(&chain, &cache)), (vec![false; 2], vec![true; 2]));
+    // Its base is stored again, by a backup of the source.
+    let f = &chain.bench.fixture;
+    let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+    let base = noise(1, 8_000);
+    ingest.add(PackKind::Data, f.repo.keys().chunk_id(&base), &base).unwrap();
+    ingest.finish().unwrap();
+    assert_eq!(referred(&chain, &writer(&chain, &cache)), (vec![true; 2], vec![true; 2]));
+}

@@ -254,6 +254,11 @@ impl Index {
         self.with(|db| write::is_dropped(db, id))
     }
 
+    /// More than the number of any pack that it has: what comes later gets this number, or a higher one.
+    pub fn pack_limit(&self) -> u32 {
+        lock(&self.head).next_pack
+    }
+
     /// All packs in the order of their numbers, without their directories.
     pub fn packs(&self) -> Packs<'_> {
         Packs::new(self)

@@ -35,8 +35,7 @@ impl PackNo {
         self.0
     }
 
-    /// The pack with this number, for tests of tables.
-    #[cfg(test)]
+    /// The pack with this number, for whoever has remembered it.
     pub const fn of(number: u32) -> Self {
         Self(number)
     }
