@@ -133,10 +133,8 @@ fn rebuild(
     };
     let mut revived = rebuild.take_old(&old, &mut rest)?;
     // What a prune is about to delete stays dropped: the bases of its deltas may be gone already.
+    // What it has only condemned is listed as before: its sweep finds out from the index what is needed of it.
     revived.retain(|id, _| condemned.is_some_and(|condemned| !condemned.contains(id)));
-    if let Some(condemned) = condemned {
-        rest.retain(|id, _| !condemned.contains(id));
-    }
     rebuild.read(rest)?;
     rebuild.replaces = &old;
     rebuild.revive(revived)?;
