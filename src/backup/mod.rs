@@ -216,10 +216,10 @@ fn run(
     let coordination = options.coordination.clone().unwrap_or_else(usual);
     let mut start = Beginning { repo: &repo, names, options, observer, stop, started, ancestry: None };
     let witness = Arc::clone(&repo) as Arc<dyn Witness>;
-    let Begun { mut lease, is_cautious } = coordination.begin("backup", witness, &mut start)?;
-    let ancestry = start.ancestry.take();
-    let result = lease.keep().and_then(|()| {
-        let ancestry = ancestry.ok_or_else(|| Error::Internal("no parent was looked for".to_owned()))?;
+    let Begun { lease, is_cautious } = coordination.begin("backup", witness, &mut start)?;
+    let ancestry =
+        start.ancestry.take().ok_or_else(|| Error::Internal("no parent was looked for".to_owned()));
+    let result = ancestry.and_then(|ancestry| {
         let writer = Some(Writer { fence: lease.fence(), is_cautious });
         let repo = Arc::clone(&repo);
         Run { repo, names, stream, options, observer, stop, begun, started, ancestry, writer }.take(take)

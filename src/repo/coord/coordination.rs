@@ -58,6 +58,8 @@ pub struct Coordination {
     pub(super) envelope: Arc<dyn Envelope>,
     pub(super) surroundings: Arc<dyn Surroundings>,
     pub(super) timing: Timing,
+    /// Runs that begin have their leases renewed by threads; else only between steps, as a simulation wants it.
+    pub(super) keeps: bool,
     /// The step that a test leaves out.
     pub(super) sabotage: Option<Sabotage>,
 }
@@ -139,7 +141,7 @@ impl Coordination {
         surroundings: Arc<dyn Surroundings>,
         timing: Timing,
     ) -> Arc<Self> {
-        Arc::new(Self { store, envelope, surroundings, timing, sabotage: None })
+        Arc::new(Self { store, envelope, surroundings, timing, keeps: true, sabotage: None })
     }
 
     /// True if a test wants this step left out.

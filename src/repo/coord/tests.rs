@@ -350,6 +350,38 @@ fn a_failed_write_that_may_be_under_way_keeps_the_lease() {
     }
 }
 
+/// What a run does before its first look at its files may take longer than a lease.
+#[test]
+fn the_lease_is_renewed_while_a_run_begins() {
+    struct Slow<'a>(&'a World);
+    impl Start for Slow<'_> {
+        fn choose(&mut self, _alone: bool) -> Result<Option<Content>> {
+            Ok(None)
+        }
+
+        fn is_there(&mut self) -> Result<bool> {
+            Ok(true)
+        }
+
+        fn refresh(&mut self) -> Result<()> {
+            self.0.clock.advance(Duration::from_secs(2));
+            let begun = std::time::Instant::now();
+            while self.0.names(layout::LEASES).len() < 2 {
+                assert!(begun.elapsed() < Duration::from_secs(60), "nobody renews the lease");
+                std::thread::yield_now();
+            }
+            Ok(())
+        }
+    }
+    let world = World::new();
+    let a = world.host("a");
+    let (store, envelope) = (Arc::clone(&a.store), Arc::clone(&a.envelope));
+    let timing = Timing { lease: Duration::from_secs(12) };
+    let a = Coordination::with(store, envelope, Arc::clone(&a.surroundings), timing);
+    let begun = a.begin("backup", Arc::new(Needs::default()), &mut Slow(&world)).unwrap();
+    begun.lease.end();
+}
+
 #[test]
 fn a_generation_that_nobody_can_read_is_removed_by_the_next_prune() {
     let world = World::new();

@@ -28,7 +28,7 @@ pub trait Start {
 
 /// A run that may write.
 pub struct Begun {
-    /// Its lease.
+    /// Its lease, which is renewed from now on.
     pub lease: Lease,
     /// Packs are condemned. Unchanged content may lie in them, as nobody knew that this run would need it:
     /// it has to be looked up, and what lies only in condemned packs is missing.
@@ -50,8 +50,10 @@ impl Coordination {
         let early = self.lacks(Sabotage::GenerationsReadBeforeLease).then(|| self.generation_ids());
         let early = early.transpose()?;
         let pins: Vec<Content> = start.choose(false)?.into_iter().collect();
-        let lease = self.acquire(LeaseRole::Writer, operation, pins, Some(witness))?;
-        let begun = self.settle(&lease, start, early.is_some());
+        let mut lease = self.acquire(LeaseRole::Writer, operation, pins, Some(witness))?;
+        // What comes next may take longer than the lease: a large index is read, and looked through.
+        let kept = if self.keeps { lease.keep() } else { Ok(()) };
+        let begun = kept.and_then(|()| self.settle(&lease, start, early.is_some()));
         match begun {
             Ok(is_cautious) => Ok(Begun { lease, is_cautious }),
             Err(error) => {

@@ -58,6 +58,7 @@ fn coordination(
         envelope: Arc::new(Plain { is_newer }),
         surroundings: Arc::new(SimSurroundings { world: Arc::clone(world), me }),
         timing: Timing { lease: Duration::from_millis(world.lease_ms) },
+        keeps: false,
         sabotage,
     };
     (Arc::new(coordination), store)
