@@ -179,7 +179,8 @@ impl Lease {
 
     /// As [`close`](Self::close), by the error alone.
     pub fn close_after(self, error: Option<&Error>) {
-        let uncertain = error.is_some_and(may_be_under_way);
+        // The run may have ended for another reason, and later than what was written in vain.
+        let uncertain = error.is_some_and(may_be_under_way) || self.shared.uncertain.load(Ordering::SeqCst);
         if !uncertain || self.shared.coordination.lacks(Sabotage::LeaseEndedAfterUncertainWrite) {
             self.end();
         }

@@ -350,6 +350,27 @@ fn a_failed_write_that_may_be_under_way_keeps_the_lease() {
     }
 }
 
+/// A run may end for another reason than the one of a write that nobody knows the end of.
+#[test]
+fn a_write_that_failed_before_the_run_did_keeps_the_lease_too() {
+    let world = World::new();
+    let a = world.host("a");
+    let fail = |kind| Err(StoreError::new(kind, "write", "x", "").into());
+    for (kind, left) in
+        [(StoreErrorKind::Full, 0), (StoreErrorKind::Transient, 1), (StoreErrorKind::Other, 2)]
+    {
+        let lease = a.acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
+        let published: Result<()> = lease.fence().publish(|| fail(kind));
+        assert!(published.is_err());
+        lease.close::<()>(&Err(Error::Usage("the stream's command failed".to_owned())));
+        assert_eq!(world.names(layout::LEASES).len(), left, "{kind:?}");
+    }
+    let lease = a.acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
+    lease.fence().commit(|| fail(StoreErrorKind::Transient), |()| Ok(())).unwrap_err();
+    lease.close(&Ok(()));
+    assert_eq!(world.names(layout::LEASES).len(), 3);
+}
+
 /// What a run does before its first look at its files may take longer than a lease.
 #[test]
 fn the_lease_is_renewed_while_a_run_begins() {
