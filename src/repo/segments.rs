@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
 use crate::id::SegmentId;
@@ -13,7 +13,7 @@ use crate::repo::early::{Early, list_or};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{Repository, layout, pack_reader, requests};
-use crate::store::ListItem;
+use crate::store::{ListItem, ObjectName};
 
 /// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
 const LOAD_BATCH: usize = 8;
@@ -41,8 +41,22 @@ pub fn publish(repo: &Repository, segment: &Segment) -> Result<Published> {
     let object = sealed::seal(repo.keys(), ObjectKind::Segment, repo.id(), &segment.encode())?;
     let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
     let size = object.len() as u64;
-    repo.store().put(&layout::segment(&id)?, vec![Bytes::from(object)])?;
-    Ok(Published { id, size })
+    let name = layout::segment(&id)?;
+    match repo.store().put(&name, vec![Bytes::from(object)]) {
+        Ok(()) => Ok(Published { id, size }),
+        Err(error) => Err(judge(repo, &name, error).into()),
+    }
+}
+
+/// A store may turn out to be full after the segment came to be seen, when its folder is made durable. That it is
+/// [`Full`](StoreErrorKind::Full) would say that nothing was written, and its packs would be deleted.
+fn judge(repo: &Repository, name: &ObjectName, error: StoreError) -> StoreError {
+    let is_gone = || repo.store().info(name).is_err_and(|error| error.kind == StoreErrorKind::NotFound);
+    if error.kind != StoreErrorKind::Full || is_gone() {
+        return error;
+    }
+    let reason = format!("there is no room for it, but it may have been written: {}", error.reason);
+    StoreError { kind: StoreErrorKind::Other, reason, ..error }
 }
 
 /// Loads one segment.

@@ -72,6 +72,8 @@ pub enum Fault {
     /// A write or delete is done, but its answer is lost, which reads as
     /// [`Transient`](StoreErrorKind::Transient).
     LoseAnswer,
+    /// A write or delete is done, and fails all the same.
+    DoneAndFails(StoreErrorKind),
     /// A read gives less than there is, by a seeded amount.
     Truncate,
     /// A read gives bytes of which one bit, seeded, is wrong.
@@ -275,6 +277,9 @@ fn answer(
         Some((Fault::LoseAnswer, _)) => {
             let reason = "the answer was lost, planned by a test";
             Err(StoreError::new(StoreErrorKind::Transient, request.action(), name, reason))
+        }
+        Some((Fault::DoneAndFails(kind), _)) => {
+            Err(StoreError::new(kind, request.action(), name, "planned by a test"))
         }
         _ => result,
     }

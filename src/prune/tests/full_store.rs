@@ -56,6 +56,16 @@ fn what_may_be_listed_stays() {
     bench.assert_whole();
 }
 
+/// The segment is there, and there was no room to make its folder durable.
+#[test]
+fn what_is_listed_stays_also_where_the_store_is_full() {
+    let bench = Bench::new();
+    let error = write(&bench, 2, Fault::DoneAndFails(StoreErrorKind::Full));
+    assert!(matches!(error, Error::Store(StoreError { kind: StoreErrorKind::Other, .. })), "{error}");
+    assert_eq!((bench.fixture.names("packs/").len(), bench.fixture.names("index/").len()), (1, 1));
+    bench.assert_whole();
+}
+
 #[test]
 fn what_interrupted_writes_have_left_goes_once_nobody_can_be_at_it() {
     let folder = TempDir::new().unwrap();
