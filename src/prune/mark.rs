@@ -13,12 +13,12 @@ use crate::error::{Error, Result};
 use crate::format::content::encode_content;
 use crate::format::entry::{Content, Entry};
 use crate::id::SnapshotId;
-use crate::limits::FRAME_CACHE_BYTES;
+use crate::limits::{FRAME_CACHE_BYTES, SNAPSHOT_LISTINGS_MAX};
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::chunk_reader::{ChunkReader, missing};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
 use crate::repo::reach::{Broken, Reach, Visitor};
-use crate::repo::{IndexedRepository, segments, snapshots};
+use crate::repo::{IndexedRepository, layout, segments, snapshots};
 
 /// Entries after which progress is told.
 const PROGRESS_ENTRIES: u64 = 1000;
@@ -59,7 +59,7 @@ impl Marks {
     /// # Errors
     /// Damage, where anything cannot be read that would have to be followed.
     pub fn update(&mut self, pins: &[Content], observer: &dyn Observer, stop: &StopFlag) -> Result<()> {
-        let mut roots = roots(&self.repo, &self.forgotten, &mut self.manifests)?;
+        let mut roots = roots(&self.repo, &self.forgotten, &mut self.manifests, stop)?;
         self.snapshots = roots.len() as u64;
         segments::sync(self.repo.repository(), self.repo.index(), observer)?;
         all_segments_are_known(&self.repo)?;
@@ -114,10 +114,12 @@ fn roots(
     repo: &IndexedRepository,
     forgotten: &BTreeSet<SnapshotId>,
     known: &mut BTreeMap<SnapshotId, Content>,
+    stop: &StopFlag,
 ) -> Result<Vec<Content>> {
     let mut seen: BTreeSet<SnapshotId> = BTreeSet::new();
-    let mut before = None;
-    loop {
+    let (mut before, mut gone) = (None, None);
+    for _ in 0..SNAPSHOT_LISTINGS_MAX {
+        stop.check()?;
         let (mut ids, strange) = snapshots::ids(repo)?;
         ids.retain(|id| !forgotten.contains(id));
         if let Some(name) = strange.first() {
@@ -132,16 +134,20 @@ fn roots(
         let new: Vec<&SnapshotId> = ids.iter().filter(|id| !known.contains_key(id)).collect();
         let loaded: Vec<(SnapshotId, Option<Content>)> =
             new.into_par_iter().map(load).collect::<Result<_>>()?;
-        let all_read = loaded.iter().all(|(_, root)| root.is_some());
+        gone = loaded.iter().find(|(_, root)| root.is_none()).map(|(id, _)| *id);
         known.extend(loaded.into_iter().filter_map(|(id, root)| Some((id, root?))));
         // One that was forgotten between two listings counts all the same.
         seen.extend(&ids);
-        if all_read && before.as_ref() == Some(&ids) {
+        if gone.is_none() && before.as_ref() == Some(&ids) {
             known.retain(|id, _| seen.contains(id));
             return Ok(known.values().cloned().collect());
         }
         before = Some(ids);
     }
+    Err(match gone {
+        Some(id) => Error::damaged(layout::snapshot(&id)?, "the store lists it, and has no such object"),
+        None => Error::damaged(layout::SNAPSHOTS, "each listing of it is another"),
+    })
 }
 
 /// A damaged segment is left out of the index: packs that it listed would pass for garbage.

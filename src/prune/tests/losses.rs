@@ -103,3 +103,21 @@ fn manifests_are_read_once_in_a_run() {
     bench.fixture.store.delete(&layout::snapshot(&id).unwrap()).unwrap();
     assert_eq!(gets(), (2, 0));
 }
+
+/// As a cluster does that has lost an object, but not its name.
+#[test]
+fn a_snapshot_that_is_listed_and_not_there_ends_the_prune() {
+    let mut bench = Bench::new();
+    bench.backup(KindRequest::Auto);
+    let repo = bench.fixture.indexed();
+    let mut marks = Marks::new(Arc::clone(&repo)).unwrap();
+    let missing = Fault::Fail(crate::error::StoreErrorKind::NotFound);
+    let plan = || FaultPlan::none().some(Request::Get, 1000, missing);
+    bench.fixture.store.set_plan(plan());
+    let error = marks.update(&[], &Silent, &StopFlag::new()).unwrap_err();
+    let name = bench.fixture.names("snapshots/").remove(0);
+    assert!(matches!(&error, Error::Damaged { object, .. } if *object == name.to_string()), "{error}");
+    let stop = StopFlag::new();
+    stop.stop();
+    assert!(matches!(marks.update(&[], &Silent, &stop), Err(Error::Interrupted)));
+}

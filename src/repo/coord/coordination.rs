@@ -218,7 +218,7 @@ impl Coordination {
 
     /// What a lease says; nothing if it has ended since it was listed.
     fn view(&self, id: LeaseId, mut objects: Objects) -> Result<Option<LeaseView>> {
-        loop {
+        for _ in 0..LEASE_LISTINGS_MAX {
             let Some((_, (name, newest))) = objects.last_key_value() else { return Ok(None) };
             match self.store.get(name) {
                 Ok(object) => {
@@ -233,6 +233,7 @@ impl Coordination {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(unsettled("the store lists what it does not have"))
     }
 
     fn read_lease(&self, name: &ObjectName, object: &Bytes) -> Option<LeaseRecord> {

@@ -371,6 +371,18 @@ fn a_write_that_failed_before_the_run_did_keeps_the_lease_too() {
     assert_eq!(world.names(layout::LEASES).len(), 3);
 }
 
+#[test]
+fn a_store_that_lists_leases_and_does_not_have_them_stops_whoever_reads_them() {
+    let world = World::new();
+    let a = world.host("a");
+    let lease = a.acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
+    let missing = Fault::Fail(StoreErrorKind::NotFound);
+    world.store.set_plan(FaultPlan::none().some(Request::Get, 1000, missing));
+    assert!(matches!(a.leases(), Err(Error::Store(error)) if error.kind == StoreErrorKind::Other));
+    world.store.set_plan(FaultPlan::none());
+    lease.end();
+}
+
 /// What a run does before its first look at its files may take longer than a lease.
 #[test]
 fn the_lease_is_renewed_while_a_run_begins() {
