@@ -329,7 +329,12 @@ impl Run<'_> {
             _ => None,
         };
         if let Some(id) = &snapshot {
-            lineage.mark(&repo, id)?;
+            // The snapshot is there. Without the mark the next run looks everything up.
+            if let Err(error) = lineage.mark(&repo, id) {
+                observer.warning(&format!(
+                    "the snapshot was made, but the cache could not be told, so the next backup is slower: {error}"
+                ));
+            }
         }
         Ok(BackupReport {
             snapshot,
