@@ -18,7 +18,7 @@ use crate::id::{GenerationId, LeaseId, PackId};
 use crate::limits::{LEASE_LISTINGS_MAX, LEASE_RENEWALS, LEASE_SECONDS, LEASES_MAX};
 use crate::repo::sealed::decode_error;
 use crate::repo::{Repository, layout};
-use crate::store::{ListItem, ObjectName, Store};
+use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
 
 /// How long a lease is in force, and what follows from it.
 #[derive(Debug, Clone, Copy)]
@@ -195,23 +195,64 @@ impl Coordination {
 
     /// The objects of all leases, by lease and number.
     fn list_leases(&self) -> Result<BTreeMap<LeaseId, Objects>> {
-        loop {
+        for _ in 0..LEASE_LISTINGS_MAX {
             let begun = self.surroundings.since_boot();
             let mut leases: BTreeMap<LeaseId, Objects> = BTreeMap::new();
             let mut count = 0;
-            self.store.list(layout::LEASES, &mut |item| {
-                let ListItem::Object(info) = item else { return };
-                let Some((id, number)) = layout::parse_lease(&info.name) else { return };
+            self.list_objects(&mut |id, number, info| {
                 count += 1;
                 if count <= LEASES_MAX {
                     leases.entry(id).or_default().insert(number, (info.name, info.modified));
                 }
             })?;
             if count > LEASES_MAX {
-                return Err(Error::damaged(layout::LEASES, "it holds too many objects"));
+                return Err(Error::damaged(layout::LEASES, TOO_MANY));
             }
             if self.surroundings.since_boot().saturating_sub(begun) < self.timing.overlap() {
                 return Ok(leases);
+            }
+        }
+        Err(unsettled("each listing takes longer than what is listed may stay"))
+    }
+
+    fn list_objects(&self, each: &mut dyn FnMut(LeaseId, u32, ObjectInfo)) -> Result<()> {
+        self.store.list(layout::LEASES, &mut |item| {
+            let ListItem::Object(info) = item else { return };
+            if let Some((id, number)) = layout::parse_lease(&info.name) {
+                each(id, number, info);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// As [`leases`](Self::leases), for whoever may delete. Where there are more than anybody reads, what ran out
+    /// long ago is removed first, by the listing alone: nothing else could.
+    pub(super) fn leases_or_fewer(&self) -> Result<Vec<LeaseView>> {
+        match self.leases() {
+            Err(Error::Damaged { what, .. }) if what == TOO_MANY => {
+                self.thin_out()?;
+                self.leases()
+            }
+            leases => leases,
+        }
+    }
+
+    fn thin_out(&self) -> Result<()> {
+        let mut now = Timestamp { secs: i64::MIN, nanos: 0 };
+        self.list_objects(&mut |_, _, info| now = now.max(info.modified))?;
+        loop {
+            // A part at a time, which bounds memory.
+            let mut old = Vec::new();
+            self.list_objects(&mut |_, _, info| {
+                if old.len() < LEASES_MAX && elapsed(info.modified, now) >= self.timing.lease * 2 {
+                    old.push(info.name);
+                }
+            })?;
+            for name in &old {
+                self.store.delete(name)?;
+            }
+            if old.len() < LEASES_MAX {
+                return Ok(());
             }
         }
     }

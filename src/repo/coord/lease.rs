@@ -301,7 +301,7 @@ impl Fence {
     /// Renews the lease, and gives all that there are, and the time by the store's clock.
     pub(super) fn look(&self) -> Result<(Vec<LeaseView>, Timestamp)> {
         self.0.renew()?;
-        let leases = self.0.coordination.leases()?;
+        let leases = self.0.coordination.leases_or_fewer()?;
         // The own lease is never older than the last renewal: what is judged by it looks younger than it is.
         let own = leases.iter().find(|lease| lease.id == self.0.id).ok_or_else(lost)?;
         let now = own.newest;

@@ -40,8 +40,10 @@ impl Coordination {
         let begun = self.surroundings.since_boot();
         loop {
             let lease = self.acquire(LeaseRole::Maintenance, operation, Vec::new(), None)?;
-            let Some(holder) = self.other_maintenance(&lease)? else { return Ok(lease) };
-            lease.end();
+            let Some(other) = self.other_maintenance(&lease).transpose() else { return Ok(lease) };
+            // It must not stand in the way of the next try.
+            lease.close(&other);
+            let holder = other?;
             if self.surroundings.since_boot().saturating_sub(begun) >= patience {
                 return Err(Error::Busy { holder: Box::new(holder), expires: self.timing.lease });
             }
@@ -53,7 +55,7 @@ impl Coordination {
     }
 
     fn other_maintenance(&self, lease: &Lease) -> Result<Option<Holder>> {
-        let leases = self.leases()?;
+        let leases = self.leases_or_fewer()?;
         let now = leases.iter().find(|other| other.id == lease.id()).map(|own| own.newest);
         let now = now.ok_or_else(|| Error::LeaseLost("it is gone".to_owned()))?;
         if self.lacks(Sabotage::MaintenanceNotExclusive) {

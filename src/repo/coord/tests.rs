@@ -14,6 +14,7 @@ use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::lease::{LeaseRole, ProcessMark};
 use crate::id::GenerationId;
+use crate::limits::LEASES_MAX;
 use crate::observe::StopFlag;
 use crate::repo::layout;
 use crate::store::faulty::{Fault, FaultPlan, FaultyStore, Request};
@@ -381,6 +382,25 @@ fn a_store_that_lists_leases_and_does_not_have_them_stops_whoever_reads_them() {
     assert!(matches!(a.leases(), Err(Error::Store(error)) if error.kind == StoreErrorKind::Other));
     world.store.set_plan(FaultPlan::none());
     lease.end();
+}
+
+#[test]
+fn more_leases_than_anybody_reads_go_once_they_are_old() {
+    let world = World::new();
+    let a = world.host("a");
+    for number in 0..LEASES_MAX + 5 {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        let name = layout::lease(&crate::id::LeaseId::from_bytes(id), 1).unwrap();
+        world.store.put(&name, vec![Bytes::from_static(b"nonsense")]).unwrap();
+    }
+    let stop = StopFlag::new();
+    // They may be in force.
+    world.clock.advance(2 * LEASE - Duration::from_secs(1));
+    assert!(matches!(a.maintain("prune", Duration::ZERO, &stop), Err(Error::Damaged { .. })));
+    world.clock.advance(Duration::from_secs(1));
+    a.maintain("prune", Duration::ZERO, &stop).unwrap().end();
+    assert!(world.names(layout::LEASES).is_empty());
 }
 
 /// What a run does before its first look at its files may take longer than a lease.
