@@ -192,6 +192,11 @@ impl Database {
         Ok(self.db.write_opt(batch, &self.write)?)
     }
 
+    /// Makes all changes durable, against a crash of the machine too.
+    pub fn sync(&self) -> Attempt<()> {
+        Ok(self.db.flush_wal(true)?)
+    }
+
     /// True if the log holds more than a process should replay on opening.
     pub fn has_long_log(&self) -> bool {
         let tables = [self.chunks(), self.directories(), self.tables()].into_iter().flatten();

@@ -204,10 +204,12 @@ impl<'a> Writer<'a> {
         self.commit()
     }
 
-    /// Says whether a bulk load is under way.
+    /// Says whether a bulk load is under way. That it begins must not be lost in a crash of the machine: what it
+    /// loads is not.
     pub fn set_loading(&mut self, loading: bool) -> Attempt<()> {
         self.head.loading = loading;
-        self.commit()
+        self.commit()?;
+        if loading { self.db.sync() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> Attempt<()> {
