@@ -118,7 +118,10 @@ impl Coordination {
         let mut lease = self.acquire(LeaseRole::Reader, operation, pins, witness)?;
         // What fails here is tried again with the next renewal; until then others wait.
         let _ = lease.learn();
-        let _ = lease.keep();
+        if let Err(error) = lease.keep() {
+            lease.end();
+            return Err(error);
+        }
         Ok(lease)
     }
 }

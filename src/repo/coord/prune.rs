@@ -25,7 +25,7 @@ use crate::env::Timestamp;
 use crate::error::{Error, Holder, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::lease::LeaseRole;
-use crate::id::{GenerationId, PackId};
+use crate::id::{GenerationId, LeaseId, PackId};
 use crate::limits::{GC_DELETE_BATCH_PACKS, GC_PACKS_FULL, GC_PACKS_MAX, GC_WAIT_SECONDS};
 use crate::observe::StopFlag;
 use crate::repo::layout;
@@ -94,8 +94,8 @@ fn run(
     stop: &StopFlag,
 ) -> Result<Outcome> {
     let fence = lease.fence();
-    let (mut outcome, waited) = (Outcome::default(), Duration::ZERO);
-    let mut driver = Driver { coordination, own: lease, fence, collector, options, stop, waited };
+    let (mut outcome, waited, named) = (Outcome::default(), Duration::ZERO, BTreeSet::new());
+    let mut driver = Driver { coordination, own: lease, fence, collector, options, stop, waited, named };
     let mut pending = BTreeSet::new();
     for id in coordination.generation_ids()? {
         match coordination.generation(&id) {
@@ -129,6 +129,8 @@ struct Driver<'a> {
     options: &'a PruneOptions,
     stop: &'a StopFlag,
     waited: Duration,
+    /// Leases that the outcome names.
+    named: BTreeSet<LeaseId>,
 }
 
 /// Leases in force, but for the own one.
@@ -155,9 +157,8 @@ impl Live {
     }
 
     /// Those that have not acknowledged the generation.
-    fn silent_about(&self, generation: &GenerationId) -> Vec<Holder> {
-        let silent = self.leases.iter().filter(|lease| lease.acknowledged(generation).is_none());
-        silent.map(|lease| lease.holder(self.now)).collect()
+    fn silent_about(&self, generation: &GenerationId) -> Vec<&LeaseView> {
+        self.leases.iter().filter(|lease| lease.acknowledged(generation).is_none()).collect()
     }
 
     /// The time from which on packs may belong to a run that is going on.
@@ -298,10 +299,10 @@ impl Driver<'_> {
                 return Ok(Some(live));
             }
             if self.waited >= self.options.wait {
-                for holder in silent {
-                    let known = |other: &Holder| other.pid == holder.pid && other.host == holder.host;
-                    if !outcome.waits_for.iter().any(known) {
-                        outcome.waits_for.push(holder);
+                // Of several generations each is named once. Containers may share a host's name and a number.
+                for lease in silent {
+                    if self.named.insert(lease.id) {
+                        outcome.waits_for.push(lease.holder(live.now));
                     }
                 }
                 return Ok(None);

@@ -373,6 +373,19 @@ fn a_write_that_failed_before_the_run_did_keeps_the_lease_too() {
 }
 
 #[test]
+fn two_holders_with_the_same_name_and_number_are_two() {
+    let world = World::new();
+    let a = world.host("a");
+    let _held = [(); 2].map(|()| a.acquire(LeaseRole::Writer, "backup", vec![], None).unwrap());
+    for packs in [1..2, 2..3] {
+        let condemns = packs.map(pack).collect();
+        let outcome = run(&world.host("b"), &mut Scripted { condemns, ..Scripted::default() }).unwrap();
+        assert_eq!(outcome.waits_for.len(), 2);
+        world.clock.advance(Duration::from_secs(1));
+    }
+}
+
+#[test]
 fn a_store_that_lists_leases_and_does_not_have_them_stops_whoever_reads_them() {
     let world = World::new();
     let a = world.host("a");

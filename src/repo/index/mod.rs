@@ -161,6 +161,7 @@ impl Index {
     }
 
     /// Forgets segments that are gone from the store; raises the removal epoch. Their packs stay.
+    #[cfg(test)]
     pub fn forget_segments(&self, segments: &[SegmentId]) -> Result<()> {
         let _writing = lock(&self.writing);
         self.with_writable(|db| Writer::new(db, &self.head, Sink::Table).forget_segments(segments))

@@ -196,6 +196,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Forgets the marks of segments that are gone from the store.
+    #[cfg(test)]
     pub fn forget_segments(&mut self, segments: &[SegmentId]) -> Attempt<()> {
         for segment in segments {
             self.batch.delete_cf(self.db.tables()?, key(b's', segment.as_bytes()));
