@@ -48,8 +48,9 @@ impl ModelCollector {
         let need = |chunk: u32, below: u32, kept: &mut BTreeSet<PackId>| {
             let depth = |pack: &PackId| self.index.frame(chunk, pack).map_or(u32::MAX, |frame| frame.depth);
             let any_depth = self.sabotage == Some(Sabotage::DepthIgnored);
-            let serving: Vec<&PackId> =
-                self.index.places(chunk).iter().filter(|pack| any_depth || depth(pack) < below).collect();
+            let serves =
+                |pack: &&PackId| any_depth || depth(pack) < below && self.index.is_whole(chunk, pack);
+            let serving: Vec<&PackId> = self.index.places(chunk).iter().filter(serves).collect();
             if serving.iter().any(|pack| !candidates.contains(pack) || kept.contains(pack)) {
                 return false;
             }

@@ -8,6 +8,7 @@
 
 mod collector;
 mod model;
+mod rebuilder;
 mod tests;
 mod world;
 mod writer;
@@ -25,6 +26,7 @@ use crate::store::Store;
 
 use collector::ModelCollector;
 use model::{ModelIndex, Truth, encode_snapshot, snapshot_id, snapshots, tree};
+use rebuilder::rebuild;
 use world::{Climate, Plain, Rng, SimStore, SimSurroundings, World};
 use writer::Host;
 
@@ -42,6 +44,7 @@ enum Part {
     Forget { runs: u64 },
     Edit { runs: u64 },
     Prune { runs: u64, repacks: bool, waits: bool },
+    Rebuild { runs: u64 },
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -120,6 +123,9 @@ impl Simulation {
         for _ in 0..1 + self.rng.below(2) {
             let (repacks, waits) = (self.rng.chance(300), self.rng.chance(600));
             parts.push(Part::Prune { runs: 1 + self.rng.below(3), repacks, waits });
+        }
+        if self.rng.chance(200) {
+            parts.push(Part::Rebuild { runs: 1 + self.rng.below(3) });
         }
         parts
     }
@@ -206,6 +212,17 @@ fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
             for _ in 0..runs {
                 let result = edit(world, &store, &coordination);
                 done("edit", format!("{result:?}"));
+            }
+        }
+        Part::Rebuild { runs } => {
+            for _ in 0..runs {
+                let result = rebuild(world, &store, &coordination);
+                if let Err(error) = &result
+                    && !matches!(error, Error::Busy { .. })
+                {
+                    world.complain(format!("rebuild of {me}: {error}"));
+                }
+                done("rebuild", format!("{result:?}"));
             }
         }
         Part::Prune { runs, repacks, waits } => {

@@ -191,6 +191,23 @@ impl ModelIndex {
         Ok(())
     }
 
+    /// True for a pack that a segment lists or drops.
+    pub fn knows(&self, pack: &PackId) -> bool {
+        self.packs.contains_key(pack) || self.dropped.contains(pack)
+    }
+
+    /// False for a delta whose base no pack holds, by all that the index says: nobody refers to it.
+    pub fn is_whole(&self, chunk: u32, pack: &PackId) -> bool {
+        self.frame(chunk, pack).is_some_and(|frame| {
+            frame.base.is_none_or(|base| {
+                self.places(base).iter().any(|place| {
+                    self.frame(base, place).is_some_and(|below| below.depth < frame.depth)
+                        && self.is_whole(base, place)
+                })
+            })
+        })
+    }
+
     pub fn places(&self, chunk: u32) -> &[PackId] {
         self.places.get(&chunk).map_or(&[], Vec::as_slice)
     }
@@ -298,7 +315,10 @@ impl Truth {
             }
         }
         for (pack, frames) in &self.index.packs {
-            for frame in frames.iter().filter(|frame| !self.is_readable_at(frame.chunk, pack, 0)) {
+            let is_offered = |frame: &&Frame| self.index.is_whole(frame.chunk, pack);
+            for frame in
+                frames.iter().filter(is_offered).filter(|frame| !self.is_readable_at(frame.chunk, pack, 0))
+            {
                 let chunk = frame.chunk;
                 broken.push(format!("the index offers chunk {chunk} in pack {pack:?}, which cannot be read"));
             }

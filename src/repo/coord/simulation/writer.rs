@@ -72,7 +72,8 @@ impl State {
     /// A place of the chunk that may be referred to; it is remembered.
     fn hit(&mut self, chunk: u32) -> Option<PackId> {
         let places = self.index.places(chunk).iter();
-        let place = places.copied().find(|pack| !self.condemned.contains(pack) || self.own.contains(pack))?;
+        let is_free = |pack: &PackId| !self.condemned.contains(pack) || self.own.contains(pack);
+        let place = places.copied().find(|pack| is_free(pack) && self.index.is_whole(chunk, pack))?;
         self.hits.insert(place);
         Some(place)
     }
@@ -81,7 +82,7 @@ impl State {
     fn stand_on(&mut self, base: u32) -> Option<u32> {
         let place = self.index.places(base).first().copied()?;
         let depth = self.index.frame(base, &place)?.depth;
-        if self.condemned.contains(&place) || depth >= DEPTH_MAX {
+        if self.condemned.contains(&place) || depth >= DEPTH_MAX || !self.index.is_whole(base, &place) {
             return None;
         }
         self.hits.insert(place);
@@ -201,6 +202,11 @@ impl Run<'_> {
                     chunks.push(chunk);
                 }
             }
+        }
+        if world.chance(40) {
+            // The source fails: what was stored is listed, or not, and the run ends for that other reason.
+            let _ = self.write_pack().and_then(|()| self.list_packs());
+            return Err(Error::Interrupted);
         }
         self.write_pack()?;
         self.list_packs()?;
