@@ -229,7 +229,11 @@ mod tests {
     }
 
     fn read(followers: &Followers, nodes: &Nodes, ino: u64) {
-        nodes.browser.with(|view| Ok(followers.read(nodes, view, ino))).unwrap();
+        let look = |view: &Arc<View>| {
+            followers.read(nodes, view, ino);
+            Ok(())
+        };
+        nodes.browser.with(look).unwrap();
     }
 
     /// The numbers of the files whose bytes were asked for and that were not read yet.
