@@ -292,7 +292,7 @@ fn a_disk_without_inodes_is_full_too() {
 }
 
 #[test]
-fn a_read_only_mount_is_unusable_for_writing_and_can_be_read() {
+fn a_read_only_mount_says_so_and_can_be_read() {
     let Some(mount) = Mount::new("size=2m") else { return };
     let store = LocalStore::open(mount.0.path()).unwrap();
     store.put(&name("packs/ab/x"), bytes(b"x")).unwrap();
@@ -308,7 +308,7 @@ fn a_read_only_mount_is_unusable_for_writing_and_can_be_read() {
         LocalStore::create(&mount.0.path().join("repo"), &[]).map(drop),
     ] {
         let error = result.unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::Unusable, "{error}");
+        assert_eq!(error.kind, StoreErrorKind::ReadOnly, "{error}");
     }
 }
 
