@@ -77,6 +77,7 @@ struct Object {
 /// A put that arrives later.
 struct Late {
     at: u64,
+    by: usize,
     name: ObjectName,
     bytes: Bytes,
 }
@@ -338,11 +339,19 @@ impl Inner {
         by
     }
 
+    /// On a disk of its own, what a process had under way ends with it.
+    pub fn crash(&mut self, me: usize) {
+        self.actors[me].crashed = true;
+        if self.climate.local {
+            self.late.retain(|late| late.by != me);
+        }
+    }
+
     fn deliver(&mut self) {
         let now = self.now_ms;
         let mut due: Vec<Late> = self.late.extract_if(.., |late| late.at <= now).collect();
         due.sort_by_key(|late| late.at);
-        for Late { at, name, bytes } in due {
+        for Late { at, name, bytes, .. } in due {
             self.objects.insert(name, Object { bytes, written: at });
         }
     }

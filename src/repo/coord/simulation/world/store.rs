@@ -72,7 +72,9 @@ impl SimStore {
         if is_put {
             inner.actors[self.me].puts_since.pop();
         }
-        inner.actors[self.me].crashed = crash;
+        if crash {
+            inner.crash(self.me);
+        }
         let (now, me) = (inner.now_ms - START_MS, self.me);
         if let Some(trace) = &mut inner.trace {
             let crash = if crash { ", CRASHES" } else { "" };
@@ -116,7 +118,7 @@ impl Store for SimStore {
             let now = inner.now_ms;
             let later = now + inner.rng.below(self.world.lease_ms / 2);
             if matches!(fate, Fate::DoneLater | Fate::DoneTwice) {
-                inner.late.push(Late { at: later, name: name.clone(), bytes: bytes.clone() });
+                inner.late.push(Late { at: later, by: self.me, name: name.clone(), bytes: bytes.clone() });
             }
             if matches!(fate, Fate::Done | Fate::AnswerLost | Fate::DoneTwice) {
                 inner.objects.insert(name.clone(), Object { bytes, written: now });
