@@ -88,7 +88,7 @@ impl Batch {
     ) -> Result<()> {
         ingest.claim(&self.ids, &mut self.new)?;
         self.hint(ingest, bases);
-        let guesses = ingest.guess_bases(&self.ids, &self.new, &self.without(bases))?;
+        let guesses = ingest.guess_bases(&self.ids, &self.new, || self.without(bases))?;
         ingest.hint_bases(guesses.iter().flatten());
         let mut guesses = guesses.iter();
         let mut new = self.new.iter();

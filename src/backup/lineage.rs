@@ -81,7 +81,7 @@ pub fn check_index(repo: &IndexedRepository, root: Option<&Content>) -> Result<(
         _ => None,
     });
     let Some(first) = first else { return Ok(()) };
-    if repo.index().lookup(first)?.is_some() || repo.index().counts().packs > 0 {
+    if repo.index().counts().packs > 0 {
         return Ok(());
     }
     // It may have been published since.

@@ -23,7 +23,7 @@ use crate::repo::layout;
 use crate::repo::pack_reader::{self, OpenPack};
 use crate::store::ObjectName;
 
-use super::objects::damage_of;
+use super::objects::{damage_of, judge};
 use super::read_data::Selected;
 use super::report::{Advice, CheckCounts};
 use super::{Check, Damage};
@@ -236,19 +236,10 @@ impl Work<'_> {
     fn directory(&self, record: &PackRecord, head: &[u8], tail: &[u8]) -> Result<()> {
         let check = self.check;
         let own = pack_reader::directory_of_ends(&check.repo, &record.id, record.size, head, tail);
-        match own {
-            Ok(own) if own == *record => {}
-            Ok(_) => {
-                let what = "its directory says other things than the index";
-                check.findings.error(layout::pack(&record.id)?, what, Advice::RebuildIndex);
-            }
-            Err(Error::Damaged { object, what }) => {
-                check.findings.error(object, what, Advice::RestoreObject);
-            }
-            Err(Error::Store(error)) if error.kind.is_damage() => {
-                check.findings.error(layout::pack(&record.id)?, error.reason, Advice::RestoreObject);
-            }
-            Err(error) => return Err(error),
+        let name = layout::pack(&record.id)?;
+        if judge(check.findings, &name, Advice::RestoreObject, own)?.is_some_and(|own| own != *record) {
+            let what = "its directory says other things than the index";
+            check.findings.error(name, what, Advice::RebuildIndex);
         }
         Ok(())
     }

@@ -152,16 +152,9 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use jiff::tz::TimeZone;
-
     use super::*;
-    use crate::browse::{Browser, BrowserOptions, DEFAULT_TEMPLATES, Templates};
-    use crate::entry_name::EntryName;
-    use crate::mount::inodes::TOP;
-    use crate::mount::nodes::Found;
-    use crate::observe::Silent;
+    use crate::mount::test_fixture;
     use crate::repo::ingest::{Ingest, IngestOptions};
-    use crate::repo::snapshots::SnapshotFilter;
     use crate::repo::test_fixture::{Fixture, entry, noise};
 
     const TIME: &str = "2026-01-01T00:00:00Z";
@@ -186,24 +179,13 @@ mod tests {
         let top = [("a", Node::Directory(a)), ("b", Node::Directory(b)), ("c", Node::File(c))];
         let root = f.listing(&ingest, &top.map(|(name, node)| entry(name, node)));
         f.publish(ingest, TIME, root);
-        let options = BrowserOptions {
-            filter: SnapshotFilter::default(),
-            templates: Templates::new(&DEFAULT_TEMPLATES, None, TimeZone::UTC).unwrap(),
-            only: None,
-        };
-        Nodes::new(Browser::new(f.indexed(), options, Arc::new(Silent)).unwrap())
+        test_fixture::nodes(&f)
     }
 
     /// The numbers of all files, in order, entered as a system does that lists everything.
     fn files(nodes: &Nodes) -> Vec<u64> {
-        let mut at = TOP;
-        for name in ["snapshots", TIME] {
-            let name = EntryName::new(name.as_bytes()).unwrap();
-            let Found::Dir(dir) = nodes.find(at).unwrap().unwrap() else { panic!() };
-            at = nodes.enter_virtual(at, &name, &dir.children[&name]);
-        }
         let mut found = Vec::new();
-        list(nodes, at, &mut found);
+        list(nodes, test_fixture::snapshot(nodes, TIME), &mut found);
         found
     }
 

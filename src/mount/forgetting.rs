@@ -43,34 +43,18 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use jiff::tz::TimeZone;
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::browse::{Browser, BrowserOptions, DEFAULT_TEMPLATES, Templates};
-    use crate::mount::inodes::{TOP, entry_identity};
-    use crate::observe::Silent;
-    use crate::repo::snapshots::SnapshotFilter;
+    use crate::mount::inodes::entry_identity;
+    use crate::mount::test_fixture;
     use crate::repo::test_fixture::Fixture;
 
     #[test]
     fn names_of_files_are_forgotten_once_there_are_too_many() {
         let f = Fixture::small();
-        let options = BrowserOptions {
-            filter: SnapshotFilter::default(),
-            templates: Templates::new(&DEFAULT_TEMPLATES, None, TimeZone::UTC).unwrap(),
-            only: None,
-        };
-        let browser = Browser::new(f.indexed(), options, Arc::new(Silent)).unwrap();
-        let nodes = Nodes::new(browser);
-        let mut at = TOP;
-        for name in ["snapshots", "2026-01-02T00:00:00Z"] {
-            let name = EntryName::new(name.as_bytes()).unwrap();
-            let crate::mount::nodes::Found::Dir(dir) = nodes.find(at).unwrap().unwrap() else { panic!() };
-            at = nodes.enter_virtual(at, &name, &dir.children[&name]);
-        }
+        let nodes = test_fixture::nodes(&f);
+        let at = test_fixture::snapshot(&nodes, "2026-01-02T00:00:00Z");
         let (children, top) = nodes.children(at, 0, false, false).unwrap().unwrap();
         for child in children {
             let entry = child.located.entry;

@@ -14,6 +14,8 @@ mod followers;
 mod forgetting;
 mod inodes;
 mod nodes;
+#[cfg(test)]
+mod test_fixture;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -113,8 +113,9 @@ impl Repack<'_> {
             self.stop.check()?;
             if profile.is_remote {
                 let next = groups.get(number + 1..).unwrap_or_default().iter().take(ahead);
-                let extents = next.filter_map(|group| extent_of(group));
-                extents.for_each(|extent| pack_reader::prefetch_extent(self.repo, &pack.record, extent));
+                for extent in next.filter_map(|group| extent_of(group)) {
+                    pack_reader::prefetch_extent(self.repo, &pack.record, extent);
+                }
             }
             self.group(&pack, group)?;
         }

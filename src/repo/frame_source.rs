@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::repo::Repository;
 use crate::repo::index::PackNo;
-use crate::repo::pack_reader::{begin_extent, frame_entry, read_extent};
+use crate::repo::pack_reader::{frame_entry, prefetch_extent, read_extent};
 
 /// A frame of a pack.
 type Place = (PackNo, u32);
@@ -182,7 +182,7 @@ impl FrameSource {
             return;
         }
         // It may be that nobody comes for it: it was read all the same.
-        let is_counted = begin_extent(repo, pack, extent) && is_data;
+        let is_counted = prefetch_extent(repo, pack, extent) && is_data;
         if is_counted {
             state.reads.fetched += extent.len();
         }

@@ -66,13 +66,8 @@ pub fn read_beside_copy(repo: &Repository, pack: &PackRecord, extent: Extent) ->
     Some(read())
 }
 
-/// Says that `extent` of a pack will be read soon.
-pub fn prefetch_extent(repo: &Repository, pack: &PackRecord, extent: Extent) {
-    begin_extent(repo, pack, extent);
-}
-
-/// As [`prefetch_extent`]; true if the store begins to read now.
-pub fn begin_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> bool {
+/// Says that `extent` of a pack will be read soon; true if the store begins to read now.
+pub fn prefetch_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> bool {
     layout::pack(&pack.id).is_ok_and(|name| repo.store().prefetch(&name, extent))
 }
 

@@ -11,23 +11,23 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::store::ObjectName;
 
 /// The object that is asked for: a repository's configuration.
-const WITNESS: &str = "config";
+const LANDMARK: &str = "config";
 
 /// Remembers whether the object was seen.
 #[derive(Debug, Default)]
-pub(super) struct Witness(Mutex<Option<ObjectName>>);
+pub(super) struct Landmark(Mutex<Option<ObjectName>>);
 
-impl Witness {
+impl Landmark {
     /// The object `name` was read or written.
     pub(super) fn saw(&self, name: &ObjectName) {
-        if name.as_str() == WITNESS {
+        if name.as_str() == LANDMARK {
             self.0.lock().get_or_insert_with(|| name.clone());
         }
     }
 
     /// The object `name` is about to be deleted, and says nothing any more.
     pub(super) fn forget(&self, name: &ObjectName) {
-        if name.as_str() == WITNESS {
+        if name.as_str() == LANDMARK {
             *self.0.lock() = None;
         }
     }

@@ -49,6 +49,7 @@ pub mod cloud;
 pub mod conformance;
 mod failure;
 pub mod faulty;
+mod landmark;
 pub mod local;
 pub mod location;
 pub mod memory;
@@ -58,7 +59,6 @@ pub mod probe;
 pub mod reserve;
 pub mod retry;
 pub mod sftp;
-mod witness;
 
 /// What a listing says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]

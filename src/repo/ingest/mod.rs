@@ -190,11 +190,17 @@ impl Ingest {
 
     /// For each of `ids`, which follow one another, chunks that may be its older version; `new` is what
     /// [`claim`](Self::claim) gave, and `wanted` says which of the new ones need one.
-    pub fn guess_bases(&self, ids: &[ChunkId], new: &[bool], wanted: &[bool]) -> Result<Vec<Vec<ChunkId>>> {
-        match self.wants_delta(PackKind::Data) && wanted.contains(&true) && new.contains(&false) {
-            true => nearby(self.repo.index(), ids, new, wanted),
-            false => Ok(Vec::new()),
+    pub fn guess_bases(
+        &self,
+        ids: &[ChunkId],
+        new: &[bool],
+        wanted: impl FnOnce() -> Vec<bool>,
+    ) -> Result<Vec<Vec<ChunkId>>> {
+        if !self.wants_delta(PackKind::Data) || !new.contains(&false) {
+            return Ok(Vec::new());
         }
+        let wanted = wanted();
+        if wanted.contains(&true) { nearby(self.repo.index(), ids, new, &wanted) } else { Ok(Vec::new()) }
     }
 
     /// Stores the chunks of a delta frame whose bases stay the same.

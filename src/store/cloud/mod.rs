@@ -31,7 +31,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::{PACK_MAX_BYTES, STORE_AHEAD_MAX_BYTES, STORE_AHEAD_STALE_S, STORE_RUNTIME_THREADS};
 use crate::store::blocking::wait;
-use crate::store::witness::Witness;
+use crate::store::landmark::Landmark;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
 mod azure;
@@ -96,7 +96,7 @@ pub struct CloudStore {
     network: Network,
     runtime: Option<Runtime>,
     ahead: Mutex<VecDeque<Ahead>>,
-    witness: Witness,
+    landmark: Landmark,
 }
 
 /// A range that is read before it is asked for.
@@ -137,7 +137,7 @@ impl CloudStore {
             network,
             runtime: Some(runtime),
             ahead: Mutex::default(),
-            witness: Witness::default(),
+            landmark: Landmark::default(),
         })
     }
 
@@ -150,7 +150,7 @@ impl CloudStore {
     /// bucket does not vanish as a folder does.
     fn confirm(&self, action: &'static str, object: &str) -> Result<(), StoreError> {
         match self.place.has_folders {
-            true => self.witness.confirm(action, object, |name| self.look(name).map(drop)),
+            true => self.landmark.confirm(action, object, |name| self.look(name).map(drop)),
             false => Ok(()),
         }
     }
@@ -159,7 +159,7 @@ impl CloudStore {
     fn if_missing<T>(&self, name: &ObjectName, read: Result<T, StoreError>) -> Result<T, StoreError> {
         match &read {
             Err(e) if e.kind == StoreErrorKind::NotFound => self.confirm(e.action, name.as_str())?,
-            Ok(_) => self.witness.saw(name),
+            Ok(_) => self.landmark.saw(name),
             Err(_) => {}
         }
         read
@@ -232,7 +232,7 @@ impl CloudStore {
 
     fn put_or_create(&self, name: &ObjectName, parts: Vec<Bytes>, create: bool) -> Result<(), StoreError> {
         self.write(name, parts, create)?;
-        self.witness.saw(name);
+        self.landmark.saw(name);
         Ok(())
     }
 
@@ -426,7 +426,7 @@ impl Store for CloudStore {
         }
         match self.run(self.place.objects.delete(&self.path(name.as_str()))) {
             Ok(()) => {
-                self.witness.forget(name);
+                self.landmark.forget(name);
                 Ok(())
             }
             Err(object_store::Error::NotFound { .. }) => self.confirm("delete", name.as_str()),

@@ -43,7 +43,7 @@ impl SftpStore {
 
     /// Fails if the store is not what it was: `action` on `object` found nothing, or is about to make something.
     pub(super) fn confirm(&self, action: &'static str, object: &str) -> Result<(), StoreError> {
-        self.witness.confirm(action, object, |name| self.look(name).map(drop))?;
+        self.landmark.confirm(action, object, |name| self.look(name).map(drop))?;
         let top = match object.split_once('/') {
             Some((top, _)) => top,
             None if action == "list" => object,

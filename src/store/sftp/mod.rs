@@ -20,7 +20,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::extent::Extent;
 use crate::limits::{PACK_MAX_BYTES, STORE_FOLDERS_MAX_DEPTH};
 use crate::store::cloud::{NetworkOptions, PART_SUFFIX, Traffic, is_part};
-use crate::store::witness::Witness;
+use crate::store::landmark::Landmark;
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
 use packet::{Attributes, status};
@@ -45,7 +45,7 @@ pub struct SftpStore {
     has_condition: bool,
     /// Folders that are there to stay.
     folders: Mutex<HashSet<String>>,
-    witness: Witness,
+    landmark: Landmark,
     /// Whether the server lets folders be opened and synced.
     syncs_folders: AtomicU8,
 }
@@ -70,7 +70,7 @@ impl SftpStore {
             pool: Pool::new(place, options.command, &options.network),
             has_condition: options.has_condition,
             folders: Mutex::default(),
-            witness: Witness::default(),
+            landmark: Landmark::default(),
             syncs_folders: AtomicU8::new(folders::PERHAPS),
         }
     }
@@ -94,7 +94,7 @@ impl SftpStore {
                 Err(e)
             }
             Ok(read) => {
-                self.witness.saw(name);
+                self.landmark.saw(name);
                 Ok(read)
             }
             other => other,
@@ -141,7 +141,7 @@ impl SftpStore {
         match named {
             Ok(synced) => {
                 synced.map_err(failed)?;
-                self.witness.saw(name);
+                self.landmark.saw(name);
                 Ok(())
             }
             // Servers say no more than that it failed.
@@ -369,7 +369,7 @@ impl Store for SftpStore {
         deleted.map_err(|e| e.of("delete", name))?;
         match was_there {
             true => {
-                self.witness.forget(name);
+                self.landmark.forget(name);
                 Ok(())
             }
             false => self.confirm("delete", name.as_str()),
