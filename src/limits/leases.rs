@@ -9,9 +9,6 @@ pub const LEASE_SECONDS: u64 = 30 * 60;
 pub const LEASE_RENEWALS: u32 = 6;
 /// After a failed renewal the next one is tried this soon.
 pub const LEASE_RETRY_SECONDS: u64 = 10;
-/// A snapshot is published without a look at the store if the lease was seen there so short a time before: if
-/// it is too late it is taken back.
-pub const LEASE_SEEN_SECONDS: u64 = 60;
 /// How often leases are listed anew before something is wrong: each time others have come or gone meanwhile.
 pub const LEASE_LISTINGS_MAX: u32 = 16;
 /// How often snapshots are listed until two listings are the same and all in them were read. Each edit of labels

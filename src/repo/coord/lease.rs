@@ -18,8 +18,9 @@ use crate::format::entry::Content;
 use crate::format::header::ObjectKind;
 use crate::format::lease::{Acknowledged, LeaseRecord, LeaseRole};
 use crate::id::LeaseId;
-use crate::limits::{LEASE_RETRY_SECONDS, LEASE_SEEN_SECONDS};
+use crate::limits::LEASE_RETRY_SECONDS;
 use crate::repo::layout;
+use crate::store::ObjectInfo;
 
 /// A lease that this process holds. Dropped, it is left to run out.
 pub struct Lease {
@@ -44,8 +45,6 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The age of the system at the start of the last renewal that succeeded.
     confirmed: Mutex<Duration>,
-    /// The age of the system when the lease was last seen to be there.
-    seen: Mutex<Duration>,
     /// The lease was out of force for a moment, and others may have acted without its holder.
     lost: AtomicBool,
     /// Something that was published under it may still be under way.
@@ -95,7 +94,6 @@ impl Coordination {
             witness,
             state: Mutex::new(State { record, number: 0, placed: Vec::new() }),
             confirmed: Mutex::new(self.surroundings.since_boot()),
-            seen: Mutex::new(self.surroundings.since_boot()),
             lost: AtomicBool::new(false),
             uncertain: AtomicBool::new(false),
         });
@@ -227,18 +225,28 @@ fn may_be_under_way(error: &Error) -> bool {
 }
 
 impl Fence {
-    /// Makes sure that what is begun right after this call is covered by the lease: by this system's clock, and
-    /// because the store still has it. Renews it if need be.
+    /// Makes sure that what is begun right after this call is covered by the lease for as long as it may be
+    /// under way, also if this process ends meanwhile.
     ///
-    /// The clock alone is not enough. It stands still while a virtual machine is paused, and the store's may
-    /// be set forward. But nobody passes a lease over without removing it.
+    /// The clock is not enough. It stands still while a virtual machine is paused, and the store's may be
+    /// set forward: so the lease is renewed, however young it seems to be. That finds out whether others have
+    /// passed it over, and nobody does so from then on before its whole time is over. Where a store does nothing
+    /// after its client has ended, a look is enough.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] if that is impossible: nothing may be published or deleted. What the store fails
     /// with, where it cannot be known.
     pub fn confirm(&self) -> Result<()> {
-        self.check()?;
-        self.0.look()
+        let coordination = &self.0.coordination;
+        if coordination.store.ends_with_process() || coordination.lacks(Sabotage::NotRenewedBeforePublishing)
+        {
+            self.check()?;
+            return self.0.look();
+        }
+        if !self.0.is_lost() {
+            self.0.place(&mut self.0.state.lock())?;
+        }
+        if self.0.is_lost() { Err(lost()) } else { Ok(()) }
     }
 
     /// As [`confirm`](Self::confirm), by this system's clock alone, which costs no request: for what is seen
@@ -277,13 +285,6 @@ impl Fence {
     /// As [`confirm`](Self::confirm).
     pub(super) fn held_all_along(&self) -> Result<()> {
         if self.held() { self.0.look() } else { Err(overtaken()) }
-    }
-
-    /// As [`confirm`](Self::confirm), unless the lease was seen a moment ago.
-    pub(super) fn confirm_lately(&self) -> Result<()> {
-        self.check()?;
-        let since = self.0.now().saturating_sub(*self.0.seen.lock());
-        if since < Duration::from_secs(LEASE_SEEN_SECONDS) { Ok(()) } else { self.0.look() }
     }
 
     /// Renews the lease now.
@@ -385,11 +386,6 @@ impl Shared {
     /// Puts the next object, and removes those that nobody can need any more.
     fn place(&self, state: &mut State) -> Result<()> {
         let surroundings = &self.coordination.surroundings;
-        if state.record.started.is_none() && state.number > 0 {
-            let first = layout::lease(&self.id, 1)?;
-            // Without it the lease counts from its oldest object on, which is later: nobody is harmed.
-            state.record.started = self.coordination.store.info(&first).ok().map(|info| info.modified);
-        }
         state.record.process = surroundings.process();
         if let Some(witness) = &self.witness {
             let was_lost = state.number > 0 && self.age() >= self.coordination.timing.lease;
@@ -408,7 +404,14 @@ impl Shared {
         let arrived = surroundings.since_boot();
         // Who passed the lease over before this object came has removed the one before.
         let was_there = match state.newest() {
-            Some(before) if !self.coordination.lacks(Sabotage::LostLeaseRevived) => self.is_there(before)?,
+            Some(before) if !self.coordination.lacks(Sabotage::LostLeaseRevived) => {
+                let found = self.find(before)?;
+                // Until the next object says it, the lease counts from its oldest object on, which is at most later.
+                if before == 1 {
+                    state.record.started = found.as_ref().map(|info| info.modified);
+                }
+                found.is_some()
+            }
             _ => true,
         };
         if let Some(last) = state.placed.last_mut() {
@@ -416,7 +419,6 @@ impl Shared {
         }
         let is_first = number == 1;
         let before = std::mem::replace(&mut *self.confirmed.lock(), begun);
-        *self.seen.lock() = begun;
         // Nobody seems to have passed it over; all the same it does not count on that.
         let gap = arrived.saturating_sub(before);
         let is_late = !is_first
@@ -445,20 +447,18 @@ impl Shared {
         }
         // Renewals wait: none removes an object while it is looked for.
         let state = self.state.lock();
-        let begun = self.now();
         let Some(newest) = state.newest() else { return Err(lost()) };
-        if !self.is_there(newest)? {
+        if self.find(newest)?.is_none() {
             self.lost.store(true, Ordering::SeqCst);
             return Err(passed_over());
         }
-        *self.seen.lock() = begun;
         Ok(())
     }
 
-    fn is_there(&self, number: u32) -> Result<bool> {
+    fn find(&self, number: u32) -> Result<Option<ObjectInfo>> {
         match self.coordination.store.info(&layout::lease(&self.id, number)?) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -64,6 +64,8 @@ pub enum Sabotage {
     LostLeaseRevived,
     /// Whoever publishes or deletes does not ask the store whether its lease is still there.
     LeaseNotLookedAt,
+    /// Whoever publishes or deletes only looks whether its lease is there, which may run out meanwhile.
+    NotRenewedBeforePublishing,
     /// A lease that ran out is passed over without being removed.
     PassedOverInSilence,
     /// Whether a lease was renewed while it was being removed is not looked at.
@@ -73,7 +75,7 @@ pub enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::LeasesReadBeforePublishing,
         Self::GenerationsReadBeforeLease,
         Self::IndexReadBeforeGenerations,
@@ -104,6 +106,7 @@ impl Sabotage {
         Self::UnreadableLeaseIgnored,
         Self::LostLeaseRevived,
         Self::LeaseNotLookedAt,
+        Self::NotRenewedBeforePublishing,
         Self::PassedOverInSilence,
         Self::PassedOverUnseen,
     ];

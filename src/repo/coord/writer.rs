@@ -105,7 +105,6 @@ impl Fence {
     /// # Errors
     /// [`Error::LeaseLost`] if the lease was not in force over all of it.
     pub fn publish<T>(&self, publish: impl FnOnce() -> Result<T>) -> Result<T> {
-        // A segment cannot be taken back: so the store is asked before.
         if !self.lacks(Sabotage::NoFenceAtSegment) {
             self.confirm()?;
         }
@@ -124,7 +123,7 @@ impl Fence {
         withdraw: impl FnOnce(&T) -> Result<()>,
     ) -> Result<T> {
         if !self.lacks(Sabotage::NoFenceAtCommit) {
-            self.confirm_lately()?;
+            self.confirm()?;
         }
         let published = self.note(publish())?;
         // Who passes the lease over from here on lists snapshots afterwards, and meets this one.

@@ -109,12 +109,13 @@ const PRECAUTIONS: [Sabotage; 4] = [
 ];
 
 /// Steps whose absence takes many seeds to show, each with one that shows it.
-const SELDOM: [(Sabotage, u64); 5] = [
+const SELDOM: [(Sabotage, u64); 6] = [
     (Sabotage::UnchangedTrusted, 101_141),
     (Sabotage::PassedOverUnseen, 43_251),
     (Sabotage::PredecessorDeletedAtOnce, 42_453),
     (Sabotage::PinsIgnored, 16_287),
     (Sabotage::NoFenceAtSegment, 10_697),
+    (Sabotage::NotRenewedBeforePublishing, 253_344),
 ];
 
 /// Seeds in which the absence of any other step has to show.
