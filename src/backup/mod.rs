@@ -42,7 +42,7 @@ use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::coord::{Begun, Coordination, Fence, Start, Witness};
 use crate::repo::grouping::GroupBy;
 use crate::repo::ingest::{DeltaBalance, Ingest, IngestOptions};
-use crate::repo::snapshots::{self, Snapshot};
+use crate::repo::snapshots::{Snapshot, Unpublished};
 use crate::repo::{self, IndexedRepository, layout};
 
 use context::Context;
@@ -323,8 +323,9 @@ impl Run<'_> {
         // Without a receipt it was a dry run.
         let snapshot = match (receipt.filter(|_| !skipped), writer) {
             (Some(receipt), Some(writer)) => {
-                let save = || snapshots::save(&repo, &receipt, &manifest);
-                Some(writer.fence.commit(save, |id| withdraw(&repo, id))?)
+                let new = Unpublished::new(&repo, &receipt, &manifest)?;
+                writer.fence.commit(|| new.publish(&repo), || new.withdraw(&repo))?;
+                Some(new.id())
             }
             _ => None,
         };
@@ -345,12 +346,6 @@ impl Run<'_> {
             seconds: begun.elapsed().as_secs_f64(),
         })
     }
-}
-
-/// Takes a snapshot back that was published too late.
-fn withdraw(repo: &IndexedRepository, id: &SnapshotId) -> Result<()> {
-    let deleted = layout::snapshot(id).and_then(|name| Ok(repo.store().delete(&name)?));
-    deleted.map_err(|error| Error::NotWithdrawn { snapshot: id.to_hex(), source: Box::new(error) })
 }
 
 /// What a run does while it begins.
@@ -410,27 +405,4 @@ fn delta_depth(kind: SnapshotKind, options: &BackupOptions) -> u8 {
 /// A full reads every byte again, whatever the metadata says.
 fn reads_everything(kind: SnapshotKind, options: &BackupOptions) -> bool {
     options.force || kind == SnapshotKind::Full
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repo::test_fixture::Fixture;
-    use crate::store::faulty::{Fault, FaultPlan, Request};
-
-    #[test]
-    fn a_snapshot_that_could_not_be_taken_back_is_named() {
-        let f = Fixture::small();
-        let name = f.names("snapshots/").remove(0);
-        let id = SnapshotId::from_hex(name.last_component()).unwrap();
-        let repo = f.indexed();
-        f.store.set_plan(FaultPlan::none().nth(Request::Delete, 1, Fault::Fail(StoreErrorKind::Transient)));
-        let error = withdraw(&repo, &id).unwrap_err();
-        assert!(
-            matches!(&error, Error::NotWithdrawn { snapshot, .. } if *snapshot == id.to_hex()),
-            "{error}"
-        );
-        withdraw(&repo, &id).unwrap();
-        assert!(!f.names("snapshots/").contains(&name));
-    }
 }

@@ -12,6 +12,7 @@ use crate::id::SnapshotId;
 use crate::limits::FRAME_CACHE_BYTES;
 use crate::observe::Silent;
 use crate::repo::chunk_reader::ChunkReader;
+use crate::repo::snapshots::Unpublished;
 use crate::repo::test_fixture::{Fixture, noise};
 use crate::repo::{layout, snapshots};
 use crate::restore::{self, RestoreOptions};
@@ -244,7 +245,8 @@ fn a_newer_snapshot_stops_it() {
     manifest.required_features.push("from the future".into());
     let ingest = crate::repo::ingest::Ingest::new(repo, Default::default()).unwrap();
     let (receipt, _) = ingest.finish().unwrap();
-    snapshots::save(&bench.fixture.repo, &receipt.unwrap(), &manifest).unwrap();
+    let new = Unpublished::new(&bench.fixture.repo, &receipt.unwrap(), &manifest).unwrap();
+    new.publish(&bench.fixture.repo).unwrap();
     assert_eq!(bench.prune(&ALL).unwrap_err().kind(), ErrorKind::TooNew);
 }
 

@@ -116,10 +116,49 @@ impl SnapshotList {
     }
 }
 
-/// Stores a manifest. The receipt shows that everything it refers to is durable and indexed.
-pub fn save(repo: &Repository, _receipt: &IndexDurable, manifest: &Manifest) -> Result<SnapshotId> {
-    let plaintext = manifest.encode().map_err(|e| Error::Internal(e.to_string()))?;
-    put(repo, &plaintext)
+/// A snapshot that is about to be published: its name is known before, so that it can be taken back whatever
+/// happens.
+pub struct Unpublished {
+    id: SnapshotId,
+    object: Bytes,
+}
+
+impl Unpublished {
+    /// Of a manifest. The receipt shows that everything it refers to is durable and indexed.
+    pub fn new(repo: &Repository, _receipt: &IndexDurable, manifest: &Manifest) -> Result<Self> {
+        let plaintext = manifest.encode().map_err(|e| Error::Internal(e.to_string()))?;
+        Self::seal(repo, &plaintext)
+    }
+
+    fn seal(repo: &Repository, plaintext: &[u8]) -> Result<Self> {
+        let object = sealed::seal(repo.keys(), ObjectKind::Snapshot, repo.id(), plaintext)?;
+        let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
+        Ok(Self { id, object: Bytes::from(object) })
+    }
+
+    /// Its name.
+    pub fn id(&self) -> SnapshotId {
+        self.id
+    }
+
+    /// Makes it visible.
+    pub fn publish(&self, repo: &Repository) -> Result<()> {
+        repo.store().put(&layout::snapshot(&self.id)?, vec![self.object.clone()])?;
+        if let Some(cache) = repo.manifest_cache() {
+            // The next run will want it.
+            cache.put(&self.id, &self.object);
+        }
+        Ok(())
+    }
+
+    /// Takes it back.
+    ///
+    /// # Errors
+    /// [`Error::NotWithdrawn`] if that is impossible: its data may be gone.
+    pub fn withdraw(&self, repo: &Repository) -> Result<()> {
+        let deleted = layout::snapshot(&self.id).and_then(|name| Ok(repo.store().delete(&name)?));
+        deleted.map_err(|error| Error::NotWithdrawn { snapshot: self.id.to_hex(), source: Box::new(error) })
+    }
 }
 
 /// Loads one snapshot from the store.
@@ -192,31 +231,20 @@ pub fn replace(
     fields.insert("original".to_owned(), original.into());
     let plaintext = serde_json::to_vec(&fields).map_err(internal)?;
     Manifest::decode(&plaintext).map_err(|error| Error::Internal(error.to_string()))?;
-    let id = put(repo, &plaintext)?;
+    let new = Unpublished::seal(repo, &plaintext)?;
+    new.publish(repo)?;
     // Whoever forgets the old one from here on, and prunes, meets the new one. Whoever did it before may
     // have pruned its data: then the new one must not stay.
     match repo.store().info(&name) {
         Ok(_) => {}
         Err(error) if error.kind == StoreErrorKind::NotFound => {
-            repo.store().delete(&layout::snapshot(&id)?)?;
+            new.withdraw(repo)?;
             return Err(gone());
         }
         Err(error) => return Err(error.into()),
     }
     remove(repo, list, old)?;
-    Ok(id)
-}
-
-fn put(repo: &Repository, plaintext: &[u8]) -> Result<SnapshotId> {
-    let object = sealed::seal(repo.keys(), ObjectKind::Snapshot, repo.id(), plaintext)?;
-    let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
-    let object = Bytes::from(object);
-    repo.store().put(&layout::snapshot(&id)?, vec![object.clone()])?;
-    if let Some(cache) = repo.manifest_cache() {
-        // The next run will want it.
-        cache.put(&id, &object);
-    }
-    Ok(id)
+    Ok(new.id)
 }
 
 /// Ids of all snapshots, and the names of strange objects among them.

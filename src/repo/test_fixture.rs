@@ -17,7 +17,8 @@ use crate::format::pack::PackKind;
 use crate::id::SnapshotId;
 use crate::observe::Silent;
 use crate::repo::ingest::{Ingest, IngestOptions, MetadataWriter, PartList};
-use crate::repo::{IndexedRepository, InitOptions, LockedRepository, Repository, snapshots};
+use crate::repo::snapshots::Unpublished;
+use crate::repo::{IndexedRepository, InitOptions, LockedRepository, Repository};
 use crate::store::faulty::{FaultPlan, FaultyStore};
 use crate::store::memory::MemoryStore;
 use crate::store::{ListItem, ObjectName, Store};
@@ -147,7 +148,9 @@ impl Fixture {
             summary,
             errors: vec![],
         };
-        snapshots::save(&self.repo, &receipt.unwrap(), &manifest).unwrap()
+        let new = Unpublished::new(&self.repo, &receipt.unwrap(), &manifest).unwrap();
+        new.publish(&self.repo).unwrap();
+        new.id()
     }
 
     /// Stores a file.

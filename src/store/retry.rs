@@ -135,7 +135,15 @@ impl<S: Store> Store for RetryStore<S> {
     }
 
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        self.retry(|_| self.inner.put(name, parts.clone()))
+        self.retry(|failed| {
+            self.inner.put(name, parts.clone()).map_err(|mut error| {
+                if failed > 0 && error.kind != StoreErrorKind::Transient {
+                    // What an earlier attempt has sent may arrive yet: that this one found no room decides nothing.
+                    error.kind = StoreErrorKind::Other;
+                }
+                error
+            })
+        })
     }
 
     /// An attempt whose answer was lost may have made the object. If a later one finds it, and it holds
@@ -264,6 +272,15 @@ mod tests {
         let (store, sleeper) = setup(FaultPlan::none().nth(None, 1, fault));
         assert_eq!(store.put(&name("a"), vec![]).unwrap_err().kind, StoreErrorKind::Denied);
         assert!(sleeper.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn that_a_later_attempt_fails_for_good_does_not_say_that_none_arrives() {
+        let full = Fault::Fail(StoreErrorKind::Full);
+        let (store, _) = setup(FaultPlan::none().nth(None, 1, PASSING).nth(None, 2, full));
+        assert_eq!(store.put(&name("a"), vec![]).unwrap_err().kind, StoreErrorKind::Other);
+        let (store, _) = setup(FaultPlan::none().nth(None, 1, full));
+        assert_eq!(store.put(&name("a"), vec![]).unwrap_err().kind, StoreErrorKind::Full);
     }
 
     #[test]

@@ -151,7 +151,10 @@ impl Coordination {
 
     /// Every lease that there is, in force or not.
     pub fn leases(&self) -> Result<Vec<LeaseView>> {
-        let listed = self.list_leases()?;
+        self.read_leases(self.list_leases()?.ok_or_else(too_many)?)
+    }
+
+    fn read_leases(&self, listed: BTreeMap<LeaseId, Objects>) -> Result<Vec<LeaseView>> {
         let mut views = Vec::with_capacity(listed.len());
         for (id, objects) in listed {
             if let Some(view) = self.view(id, objects)? {
@@ -161,7 +164,7 @@ impl Coordination {
         Ok(views)
     }
 
-    /// The leases in force at `now`, by the store's clock.
+    /// The leases in force at `now`, by the store's clock, for people: whoever deletes has to remove the others first.
     pub fn live_leases(&self, now: Timestamp) -> Result<Vec<LeaseView>> {
         let leases = self.leases()?.into_iter();
         Ok(leases.filter(|lease| self.is_live(lease, now)).collect())
@@ -193,8 +196,8 @@ impl Coordination {
         Err(unsettled("leases that were removed come back"))
     }
 
-    /// The objects of all leases, by lease and number.
-    fn list_leases(&self) -> Result<BTreeMap<LeaseId, Objects>> {
+    /// The objects of all leases, by lease and number; nothing if there are more than anybody reads.
+    fn list_leases(&self) -> Result<Option<BTreeMap<LeaseId, Objects>>> {
         for _ in 0..LEASE_LISTINGS_MAX {
             let begun = self.surroundings.since_boot();
             let mut leases: BTreeMap<LeaseId, Objects> = BTreeMap::new();
@@ -206,10 +209,10 @@ impl Coordination {
                 }
             })?;
             if count > LEASES_MAX {
-                return Err(Error::damaged(layout::LEASES, TOO_MANY));
+                return Ok(None);
             }
             if self.surroundings.since_boot().saturating_sub(begun) < self.timing.overlap() {
-                return Ok(leases);
+                return Ok(Some(leases));
             }
         }
         Err(unsettled("each listing takes longer than what is listed may stay"))
@@ -225,22 +228,27 @@ impl Coordination {
         Ok(())
     }
 
-    /// As [`leases`](Self::leases), for whoever may delete. Where there are more than anybody reads, what ran out
-    /// long ago is removed first, by the listing alone: nothing else could.
-    pub(super) fn leases_or_fewer(&self) -> Result<Vec<LeaseView>> {
-        match self.leases() {
-            Err(Error::Damaged { what, .. }) if what == TOO_MANY => {
-                self.thin_out()?;
+    /// As [`leases`](Self::leases), for the holder of `own`, who may delete. Where there are more than anybody reads,
+    /// what ran out long ago is removed first, by the listing alone: nothing else could.
+    pub(super) fn leases_or_fewer(&self, own: LeaseId) -> Result<Vec<LeaseView>> {
+        match self.list_leases()? {
+            Some(listed) => self.read_leases(listed),
+            None => {
+                self.thin_out(own)?;
                 self.leases()
             }
-            leases => leases,
         }
     }
 
-    fn thin_out(&self) -> Result<()> {
-        let mut now = Timestamp { secs: i64::MIN, nanos: 0 };
-        self.list_objects(&mut |_, _, info| now = now.max(info.modified))?;
-        loop {
+    fn thin_out(&self, own: LeaseId) -> Result<()> {
+        let mut now = None;
+        self.list_objects(&mut |id, _, info| {
+            if id == own {
+                now = now.max(Some(info.modified));
+            }
+        })?;
+        let now = now.ok_or_else(|| Error::LeaseLost("it is gone".to_owned()))?;
+        for _ in 0..LEASE_LISTINGS_MAX {
             // A part at a time, which bounds memory.
             let mut old = Vec::new();
             self.list_objects(&mut |_, _, info| {
@@ -255,6 +263,7 @@ impl Coordination {
                 return Ok(());
             }
         }
+        Err(unsettled("leases that were removed come back"))
     }
 
     /// What a lease says; nothing if it has ended since it was listed.
@@ -269,7 +278,7 @@ impl Coordination {
                     return Ok(Some(LeaseView { id, first, newest, objects: names, record }));
                 }
                 Err(error) if error.kind == StoreErrorKind::NotFound => {
-                    objects = self.list_leases()?.remove(&id).unwrap_or_default();
+                    objects = self.list_leases()?.ok_or_else(too_many)?.remove(&id).unwrap_or_default();
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -295,10 +304,12 @@ impl Coordination {
         {
             return false;
         }
-        if elapsed(lease.newest, now) <= time {
+        // One from the future would be in force until then. Its holder's clock was wrong, or the store's was set.
+        let is_ahead = elapsed(now, lease.newest) > time;
+        if elapsed(lease.newest, now) <= time && !is_ahead {
             return true;
         }
-        // The store's clock may have been set. Of a process on the same system there is a better one.
+        // Of a process on the same system there is a better clock.
         match (process, self.surroundings.process()) {
             (Some((_, mark)), Some(own)) if own.boot == mark.boot => {
                 Duration::from_millis(own.now_ms.saturating_sub(mark.now_ms)) <= time
@@ -321,8 +332,16 @@ impl Coordination {
     /// The packs of a generation; nothing if it was swept since it was listed.
     ///
     /// # Errors
-    /// [`Error::Damaged`] and [`Error::TooNew`] where it cannot be read.
+    /// [`Error::Damaged`] where it cannot be read, not even a second time: what only this reader gets
+    /// wrong, others may act on. [`Error::TooNew`] where a newer program wrote it.
     pub fn generation(&self, id: &GenerationId) -> Result<Option<Vec<PackId>>> {
+        match self.read_generation(id) {
+            Err(Error::Damaged { .. }) => self.read_generation(id),
+            read => read,
+        }
+    }
+
+    fn read_generation(&self, id: &GenerationId) -> Result<Option<Vec<PackId>>> {
         let name = layout::generation(id)?;
         let object = match self.store.get(&name) {
             Ok(object) => object,
@@ -366,8 +385,9 @@ fn unsettled(reason: &str) -> Error {
     StoreError::new(StoreErrorKind::Other, "list", layout::LEASES, reason).into()
 }
 
-/// What is wrong with a folder of more leases than anybody has.
-const TOO_MANY: &str = "it holds too many objects";
+fn too_many() -> Error {
+    Error::damaged(layout::LEASES, "it holds too many objects")
+}
 
 /// Objects of a lease by their numbers, with the times of their writing.
 type Objects = BTreeMap<u32, (ObjectName, Timestamp)>;

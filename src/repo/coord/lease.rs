@@ -97,8 +97,16 @@ impl Coordination {
             lost: AtomicBool::new(false),
             uncertain: AtomicBool::new(false),
         });
-        shared.place(&mut shared.state.lock())?;
-        Ok(Lease { shared, keeper: None })
+        let placed = shared.place(&mut shared.state.lock());
+        let lease = Lease { shared, keeper: None };
+        match placed {
+            Ok(()) => Ok(lease),
+            Err(error) => {
+                // It may be there all the same, and others would wait for it.
+                lease.end();
+                Err(error)
+            }
+        }
     }
 }
 
@@ -138,7 +146,7 @@ impl Lease {
     /// Looks for generations, and acknowledges those that there are. True if there are any.
     pub fn learn(&self) -> Result<bool> {
         let mut state = self.shared.state.lock();
-        if self.shared.learn(&mut state)? {
+        if self.shared.learn(&mut state, true)? {
             self.shared.place(&mut state)?;
         }
         Ok(!state.record.seen.is_empty())
@@ -216,7 +224,7 @@ impl Drop for Lease {
 }
 
 /// True if the store may still carry out a request that failed so.
-fn may_be_under_way(error: &Error) -> bool {
+pub(super) fn may_be_under_way(error: &Error) -> bool {
     match error {
         Error::Store(error) => matches!(error.kind, StoreErrorKind::Transient | StoreErrorKind::Other),
         Error::LeaseLost(_) | Error::NotWithdrawn { .. } | Error::Internal(_) => true,
@@ -305,7 +313,10 @@ impl Fence {
     /// Renews the lease, and gives all that there are, and the time by the store's clock.
     pub(super) fn look(&self) -> Result<(Vec<LeaseView>, Timestamp)> {
         self.0.renew()?;
-        let leases = self.0.coordination.leases_or_fewer()?;
+        if self.0.is_lost() {
+            return Err(lost());
+        }
+        let leases = self.0.coordination.leases_or_fewer(self.0.id)?;
         // The own lease is never older than the last renewal: what is judged by it looks younger than it is.
         let own = leases.iter().find(|lease| lease.id == self.0.id).ok_or_else(lost)?;
         let now = own.newest;
@@ -346,17 +357,19 @@ impl Shared {
         if self.age() < self.coordination.timing.renewal() { Ok(()) } else { self.renew() }
     }
 
-    /// Learns of generations and puts the next object. The renewal counts also where learning failed: what
-    /// is not acknowledged stops others, not the holder.
+    /// Puts the next object, and learns of generations, which may take long. The renewal counts also where
+    /// learning fails: what is not acknowledged stops others, not the holder.
     fn renew(&self) -> Result<()> {
         let mut state = self.state.lock();
-        let learned = self.learn(&mut state);
         self.place(&mut state)?;
-        learned.map(|_| ())
+        if self.learn(&mut state, false)? { self.place(&mut state) } else { Ok(()) }
     }
 
     /// Reads generations that are new. True if there are any, which the next object acknowledges.
-    fn learn(&self, state: &mut State) -> Result<bool> {
+    ///
+    /// What a newer program has condemned and this one cannot read is passed over, unless the run only `begins`:
+    /// nobody waits for its acknowledgement then.
+    fn learn(&self, state: &mut State, begins: bool) -> Result<bool> {
         let Some(witness) = &self.witness else { return Ok(false) };
         let ids = self.coordination.generation_ids()?;
         state.record.seen.retain(|seen| ids.contains(&seen.generation));
@@ -368,7 +381,8 @@ impl Shared {
             match self.coordination.generation(&id) {
                 Ok(Some(packs)) => new.push((id, packs)),
                 // It was swept, or nobody can read it, and so nobody can sweep it.
-                Ok(None) | Err(Error::Damaged { .. } | Error::TooNew { .. }) => {}
+                Ok(None) | Err(Error::Damaged { .. }) => {}
+                Err(Error::TooNew { .. }) if !begins => {}
                 Err(error) => return Err(error),
             }
         }
@@ -447,6 +461,10 @@ impl Shared {
         }
         // Renewals wait: none removes an object while it is looked for.
         let state = self.state.lock();
+        // A renewal that was waited for may have found out, and put an object of its own.
+        if self.is_lost() {
+            return Err(passed_over());
+        }
         let Some(newest) = state.newest() else { return Err(lost()) };
         if self.find(newest)?.is_none() {
             self.lost.store(true, Ordering::SeqCst);

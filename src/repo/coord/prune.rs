@@ -55,7 +55,7 @@ impl Coordination {
     }
 
     fn other_maintenance(&self, lease: &Lease) -> Result<Option<Holder>> {
-        let leases = self.leases_or_fewer()?;
+        let leases = self.leases_or_fewer(lease.id())?;
         let now = leases.iter().find(|other| other.id == lease.id()).map(|own| own.newest);
         let now = now.ok_or_else(|| Error::LeaseLost("it is gone".to_owned()))?;
         if self.lacks(Sabotage::MaintenanceNotExclusive) {
@@ -177,7 +177,7 @@ impl Driver<'_> {
         let rival = leases
             .iter()
             .find(|lease| lease.record.as_ref().is_some_and(|record| record.role == LeaseRole::Maintenance));
-        // It came at the same time and is about to leave again, or it has passed this lease over.
+        // It came at the same time and is about to leave again, or this lease ran out.
         if rival.is_some() && !self.fence.held() {
             return Err(Error::LeaseLost("other maintenance has taken over".to_owned()));
         }
@@ -324,7 +324,10 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Removes a generation: whoever begins from now on may refer to its packs. Another prune may have come to
+    /// another conclusion.
     fn forget(&self, id: &GenerationId) -> Result<()> {
+        self.fence.confirm()?;
         self.coordination.store.delete(&layout::generation(id)?)?;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Witness;
 use super::coordination::Coordination;
-use super::lease::{Fence, Lease, overtaken};
+use super::lease::{Fence, Lease, may_be_under_way, overtaken};
 use super::sabotage::Sabotage;
 use crate::error::Result;
 use crate::format::entry::Content;
@@ -117,22 +117,25 @@ impl Fence {
     ///
     /// # Errors
     /// [`Error::LeaseLost`] if it was not published, or was withdrawn.
-    pub fn commit<T>(
+    pub fn commit(
         &self,
-        publish: impl FnOnce() -> Result<T>,
-        withdraw: impl FnOnce(&T) -> Result<()>,
-    ) -> Result<T> {
-        if !self.lacks(Sabotage::NoFenceAtCommit) {
-            self.confirm()?;
+        publish: impl FnOnce() -> Result<()>,
+        withdraw: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.lacks(Sabotage::NoFenceAtCommit) {
+            return self.note(publish());
         }
-        let published = self.note(publish())?;
-        // Who passes the lease over from here on lists snapshots afterwards, and meets this one.
-        if !self.lacks(Sabotage::NoFenceAtCommit)
-            && let Err(error) = self.held_all_along()
-        {
-            self.note(withdraw(&published))?;
-            return Err(error);
+        self.confirm()?;
+        let held = match self.note(publish()) {
+            // Who passes the lease over from here on lists snapshots afterwards, and meets this one.
+            Ok(()) => self.held_all_along(),
+            // It may be there all the same; the store, which does not answer, is not asked for more.
+            Err(error) if may_be_under_way(&error) && !self.held() => Err(error),
+            Err(error) => return Err(error),
+        };
+        if held.is_err() {
+            self.note(withdraw())?;
         }
-        Ok(published)
+        held
     }
 }

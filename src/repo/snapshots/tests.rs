@@ -48,6 +48,24 @@ fn an_edit_replaces_and_says_so() {
 }
 
 #[test]
+fn a_snapshot_that_could_not_be_taken_back_is_named() {
+    let f = Fixture::small();
+    let repo = f.indexed();
+    let before = stored(&repo);
+    let new = Unpublished::seal(&repo, b"{}").unwrap();
+    new.publish(&repo).unwrap();
+    f.store.set_plan(FaultPlan::none().nth(Request::Delete, 1, Fault::Fail(StoreErrorKind::Transient)));
+    let error = new.withdraw(&repo).unwrap_err();
+    assert!(
+        matches!(&error, Error::NotWithdrawn { snapshot, .. } if *snapshot == new.id().to_hex()),
+        "{error}"
+    );
+    assert_eq!(stored(&repo), before + 1);
+    new.withdraw(&repo).unwrap();
+    assert_eq!(stored(&repo), before);
+}
+
+#[test]
 fn a_crash_at_any_step_of_edits_shows_each_snapshot_once() {
     let f = Fixture::small();
     let repo = f.indexed();
@@ -99,7 +117,9 @@ fn fields_of_newer_programs_stay() {
     let one = list(&repo).unwrap().snapshots.remove(0);
     let mut fields: Map<String, Value> = serde_json::from_slice(&one.manifest.encode().unwrap()).unwrap();
     fields.insert("from_the_future".to_owned(), 7.into());
-    let id = put(&repo, &serde_json::to_vec(&fields).unwrap()).unwrap();
+    let new = Unpublished::seal(&repo, &serde_json::to_vec(&fields).unwrap()).unwrap();
+    new.publish(&repo).unwrap();
+    let id = new.id();
     let all = list(&repo).unwrap();
     let old = all.snapshots.iter().find(|s| s.id == id).unwrap();
     let new = replace(&repo, &all, old, labels("host", "new")).unwrap();

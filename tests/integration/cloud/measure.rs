@@ -63,6 +63,10 @@ impl Measure {
         let mut step = |name, arguments: &[&str]| {
             self.server.take_log();
             link.map(Link::take_carried);
+            if std::env::var_os("BACKSTAY_LINK_TRACE").is_some() {
+                eprintln!("-- {name}");
+                self.server.trace();
+            }
             let finished = run(arguments);
             let row = Row {
                 seconds: finished.took.as_secs_f64(),

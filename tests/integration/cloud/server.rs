@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -69,6 +69,8 @@ struct State {
     lists: HashMap<String, Bytes>,
     faults: usize,
     log: Vec<String>,
+    /// Since when requests are told as they come.
+    traced: Option<Instant>,
 }
 
 /// A server on a free port of this machine, until it is dropped.
@@ -210,6 +212,11 @@ impl Server {
         std::mem::take(&mut self.state.lock().unwrap().log)
     }
 
+    /// Tells requests, with their times, as they come.
+    pub fn trace(&self) {
+        self.state.lock().unwrap().traced = Some(Instant::now());
+    }
+
     /// How often something went wrong.
     pub fn faults(&self) -> usize {
         self.state.lock().unwrap().faults
@@ -301,6 +308,9 @@ async fn serve(
 
 fn fault_of(state: &mut State, method: &str, path: &str) -> Option<Fault> {
     state.log.push(format!("{method} {path}"));
+    if let Some(since) = state.traced {
+        eprintln!("{:>9.3} s  {method} {path}", since.elapsed().as_secs_f64());
+    }
     for (rule, seen, done) in &mut state.rules {
         let fits = (rule.method.is_empty() || rule.method == method) && path.contains(rule.holds);
         if !fits {

@@ -218,10 +218,8 @@ impl Run<'_> {
         let id = snapshot_id(world.below(u64::MAX));
         let name = layout::snapshot(&id)?;
         let store = &*self.host.store;
-        self.fence.commit(
-            || Ok(store.put(&name, vec![encode_snapshot(&chunks)])?),
-            |()| Ok(store.delete(&name)?),
-        )?;
+        self.fence
+            .commit(|| Ok(store.put(&name, vec![encode_snapshot(&chunks)])?), || Ok(store.delete(&name)?))?;
         self.desk.state.lock().index.whole = Some((id, epoch));
         Ok(())
     }

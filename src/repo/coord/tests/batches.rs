@@ -72,14 +72,3 @@ fn where_others_have_to_be_waited_for_what_does_not_fit_is_left() {
     assert_eq!((outcome.condemned, outcome.pending, outcome.deleted), (4096, 4096, 0));
     assert_eq!(world.names(layout::GENERATIONS).len(), 1);
 }
-
-#[test]
-fn leases_that_ran_out_are_not_in_force() {
-    let world = World::new();
-    let _lease = world.host("a").acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
-    let other = world.host("b");
-    assert_eq!(other.live_leases(world.clock.now()).unwrap().len(), 1);
-    world.clock.advance(LEASE + Duration::from_secs(1));
-    assert_eq!(other.live_leases(world.clock.now()).unwrap().len(), 0);
-    assert_eq!(other.leases().unwrap().len(), 1);
-}

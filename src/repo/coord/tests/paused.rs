@@ -35,7 +35,7 @@ fn whoever_was_paused_and_passed_over_publishes_nothing() {
         assert!(fence.held());
         assert!(is_lost(fence.publish(|| -> Result<()> { panic!("a segment cannot be taken back") })));
         assert!(is_lost(fence.check()));
-        assert!(is_lost(fence.commit(|| -> Result<()> { panic!("it is lost for good") }, |()| Ok(()))));
+        assert!(is_lost(fence.commit(|| panic!("it is lost for good"), || Ok(()))));
     }
 }
 
@@ -74,7 +74,7 @@ fn a_snapshot_is_withdrawn_whenever_the_pause_came() {
             at(2);
             Ok(())
         };
-        let result = lease.fence().commit(publish, |()| {
+        let result = lease.fence().commit(publish, || {
             seen.store(false, Ordering::Relaxed);
             Ok(())
         });
@@ -90,7 +90,7 @@ fn a_pause_that_nobody_made_use_of_harms_nobody() {
     let lease = writer(&a);
     world.pause(&missed, 2 * LEASE);
     lease.fence().publish(|| Ok(())).unwrap();
-    lease.fence().commit(|| Ok(()), |()| panic!("there is no reason to")).unwrap();
+    lease.fence().commit(|| Ok(()), || panic!("there is no reason to")).unwrap();
     lease.fence().renew().unwrap();
     assert_eq!(
         run(&world.host("b"), &mut Scripted { condemns: vec![pack(1)], ..Scripted::default() })
@@ -110,7 +110,7 @@ fn a_store_that_does_not_answer_whether_the_lease_is_there_has_the_snapshot_with
         world.store.set_plan(FaultPlan::none().nth(None, 1, Fault::Fail(StoreErrorKind::Transient)));
         Ok(())
     };
-    let result = lease.fence().commit(publish, |()| {
+    let result = lease.fence().commit(publish, || {
         withdrawn.store(true, Ordering::Relaxed);
         Ok(())
     });
@@ -119,38 +119,95 @@ fn a_store_that_does_not_answer_whether_the_lease_is_there_has_the_snapshot_with
 }
 
 #[test]
-fn a_prune_that_was_paused_and_passed_over_drops_nothing() {
-    struct Slow<'a>(Scripted, &'a World, &'a AtomicU64);
-    impl Collector for Slow<'_> {
-        fn condemn(&mut self, round: &Round<'_>) -> Result<Vec<PackId>> {
-            self.0.condemn(round)
+fn a_renewal_that_finds_out_while_a_snapshot_is_published_is_heard() {
+    /// Holds a renewal up before its put.
+    struct Held {
+        next: AtomicBool,
+        entered: std::sync::mpsc::SyncSender<()>,
+    }
+    impl Witness for Held {
+        fn condemned(&self, _generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>> {
+            Ok(Vec::new())
         }
 
-        fn needed(
-            &mut self,
-            condemned: &[PackId],
-            pins: &[Content],
-            needs: &BTreeSet<PackId>,
-        ) -> Result<BTreeSet<PackId>> {
-            self.1.pause(self.2, 2 * LEASE);
-            self.1.host("b").maintain("rebuild-index", Duration::ZERO, &StopFlag::new())?.end();
-            self.0.needed(condemned, pins, needs)
-        }
-
-        fn drop_packs(&mut self, _packs: &[PackId]) -> Result<()> {
-            panic!("another one may have come to another conclusion");
-        }
-
-        fn delete_packs(&mut self, _packs: &[PackId]) -> Result<()> {
-            panic!("another one may have come to another conclusion");
+        fn pins(&self, _was_lost: bool) -> Option<Vec<Content>> {
+            if self.next.swap(false, Ordering::Relaxed) {
+                self.entered.send(()).unwrap();
+                // Meanwhile the other thread comes to wait for it. If it does not, it hears of it earlier.
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            None
         }
     }
     let world = World::new();
     let (a, missed) = world.machine("a");
-    let mut collector = Slow(Scripted { condemns: vec![pack(1)], ..Scripted::default() }, &world, &missed);
-    let options = PruneOptions { unattended: false, ..PruneOptions::default() };
-    let result = crate::repo::coord::prune(&a, &mut collector, &options, &StopFlag::new());
-    assert!(is_lost(result));
+    let (entered, has_entered) = std::sync::mpsc::sync_channel(1);
+    let held = Arc::new(Held { next: AtomicBool::new(false), entered });
+    let witness = Arc::clone(&held) as Arc<dyn Witness>;
+    let lease = a.acquire(LeaseRole::Writer, "backup", vec![], Some(witness)).unwrap();
+    let (fence, withdrawn) = (lease.fence(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let publish = || {
+            held.next.store(true, Ordering::Relaxed);
+            let keeper = lease.fence();
+            scope.spawn(move || keeper.renew());
+            has_entered.recv().unwrap();
+            world.pause(&missed, 2 * LEASE);
+            prune(&world);
+            Ok(())
+        };
+        let result = fence.commit(publish, || {
+            withdrawn.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        assert!(is_lost(result));
+    });
+    assert!(withdrawn.into_inner());
+}
+
+/// A prune that is paused while it looks what is needed: everything, or nothing.
+struct Slow<'a> {
+    all: bool,
+    world: &'a World,
+    missed: &'a AtomicU64,
+}
+
+impl Collector for Slow<'_> {
+    fn condemn(&mut self, _round: &Round<'_>) -> Result<Vec<PackId>> {
+        Ok(vec![pack(1)])
+    }
+
+    fn needed(
+        &mut self,
+        condemned: &[PackId],
+        _pins: &[Content],
+        _needs: &BTreeSet<PackId>,
+    ) -> Result<BTreeSet<PackId>> {
+        self.world.pause(self.missed, 2 * LEASE);
+        self.world.host("b").maintain("rebuild-index", Duration::ZERO, &StopFlag::new())?.end();
+        Ok(if self.all { condemned.iter().copied().collect() } else { BTreeSet::new() })
+    }
+
+    fn drop_packs(&mut self, _packs: &[PackId]) -> Result<()> {
+        panic!("another one may have come to another conclusion");
+    }
+
+    fn delete_packs(&mut self, _packs: &[PackId]) -> Result<()> {
+        panic!("another one may have come to another conclusion");
+    }
+}
+
+#[test]
+fn a_prune_that_was_paused_and_passed_over_drops_nothing_and_forgets_no_generation() {
+    for all in [false, true] {
+        let world = World::new();
+        let (a, missed) = world.machine("a");
+        let options = PruneOptions { unattended: false, ..PruneOptions::default() };
+        let mut collector = Slow { all, world: &world, missed: &missed };
+        let result = crate::repo::coord::prune(&a, &mut collector, &options, &StopFlag::new());
+        assert!(is_lost(result), "{all}");
+        assert_eq!(world.names(layout::GENERATIONS).len(), 1, "{all}");
+    }
 }
 
 #[test]
@@ -193,7 +250,7 @@ fn a_lease_is_in_force_for_as_long_as_a_publication_may_take() {
         Ok(())
     };
     lease.fence().publish(publish).unwrap();
-    lease.fence().commit(publish, |()| panic!("there is no reason to")).unwrap();
+    lease.fence().commit(publish, || panic!("there is no reason to")).unwrap();
 }
 
 #[test]
@@ -207,5 +264,5 @@ fn what_publishing_costs() {
     };
     // A renewal, which looks for its predecessor; a snapshot has one more look.
     assert_eq!(requests(&|| lease.fence().publish(|| Ok(())).unwrap()), 2);
-    assert_eq!(requests(&|| lease.fence().commit(|| Ok(()), |()| Ok(())).unwrap()), 3);
+    assert_eq!(requests(&|| lease.fence().commit(|| Ok(()), || Ok(())).unwrap()), 3);
 }
