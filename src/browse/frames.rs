@@ -92,6 +92,27 @@ impl Frames {
         let mut state = self.state.lock();
         let wanted = !state.ready.contains(&place) && state.loading.insert(place);
         drop(state);
-        wanted.then_some(Claim { frames: self, place })
+        // Not `then_some`: a claim that is not given away would end that of whoever decodes.
+        wanted.then(|| Claim { frames: self, place })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_place_is_claimed_by_one_until_it_is_given_up() {
+        let frames = Frames::new(1);
+        let place = (PackNo::of(7), 3);
+        let held = frames.claim(place).unwrap();
+        for _ in 0..3 {
+            assert!(frames.claim(place).is_none());
+        }
+        drop(held);
+        assert!(frames.claim(place).is_some());
+        assert!(frames.get(place, || Err(Error::Interrupted)).is_err());
+        assert!(frames.claim(place).is_some());
     }
 }

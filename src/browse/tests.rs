@@ -206,6 +206,25 @@ fn packs_that_were_written_anew_are_found_again() {
 }
 
 #[test]
+fn packs_that_no_segment_lists_are_found_after_every_load_of_the_index() {
+    let f = Fixture::small();
+    let before = f.names("index/");
+    f.snapshot("2026-01-03T00:00:00Z", &[("only", noise(77, 50_000))]);
+    for name in f.names("index/").iter().filter(|name| !before.contains(name)) {
+        f.store.delete(name).unwrap();
+    }
+    let (browser, _) = browser(&f);
+    browser.set_impatient();
+    let only = content(&browser, "snapshots/2026-01-03T00:00:00Z/only");
+    assert_eq!(read(&browser, &only, 0, 50_000).unwrap(), noise(77, 50_000));
+    for time in ["2026-01-04T00:00:00Z", "2026-01-05T00:00:00Z"] {
+        f.snapshot(time, &[("newer", noise(12, 1000))]);
+        assert!(browser.find(&names(&format!("snapshots/{time}"))).unwrap().is_some());
+        assert_eq!(read(&browser, &only, 0, 50_000).unwrap(), noise(77, 50_000), "{time}");
+    }
+}
+
+#[test]
 fn what_is_lost_or_altered_is_an_error_and_nothing_else_is() {
     let f = Fixture::small();
     let (browser, recorder) = browser(&f);

@@ -13,6 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::cli::args::GlobalArgs;
 use crate::cli::names::quoted;
 use crate::crypto::kdf::Password;
+use crate::env::SECRET_VARIABLES;
 use crate::error::{Error, Result};
 
 /// Longest password file, so that a wrong path cannot take all memory.
@@ -143,13 +144,12 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 
 fn read_command(command: &OsString) -> Result<Zeroizing<Vec<u8>>> {
     let error = || Error::io("run the password command in", "/bin/sh");
-    let mut child = Command::new("/bin/sh")
-        .arg("-c")
-        .arg(command)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(error())?;
+    let mut shell = Command::new("/bin/sh");
+    for variable in SECRET_VARIABLES {
+        shell.env_remove(variable);
+    }
+    let mut child =
+        shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(error())?;
     let mut bytes = Zeroizing::new(Vec::new());
     if let Some(output) = child.stdout.take() {
         output.take(PASSWORD_MAX_BYTES).read_to_end(&mut bytes).map_err(error())?;

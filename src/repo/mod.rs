@@ -75,7 +75,7 @@ pub struct IndexedRepository {
     /// There are any.
     is_any_unreadable: AtomicBool,
     /// Whether unlisted packs were looked for.
-    adopted: Mutex<bool>,
+    adopted: Mutex<Option<u64>>,
     /// Held while the index takes in more in the middle of a run.
     taking_in: Mutex<()>,
     /// When the index was last brought up to date because a pack was gone.
@@ -94,7 +94,7 @@ impl IndexedRepository {
             condemned: Mutex::default(),
             unreadable: RwLock::new(None),
             is_any_unreadable: AtomicBool::new(false),
-            adopted: Mutex::new(false),
+            adopted: Mutex::new(None),
             taking_in: Mutex::new(()),
             refreshed: Mutex::new(None),
         })
@@ -267,15 +267,15 @@ impl IndexedRepository {
         &self.index
     }
 
-    /// For readers that miss a chunk: looks, once, for packs that no segment lists. True if there were
-    /// any, so that it is worth to look for the chunk again.
+    /// For readers that miss a chunk: looks for packs that no segment lists, once, and again where the index
+    /// was loaded anew since. True if it is worth to look for the chunk again.
     ///
     /// Never for writers: what no segment lists may be about to be deleted, and must not be built on.
     pub fn adopt_unlisted_packs(&self) -> Result<bool> {
         let mut adopted = self.adopted.lock();
-        if !*adopted {
+        if *adopted != Some(self.index.removal_epoch()) {
             let count = segments::adopt_unlisted_packs(&self.repo, &self.index)?;
-            *adopted = true;
+            *adopted = Some(self.index.removal_epoch());
             return Ok(count > 0);
         }
         // Another thread may have missed its chunk before they were taken in.

@@ -137,7 +137,7 @@ impl<S: Store> Store for RetryStore<S> {
     fn put(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         self.retry(|failed| {
             self.inner.put(name, parts.clone()).map_err(|mut error| {
-                if failed > 0 && error.kind != StoreErrorKind::Transient {
+                if failed > 0 && error.kind == StoreErrorKind::Full {
                     // What an earlier attempt has sent may arrive yet: that this one found no room decides nothing.
                     error.kind = StoreErrorKind::Other;
                 }

@@ -354,6 +354,13 @@ fn the_password_may_come_from_a_file_or_a_command() {
         let finished = crate::support::run::finish(command, None).exits(0);
         assert!(finished.text().contains(&id), "{finished}");
     }
+    // The command is no one to know other secrets.
+    let mut command = sandbox.command(["snapshots"]);
+    let told = format!("test -z \"$BACKSTAY_WEBDAV_PASSWORD\" && cat {}", path.display());
+    command
+        .env_remove("BACKSTAY_PASSWORD")
+        .envs([("BACKSTAY_WEBDAV_PASSWORD", "x"), ("BACKSTAY_PASSWORD_COMMAND", told.as_str())]);
+    crate::support::run::finish(command, None).exits(0);
     let mut command = sandbox.command(["snapshots"]);
     command.env_remove("BACKSTAY_PASSWORD");
     crate::support::run::finish(command, None).fails().says("password");

@@ -254,7 +254,8 @@ impl Fence {
         if !self.0.is_lost() {
             self.0.place(&mut self.0.state.lock())?;
         }
-        if self.0.is_lost() { Err(lost()) } else { Ok(()) }
+        // The renewal itself may have taken long.
+        self.check()
     }
 
     /// As [`confirm`](Self::confirm), by this system's clock alone, which costs no request: for what is seen

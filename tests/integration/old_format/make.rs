@@ -20,7 +20,8 @@ use backstay::id::{PackId, SnapshotId};
 use backstay::limits::ZSTD_PATCH_LEVEL;
 use backstay::observe::Silent;
 use backstay::repo::ingest::{Ingest, IngestOptions, MetadataWriter, PartList};
-use backstay::repo::{IndexedRepository, InitOptions, Repository, layout, sealed, segments, snapshots};
+use backstay::repo::snapshots::Unpublished;
+use backstay::repo::{IndexedRepository, InitOptions, Repository, layout, sealed, segments};
 use backstay::store::LocalStore;
 use bytes::Bytes;
 use zstd::zstd_safe::{CCtx, CParameter};
@@ -112,7 +113,9 @@ fn store_snapshot(repo: &Arc<IndexedRepository>, tree: &Tree, parent: Option<Sna
         },
         errors: vec![],
     };
-    snapshots::save(repo.repository(), &receipt.unwrap(), &manifest).unwrap()
+    let new = Unpublished::new(repo.repository(), &receipt.unwrap(), &manifest).unwrap();
+    new.publish(repo.repository()).unwrap();
+    new.id()
 }
 
 /// Stores what lies in the directory `above`, deepest first.
