@@ -22,6 +22,7 @@ use crate::store::faulty::{Fault, FaultPlan};
 mod full_store;
 mod losses;
 mod lost_bases;
+mod ordinals;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
