@@ -23,6 +23,7 @@ mod full_store;
 mod losses;
 mod lost_bases;
 mod ordinals;
+mod spoiled_copies;
 
 type Files = BTreeMap<String, Vec<u8>>;
 

@@ -324,14 +324,7 @@ impl ChunkReader {
         let sealed = self.source.read(&self.repo, &pack.record, no, number)?;
         let unseal =
             |sealed: &[u8]| pack_reader::unseal_frame(&pack.record, &pack.key, number, sealed, &prefix);
-        let frame = match unseal(&sealed) {
-            // Perhaps it is the copy on this machine that is damaged.
-            Err(error) => match pack_reader::read_beside_copy(&self.repo, &pack.record, entry.extent) {
-                Some(Ok(sealed)) => unseal(&sealed)?,
-                _ => return Err(error),
-            },
-            frame => frame?,
-        };
+        let frame = pack_reader::open_or_read_again(&self.repo, &pack.record, entry.extent, &sealed, unseal)?;
         let frame = Arc::new(frame);
         self.note_if_intact(pack, no, number, &frame);
         self.frames.lock().keep((no, number), &frame);
