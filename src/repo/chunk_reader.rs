@@ -112,6 +112,16 @@ impl ShallowChunk {
     }
 }
 
+/// What became of reading a base.
+pub enum Shallow {
+    /// It was read.
+    Read(ShallowChunk),
+    /// The place where it is to be read lies too deep, or may be gone soon.
+    TooDeep,
+    /// More bytes would have been read of the store than may.
+    TooDear,
+}
+
 /// How much one chunk may take to read: a hostile circle of bases, each with several copies to try,
 /// must come to an end.
 #[derive(Default)]
@@ -178,22 +188,29 @@ impl ChunkReader {
         self.read_below(id, None, &mut Effort::default())
     }
 
-    /// The plaintext of a chunk, if the place where it is to be read lies no deeper than `depth_max`. Other
-    /// places are not tried.
-    pub fn read_shallow(&self, id: &ChunkId, depth_max: u8) -> Result<Option<ShallowChunk>> {
-        let Some(location) = self.repo.place_to_read(id)? else { return Ok(None) };
+    /// The plaintext of a chunk, if the place where it is to be read lies no deeper than `depth_max`, and a remote
+    /// store will not have read more than `bytes_max` of data packs for it. Other places are not tried.
+    pub fn read_shallow(&self, id: &ChunkId, depth_max: u8, bytes_max: u64) -> Result<Shallow> {
+        let Some(location) = self.repo.place_to_read(id)? else { return Ok(Shallow::TooDeep) };
         if self.repo.pack_use().is_condemned(location.pack) {
-            return Ok(None);
+            return Ok(Shallow::TooDeep);
         }
         let pack = self.open_pack(location.pack)?;
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
         let depth = pack_reader::frame_entry(&pack.record, slot.frame)?.depth;
         if depth > depth_max {
-            return Ok(None);
+            return Ok(Shallow::TooDeep);
+        }
+        if self.repo.store().profile().is_remote
+            && self.cached_frame(location.pack, slot.frame).is_none()
+            && !self.source.reserve(&pack.record, location.pack, slot.frame, bytes_max)
+        {
+            return Ok(Shallow::TooDear);
         }
         let bytes = self.read_at(id, &location, None, &mut Effort::default())?;
         // A frame that names it as a base refers to its pack.
-        Ok(self.repo.pack_use().refer(location.pack).then_some(ShallowChunk { bytes, depth }))
+        let may_refer = self.repo.pack_use().refer(location.pack);
+        Ok(if may_refer { Shallow::Read(ShallowChunk { bytes, depth }) } else { Shallow::TooDeep })
     }
 
     /// The chunks that stand alone which a deep one goes back to, in order; none if they are too many.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -35,6 +36,8 @@ pub(super) struct Reads {
     pub stored: u64,
     /// Their plaintext bytes.
     pub raw: u64,
+    /// A base was not read, as more would have come from the store than might.
+    pub was_refused: bool,
 }
 
 impl Reads {
@@ -68,9 +71,15 @@ struct State {
 struct Pending {
     no: PackNo,
     extent: Extent,
-    /// True if its bytes were counted when the store was told of it.
-    is_counted: bool,
+    /// True if its bytes were counted before it was made. Changed under the lock of the state alone.
+    is_counted: AtomicBool,
     outcome: Mutex<Outcome>,
+}
+
+impl Pending {
+    fn is_counted(&self) -> bool {
+        self.is_counted.load(Ordering::Relaxed)
+    }
 }
 
 /// How a read of several frames went.
@@ -133,7 +142,12 @@ impl State {
 
     /// A new read of `extent`.
     fn begin(&mut self, no: PackNo, extent: Extent, is_counted: bool) -> Arc<Pending> {
-        let read = Arc::new(Pending { no, extent, is_counted, outcome: Mutex::new(Outcome::Open) });
+        let read = Arc::new(Pending {
+            no,
+            extent,
+            is_counted: is_counted.into(),
+            outcome: Mutex::new(Outcome::Open),
+        });
         if self.pending.len() >= EARLY_STREAMS_KEPT {
             // One that the store was told of, and that nobody wanted.
             self.pending.pop_front();
@@ -146,7 +160,7 @@ impl State {
     fn end(&mut self, pack: &PackRecord, read: &Arc<Pending>, bytes: Option<&Bytes>) {
         self.pending.retain(|other| !Arc::ptr_eq(other, read));
         let Some(bytes) = bytes else { return };
-        if pack.kind == PackKind::Data && !read.is_counted {
+        if pack.kind == PackKind::Data && !read.is_counted() {
             self.reads.fetched += read.extent.len();
         }
         let mut next = None;
@@ -187,6 +201,35 @@ impl FrameSource {
             state.reads.fetched += extent.len();
         }
         state.begin(no, extent, is_counted);
+    }
+
+    /// Counts what has to be read for frame `number`, which will be asked for next: of threads that read at the same
+    /// time none goes beyond `most` bytes of data packs. False if it would, and is not to ask.
+    pub(super) fn reserve(&self, pack: &PackRecord, no: PackNo, number: u32, most: u64) -> bool {
+        let Ok(entry) = frame_entry(pack, number) else { return true };
+        let mut state = self.state.lock();
+        // It is used next, so it should not make room for others now.
+        if pack.kind != PackKind::Data || state.early.get(&(no, number)).is_some() {
+            return true;
+        }
+        let planned = state.pending(no, entry.extent);
+        if planned.as_ref().is_some_and(|read| read.is_counted()) {
+            return true;
+        }
+        let extent = match &planned {
+            Some(read) => read.extent,
+            None => state.extent_to_read(pack, no, number, entry.extent),
+        };
+        if state.reads.fetched.saturating_add(extent.len()) > most {
+            state.reads.was_refused = true;
+            return false;
+        }
+        state.reads.fetched += extent.len();
+        match planned {
+            Some(read) => read.is_counted.store(true, Ordering::Relaxed),
+            None => drop(state.begin(no, extent, true)),
+        }
+        true
     }
 
     /// The stored bytes of frame `number`.

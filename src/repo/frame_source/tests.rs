@@ -4,7 +4,7 @@ use super::*;
 use crate::error::StoreErrorKind;
 use crate::format::directory::{Codec, Directory, FrameEntry};
 use crate::id::PackId;
-use crate::limits::DELTA_LOSS_MAX_BYTES;
+use crate::limits::{DELTA_LOSS_MAX_BYTES, READ_COALESCE_MAX_BYTES};
 use crate::repo::ingest::{Ingest, IngestOptions};
 use crate::repo::layout;
 use crate::repo::test_fixture::{Fixture, noise};
@@ -207,9 +207,45 @@ fn bases_that_nobody_comes_for_cost_no_more_than_a_run_may_lose() {
         let prefetched = || f.store.prefetched().iter().map(|(_, extent)| extent.len()).sum::<u64>();
         let already = prefetched();
         // All of their chunks are stored whole, as it happens after deltas that were not worth it.
-        run.hint_bases(ids.iter());
+        run.hint_bases(ids.iter().map(|id| (500_000, std::slice::from_ref(id))), false).unwrap();
         let hinted = prefetched() - already;
         assert!((least..=most).contains(&hinted), "{hinted}");
         assert_eq!(run.added().deltas.read_bytes, hinted);
+    }
+}
+
+/// Of each frame that is read for a delta a seventh serves.
+#[test]
+fn deltas_lose_no_more_than_a_run_may_however_many_threads_read() {
+    use rayon::prelude::*;
+
+    let f = Fixture::over(MemoryStore::remote(8));
+    let id = |bytes: &[u8]| f.repo.keys().chunk_id(bytes);
+    let old: Vec<Vec<u8>> = (0..60).map(|seed| noise(seed, 70_000)).collect();
+    for (seed, first) in (0..).zip(&old) {
+        let before = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+        let mut frame = PlainFrame::default();
+        frame.push(id(first), first);
+        for other in (1..7).map(|n| noise(1_000 + 10 * seed + n, 70_000)) {
+            frame.push(id(&other), &other);
+        }
+        before.store(PackKind::Data, &mut frame).unwrap();
+        before.finish().unwrap();
+    }
+    for threads in [1, 4] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let deltas = pool.install(|| {
+            let options = IngestOptions { delta_depth: 3, deltas_must_pay: true, ..IngestOptions::default() };
+            let run = Ingest::new(f.indexed(), options).unwrap();
+            old.par_iter().for_each(|bytes| {
+                let mut new = bytes.clone();
+                new[threads] ^= 1;
+                run.add_delta(PackKind::Data, id(&new), &new, &[id(bytes)]).unwrap();
+            });
+            run.finish().unwrap().1.deltas
+        });
+        let may_read = deltas.saved_bytes + DELTA_LOSS_MAX_BYTES;
+        assert!(deltas.gave_up && deltas.read_bytes <= may_read, "{threads} threads: {deltas:?}");
+        assert!(deltas.read_bytes > DELTA_LOSS_MAX_BYTES - READ_COALESCE_MAX_BYTES, "{deltas:?}");
     }
 }
