@@ -76,12 +76,6 @@ struct Pending {
     outcome: Mutex<Outcome>,
 }
 
-impl Pending {
-    fn is_counted(&self) -> bool {
-        self.is_counted.load(Ordering::Relaxed)
-    }
-}
-
 /// How a read of several frames went.
 enum Outcome {
     /// Nobody has made it yet.
@@ -156,13 +150,26 @@ impl State {
         read
     }
 
+    /// Counts `read` before it is made: of threads that read at the same time none goes beyond `most` bytes of data packs.
+    /// False if it would.
+    fn count(&mut self, pack: &PackRecord, read: &Pending, most: u64) -> bool {
+        if pack.kind != PackKind::Data || read.is_counted.load(Ordering::Relaxed) {
+            return true;
+        }
+        let fetched = self.reads.fetched.saturating_add(read.extent.len());
+        if fetched > most {
+            self.reads.was_refused = true;
+            return false;
+        }
+        self.reads.fetched = fetched;
+        read.is_counted.store(true, Ordering::Relaxed);
+        true
+    }
+
     /// `read` was made, and gave `bytes` if it succeeded.
     fn end(&mut self, pack: &PackRecord, read: &Arc<Pending>, bytes: Option<&Bytes>) {
         self.pending.retain(|other| !Arc::ptr_eq(other, read));
         let Some(bytes) = bytes else { return };
-        if pack.kind == PackKind::Data && !read.is_counted() {
-            self.reads.fetched += read.extent.len();
-        }
         let mut next = None;
         for (number, frame) in (0u32..).zip(&pack.directory.frames) {
             if let Some(bytes) = part(bytes, read.extent, frame.extent) {
@@ -203,47 +210,19 @@ impl FrameSource {
         state.begin(no, extent, is_counted);
     }
 
-    /// Counts what has to be read for frame `number`, which will be asked for next: of threads that read at the same
-    /// time none goes beyond `most` bytes of data packs. False if it would, and is not to ask.
-    pub(super) fn reserve(&self, pack: &PackRecord, no: PackNo, number: u32, most: u64) -> bool {
-        let Ok(entry) = frame_entry(pack, number) else { return true };
-        let mut state = self.state.lock();
-        // It is used next, so it should not make room for others now.
-        if pack.kind != PackKind::Data || state.early.get(&(no, number)).is_some() {
-            return true;
-        }
-        let planned = state.pending(no, entry.extent);
-        if planned.as_ref().is_some_and(|read| read.is_counted()) {
-            return true;
-        }
-        let extent = match &planned {
-            Some(read) => read.extent,
-            None => state.extent_to_read(pack, no, number, entry.extent),
-        };
-        if state.reads.fetched.saturating_add(extent.len()) > most {
-            state.reads.was_refused = true;
-            return false;
-        }
-        state.reads.fetched += extent.len();
-        match planned {
-            Some(read) => read.is_counted.store(true, Ordering::Relaxed),
-            None => drop(state.begin(no, extent, true)),
-        }
-        true
-    }
-
-    /// The stored bytes of frame `number`.
+    /// The stored bytes of frame `number`; nothing if more than `most` bytes would have been read of data packs for it.
     pub(super) fn read(
         &self,
         repo: &Repository,
         pack: &PackRecord,
         no: PackNo,
         number: u32,
-    ) -> Result<Bytes> {
+        most: u64,
+    ) -> Result<Option<Bytes>> {
         let entry = frame_entry(pack, number)?;
         let extent = entry.extent;
         if !repo.store().profile().is_remote {
-            return read_extent(repo, pack, extent);
+            return read_extent(repo, pack, extent).map(Some);
         }
         loop {
             let read = {
@@ -253,18 +232,22 @@ impl FrameSource {
                         state.reads.stored += extent.len();
                         state.reads.raw += u64::from(entry.raw_len);
                     }
-                    return Ok(bytes);
+                    return Ok(Some(bytes));
                 }
-                match state.pending(no, extent) {
+                let read = match state.pending(no, extent) {
                     Some(read) => read,
                     None => {
                         let extent = state.extent_to_read(pack, no, number, extent);
                         state.begin(no, extent, false)
                     }
+                };
+                if !state.count(pack, &read, most) {
+                    return Ok(None);
                 }
+                read
             };
             if let Some(bytes) = self.join(repo, pack, &read, (no, number))? {
-                return Ok(bytes);
+                return Ok(Some(bytes));
             }
         }
     }

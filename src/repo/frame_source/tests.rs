@@ -57,6 +57,17 @@ fn what_came_early_is_bounded() {
 }
 
 /// A repository with one data pack of 40 frames of 20 KB, and its number.
+/// The stored bytes of a frame, whatever they cost.
+fn read(
+    source: &FrameSource,
+    repo: &Repository,
+    pack: &PackRecord,
+    no: PackNo,
+    number: u32,
+) -> Result<Bytes> {
+    source.read(repo, pack, no, number, u64::MAX).map(Option::unwrap)
+}
+
 fn remote() -> (Fixture, Arc<PackRecord>, PackNo) {
     let f = Fixture::over(MemoryStore::remote(8));
     let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
@@ -78,7 +89,7 @@ fn a_pack_that_is_read_frame_by_frame_takes_few_requests() {
     let source = FrameSource::default();
     f.store.reset_counts();
     for number in 0..40 {
-        let bytes = source.read(&f.repo, &pack, no, number).unwrap();
+        let bytes = read(&source, &f.repo, &pack, no, number).unwrap();
         let extent = pack.directory.frames[number as usize].extent;
         assert_eq!(bytes, f.store.inner().get_range(&layout::pack(&pack.id).unwrap(), extent).unwrap());
     }
@@ -101,7 +112,7 @@ fn threads_that_want_frames_of_one_read_wait_for_it() {
     std::thread::scope(|scope| {
         for number in [9, 3, 5, 12, 20] {
             let (source, repo, pack) = (&source, &f.repo, &pack);
-            scope.spawn(move || source.read(repo, pack, no, number).unwrap());
+            scope.spawn(move || read(source, repo, pack, no, number).unwrap());
         }
     });
     assert_eq!(f.store.counts()[Request::GetRange], 1);
@@ -116,7 +127,7 @@ fn what_the_store_reads_ahead_is_counted_once_whether_it_is_asked_for_or_not() {
     source.hint(&f.repo, &pack, no, 3, u64::MAX);
     let (_, ahead) = f.store.prefetched()[0];
     assert_eq!(source.reads().fetched, ahead.len(), "nobody has asked for it yet");
-    source.read(&f.repo, &pack, no, 3).unwrap();
+    read(&source, &f.repo, &pack, no, 3).unwrap();
     assert_eq!(source.reads().fetched, ahead.len());
     // The store takes no more: this is not read before it is asked for.
     source.hint(&f.repo, &pack, no, 39, u64::MAX);
@@ -125,7 +136,9 @@ fn what_the_store_reads_ahead_is_counted_once_whether_it_is_asked_for_or_not() {
     source.hint(&f.repo, &pack, no, 0, ahead.len());
     assert_eq!(f.store.prefetched().len(), 2);
     let last = pack.directory.frames[39].extent.len();
-    source.read(&f.repo, &pack, no, 39).unwrap();
+    assert!(source.read(&f.repo, &pack, no, 39, ahead.len() + last - 1).unwrap().is_none());
+    assert_eq!((source.reads().fetched, source.reads().was_refused), (ahead.len(), true));
+    read(&source, &f.repo, &pack, no, 39).unwrap();
     assert_eq!(source.reads().fetched, ahead.len() + last);
 }
 
@@ -139,16 +152,16 @@ fn frames_before_a_cut_and_beside_a_bad_stretch_are_read() {
     f.put(&name, whole.slice(..end - 1));
     let source = FrameSource::default();
     for number in 0..10 {
-        let bytes = source.read(&f.repo, &pack, no, number).unwrap();
+        let bytes = read(&source, &f.repo, &pack, no, number).unwrap();
         assert_eq!(bytes, f.store.inner().get_range(&name, extent(number as usize)).unwrap());
     }
-    assert!(matches!(source.read(&f.repo, &pack, no, 10), Err(Error::Damaged { .. })));
+    assert!(matches!(read(&source, &f.repo, &pack, no, 10), Err(Error::Damaged { .. })));
     // A disk that cannot read one sector of what is read together.
     f.put(&name, whole);
     let bad = Fault::Fail(StoreErrorKind::Other);
     f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, bad));
     let source = FrameSource::default();
-    let bytes = source.read(&f.repo, &pack, no, 0).unwrap();
+    let bytes = read(&source, &f.repo, &pack, no, 0).unwrap();
     assert_eq!(bytes, f.store.inner().get_range(&name, extent(0)).unwrap());
 }
 
@@ -181,8 +194,8 @@ fn a_read_that_fails_is_made_again_by_the_next_one() {
     let (f, pack, no) = remote();
     let source = FrameSource::default();
     f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(StoreErrorKind::Denied)));
-    assert!(source.read(&f.repo, &pack, no, 0).is_err());
-    assert!(source.read(&f.repo, &pack, no, 0).is_ok());
+    assert!(read(&source, &f.repo, &pack, no, 0).is_err());
+    assert!(read(&source, &f.repo, &pack, no, 0).is_ok());
     assert_eq!(source.reads().raw, 20_000);
 }
 
