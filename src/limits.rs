@@ -233,6 +233,12 @@ pub const INDEX_WRITE_BUFFER_BYTES: usize = 16 * MIB;
 pub const INDEX_DIRECTORY_CACHE_CHUNKS: usize = 200_000;
 /// Packs whose number, id and first ordinal are kept after use.
 pub const INDEX_INFO_CACHE_PACKS: usize = 16 * 1024;
+/// Ordinals for each chunk that the index holds, those of dropped packs included; with more the gaps are closed. One bit
+/// each in sets of a prune. That costs a hundred bytes for each pack, once the whole index was replaced: with 2 that is
+/// nothing beside what adding those packs cost.
+pub const INDEX_ORDINALS_PER_CHUNK: u64 = 2;
+/// As many may always have been given: a set of them takes 8 KiB, and a small index is not written for nothing.
+pub const INDEX_ORDINALS_FREE: u64 = 64 * 1024;
 /// Largest batch that a change of the index collects before it writes it; a large pack may exceed it.
 pub const INDEX_BATCH_BYTES: usize = 2 * MIB;
 /// Chunks that a bulk load sorts in memory before it spills them: 44 bytes each.

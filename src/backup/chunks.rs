@@ -13,6 +13,15 @@ enum Piece {
     Zeros { len: usize },
 }
 
+impl Piece {
+    fn chunk_len(&self) -> Option<usize> {
+        match *self {
+            Self::Zeros { .. } => None,
+            Self::Chunk { len, .. } => Some(len),
+        }
+    }
+}
+
 /// Gathers the chunks of a buffer, so that they are claimed together.
 #[derive(Default)]
 pub struct Batch {
@@ -87,9 +96,10 @@ impl Batch {
         mut each: impl FnMut(Part) -> Result<()>,
     ) -> Result<()> {
         ingest.claim(&self.ids, &mut self.new)?;
-        self.hint(ingest, bases);
+        self.hint(ingest, bases)?;
         let guesses = ingest.guess_bases(&self.ids, &self.new, || self.without(bases))?;
-        ingest.hint_bases(guesses.iter().flatten());
+        let chunks = self.pieces.iter().filter_map(Piece::chunk_len);
+        ingest.hint_bases(chunks.zip(guesses.iter().map(Vec::as_slice)), true)?;
         let mut guesses = guesses.iter();
         let mut new = self.new.iter();
         let mut bases = bases.iter();
@@ -124,9 +134,11 @@ impl Batch {
     }
 
     /// Lets a remote store read the bases of all new chunks at once.
-    fn hint(&self, ingest: &Ingest, bases: &[Vec<ChunkId>]) {
-        let of_new = self.newness().zip(bases).filter(|(is_new, _)| *is_new == Some(true));
-        ingest.hint_bases(of_new.flat_map(|(_, bases)| bases));
+    fn hint(&self, ingest: &Ingest, bases: &[Vec<ChunkId>]) -> Result<()> {
+        let pieces = self.pieces.iter().zip(self.newness()).zip(bases);
+        let of_new = pieces.filter(|((_, is_new), _)| *is_new == Some(true));
+        let chunks = of_new.filter_map(|((piece, _), bases)| Some((piece.chunk_len()?, bases.as_slice())));
+        ingest.hint_bases(chunks, false)
     }
 
     /// For each piece that is a chunk, whether it is new.
@@ -146,8 +158,13 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::repo::test_fixture::Fixture;
+    use crate::repo::ingest::IngestOptions;
+    use crate::repo::layout;
+    use crate::repo::test_fixture::{Fixture, noise};
+    use crate::store::memory::MemoryStore;
 
     #[test]
     fn what_is_truncated_leaves_no_trace_in_what_follows() {
@@ -169,5 +186,60 @@ mod tests {
             .unwrap();
         let part = |text: &[u8]| Part::Chunk { id: ingest.repo().keys().chunk_id(text), len: 5 };
         assert_eq!(parts, [part(b"first"), part(b"third")]);
+    }
+
+    /// After frames that were not worth it, chunks are stored without asking: their bases cost nothing either.
+    #[test]
+    fn bases_of_chunks_that_are_stored_without_asking_are_not_read_ahead() {
+        // One of them fills a frame.
+        const LEN: usize = 300_000;
+        let f = Fixture::over(MemoryStore::remote(8));
+        let old: Vec<Vec<u8>> = (0..56).map(|seed| noise(seed, LEN)).collect();
+        let id = |bytes: &[u8]| f.repo.keys().chunk_id(bytes);
+        for bytes in &old {
+            // A pack for each, so that reading one brings no other.
+            let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+            ingest.add(PackKind::Data, id(bytes), bytes).unwrap();
+            ingest.finish().unwrap();
+        }
+        let new = |number: usize| match number {
+            0..12 => noise(1_000 + number as u64, LEN),
+            _ => {
+                let mut bytes = old[number].clone();
+                bytes[1_000] ^= 1;
+                bytes
+            }
+        };
+        let repo = f.indexed();
+        let ingest =
+            Ingest::new(f.indexed(), IngestOptions { delta_depth: 3, ..IngestOptions::default() }).unwrap();
+        let mut batch = Batch::default();
+        for numbers in (0..56).collect::<Vec<_>>().chunks(8) {
+            let buffer = numbers.iter().map(|number| new(*number)).collect::<Vec<_>>().concat();
+            let bases: Vec<_> = numbers.iter().map(|number| vec![id(&old[*number])]).collect();
+            batch.clear();
+            (0..8).for_each(|place| batch.push(&ingest, &buffer, place * LEN, LEN));
+            batch.store(&ingest, &buffer, &bases, |_| Ok(())).unwrap();
+        }
+        let mut read = 0;
+        let mut asked = BTreeSet::new();
+        let hinted: BTreeSet<_> = f.store.prefetched().into_iter().map(|(name, _)| name).collect();
+        for (number, bytes) in old.iter().enumerate() {
+            let place = repo.index().lookup(&id(bytes)).unwrap().unwrap();
+            let pack = repo.index().pack(place.pack).unwrap();
+            let is_hinted = hinted.contains(&layout::pack(&pack.id).unwrap());
+            if is_hinted {
+                asked.insert(number);
+            }
+            // Of these it was not known before that they would be wanted.
+            if is_hinted || [38, 39].contains(&number) {
+                read += pack.directory.frames[0].extent.len();
+            }
+        }
+        // The first batch, while nothing was known; then one that shows how it goes on after 1, 2, 4, 8, 16 without
+        // asking, until one was worth it.
+        assert_eq!(asked, (0..8).chain([11, 20, 37]).chain(40..56).collect());
+        let deltas = ingest.finish().unwrap().1.deltas;
+        assert_eq!(deltas.read_bytes, read);
     }
 }

@@ -142,8 +142,9 @@ impl Repack<'_> {
             return self.copy(pack, frame, sealed);
         }
         let prefix = self.reader.bases(pack, frame.number)?;
-        let opened =
-            pack_reader::open_frame(self.repo, &pack.record, &pack.key, frame.number, sealed, &prefix)?;
+        let opened = self.open(pack, frame, sealed, |sealed| {
+            pack_reader::open_frame(self.repo, &pack.record, &pack.key, frame.number, sealed, &prefix)
+        })?;
         let mut needed = PlainFrame::default();
         let mut start = 0;
         for (chunk, ordinal) in frame.entry.chunks.iter().zip(frame.first..) {
@@ -162,12 +163,24 @@ impl Repack<'_> {
         self.ingest.store_delta(kind, DeltaFrame::of(needed, bases, prefix, frame.entry.depth))
     }
 
+    /// Opens a frame by `open`; what the copy of a metadata pack on this machine has lost, the store has.
+    fn open<T>(
+        &self,
+        pack: &OpenPack,
+        frame: &Wanted<'_>,
+        sealed: &[u8],
+        open: impl Fn(&[u8]) -> Result<T>,
+    ) -> Result<T> {
+        pack_reader::open_or_read_again(self.repo, &pack.record, frame.entry.extent, sealed, open)
+    }
+
     fn copy(&self, pack: &OpenPack, frame: &Wanted<'_>, sealed: &[u8]) -> Result<()> {
         let entry = frame.entry;
-        let mut bytes = sealed.to_vec();
-        pack.key
-            .open(frame.number, &mut bytes)
-            .map_err(|error| damaged(&pack.record, frame.number, error))?;
+        let bytes = self.open(pack, frame, sealed, |sealed| {
+            let mut bytes = sealed.to_vec();
+            let opened = pack.key.open(frame.number, &mut bytes);
+            opened.map(|()| bytes).map_err(|error| damaged(&pack.record, frame.number, error))
+        })?;
         let encoded =
             EncodedFrame { codec: entry.codec, bytes, bases: entry.bases.clone(), depth: entry.depth };
         self.ingest.store_encoded(pack.record.kind, entry.chunks.clone(), entry.raw_len, encoded)

@@ -22,6 +22,8 @@ use crate::store::faulty::{Fault, FaultPlan};
 mod full_store;
 mod losses;
 mod lost_bases;
+mod ordinals;
+mod spoiled_copies;
 
 type Files = BTreeMap<String, Vec<u8>>;
 

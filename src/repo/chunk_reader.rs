@@ -112,12 +112,54 @@ impl ShallowChunk {
     }
 }
 
+/// What became of reading a base.
+pub enum Shallow {
+    /// It was read.
+    Read(ShallowChunk),
+    /// The place where it is to be read lies too deep, or may be gone soon.
+    TooDeep,
+    /// More bytes would have been read of the store than may.
+    TooDear,
+}
+
 /// How much one chunk may take to read: a hostile circle of bases, each with several copies to try,
 /// must come to an end.
-#[derive(Default)]
 struct Effort {
     depth: u8,
     frames: u32,
+    /// Bytes that may have been read of data packs of a remote store then.
+    bytes_max: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { depth: 0, frames: 0, bytes_max: u64::MAX }
+    }
+}
+
+/// Why a chunk was not read.
+enum Refusal {
+    /// It would take more bytes than may be read.
+    TooDear,
+    /// It cannot be read.
+    Failed(Error),
+}
+
+type Attempt<T> = std::result::Result<T, Refusal>;
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooDear => Self::Internal("a read without bounds was too dear".to_owned()),
+            Refusal::Failed(error) => error,
+        }
+    }
 }
 
 impl Effort {
@@ -175,25 +217,30 @@ impl ChunkReader {
 
     /// The plaintext of a chunk. Where one copy of it is damaged, another one serves if there is any.
     pub fn read(&self, id: &ChunkId) -> Result<ChunkBytes> {
-        self.read_below(id, None, &mut Effort::default())
+        Ok(self.read_below(id, None, &mut Effort::default())?)
     }
 
-    /// The plaintext of a chunk, if the place where it is to be read lies no deeper than `depth_max`. Other
-    /// places are not tried.
-    pub fn read_shallow(&self, id: &ChunkId, depth_max: u8) -> Result<Option<ShallowChunk>> {
-        let Some(location) = self.repo.place_to_read(id)? else { return Ok(None) };
+    /// The plaintext of a chunk, if the place where it is to be read lies no deeper than `depth_max`, and a remote
+    /// store will not have read more than `bytes_max` of data packs for it. Other places are not tried.
+    pub fn read_shallow(&self, id: &ChunkId, depth_max: u8, bytes_max: u64) -> Result<Shallow> {
+        let Some(location) = self.repo.place_to_read(id)? else { return Ok(Shallow::TooDeep) };
         if self.repo.pack_use().is_condemned(location.pack) {
-            return Ok(None);
+            return Ok(Shallow::TooDeep);
         }
         let pack = self.open_pack(location.pack)?;
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
         let depth = pack_reader::frame_entry(&pack.record, slot.frame)?.depth;
         if depth > depth_max {
-            return Ok(None);
+            return Ok(Shallow::TooDeep);
         }
-        let bytes = self.read_at(id, &location, None, &mut Effort::default())?;
+        let mut effort = Effort { bytes_max, ..Effort::default() };
+        let bytes = match self.read_at(id, &location, None, &mut effort) {
+            Err(Refusal::TooDear) => return Ok(Shallow::TooDear),
+            bytes => bytes?,
+        };
         // A frame that names it as a base refers to its pack.
-        Ok(self.repo.pack_use().refer(location.pack).then_some(ShallowChunk { bytes, depth }))
+        let may_refer = self.repo.pack_use().refer(location.pack);
+        Ok(if may_refer { Shallow::Read(ShallowChunk { bytes, depth }) } else { Shallow::TooDeep })
     }
 
     /// The chunks that stand alone which a deep one goes back to, in order; none if they are too many.
@@ -240,7 +287,7 @@ impl ChunkReader {
     }
 
     /// Reads a chunk from a place less deep than `below`, if there is one.
-    fn read_below(&self, id: &ChunkId, below: Option<u8>, effort: &mut Effort) -> Result<ChunkBytes> {
+    fn read_below(&self, id: &ChunkId, below: Option<u8>, effort: &mut Effort) -> Attempt<ChunkBytes> {
         let mut found = self.repo.place_to_read(id)?;
         if found.is_none() {
             // It may be listed by now. If that cannot be learnt, what is known has to do.
@@ -253,7 +300,9 @@ impl ChunkReader {
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, below, effort) {
-            Err(error) if error.is_damage() || matches!(error, Error::NotFound { .. }) => error,
+            Err(Refusal::Failed(error)) if error.is_damage() || matches!(error, Error::NotFound { .. }) => {
+                error
+            }
             result => return result,
         };
         // A prune may have moved its chunks elsewhere. If that cannot be learnt, what is known has to do.
@@ -266,7 +315,7 @@ impl ChunkReader {
         }
         effort.depth = depth;
         // No place is as it should be: what can be read is read all the same.
-        if below.is_some() { self.read_below(id, None, effort) } else { Err(first_error) }
+        if below.is_some() { self.read_below(id, None, effort) } else { Err(first_error.into()) }
     }
 
     fn read_at(
@@ -275,16 +324,18 @@ impl ChunkReader {
         location: &Location,
         below: Option<u8>,
         effort: &mut Effort,
-    ) -> Result<ChunkBytes> {
+    ) -> Attempt<ChunkBytes> {
         let pack = self.open_pack(location.pack)?;
         let slot = pack.record.directory.slot(location.slot).ok_or_else(|| missing(id))?;
         let entry = pack_reader::frame_entry(&pack.record, slot.frame)?;
         if below.is_some_and(|below| entry.depth >= below) {
-            return Err(Error::damaged(format!("chunk {id}"), "it lies as deep as what is based on it"));
+            return Err(
+                Error::damaged(format!("chunk {id}"), "it lies as deep as what is based on it").into()
+            );
         }
         // The index may be wrong about the place, and what lies there right in itself.
         if entry.chunks.get(slot.chunk as usize).is_none_or(|chunk| chunk.id != *id) {
-            return Err(missing(id));
+            return Err(missing(id).into());
         }
         let frame = self.frame(&pack, location.pack, slot.frame, effort)?;
         let start = slot.offset as usize;
@@ -310,7 +361,7 @@ impl ChunkReader {
         no: PackNo,
         number: u32,
         effort: &mut Effort,
-    ) -> Result<Arc<OpenedFrame>> {
+    ) -> Attempt<Arc<OpenedFrame>> {
         if let Some(frame) = self.cached_frame(no, number) {
             return Ok(frame);
         }
@@ -321,17 +372,11 @@ impl ChunkReader {
         // Bases first: a chain must not hold the stored bytes of all its frames.
         let entry = pack_reader::frame_entry(&pack.record, number)?;
         let prefix = self.prefix(pack, entry, number, effort)?;
-        let sealed = self.source.read(&self.repo, &pack.record, no, number)?;
+        let sealed = self.source.read(&self.repo, &pack.record, no, number, effort.bytes_max)?;
+        let sealed = sealed.ok_or(Refusal::TooDear)?;
         let unseal =
             |sealed: &[u8]| pack_reader::unseal_frame(&pack.record, &pack.key, number, sealed, &prefix);
-        let frame = match unseal(&sealed) {
-            // Perhaps it is the copy on this machine that is damaged.
-            Err(error) => match pack_reader::read_beside_copy(&self.repo, &pack.record, entry.extent) {
-                Some(Ok(sealed)) => unseal(&sealed)?,
-                _ => return Err(error),
-            },
-            frame => frame?,
-        };
+        let frame = pack_reader::open_or_read_again(&self.repo, &pack.record, entry.extent, &sealed, unseal)?;
         let frame = Arc::new(frame);
         self.note_if_intact(pack, no, number, &frame);
         self.frames.lock().keep((no, number), &frame);
@@ -360,7 +405,7 @@ impl ChunkReader {
     /// The plaintexts of the bases of frame `number`, one after another; empty if it stands alone.
     pub fn bases(&self, pack: &OpenPack, number: u32) -> Result<Vec<u8>> {
         let entry = pack_reader::frame_entry(&pack.record, number)?;
-        self.prefix(pack, entry, number, &mut Effort::default())
+        Ok(self.prefix(pack, entry, number, &mut Effort::default())?)
     }
 
     /// Opens the frame whose stored bytes are `sealed`, with its bases if it is a delta.
@@ -385,7 +430,7 @@ impl ChunkReader {
         entry: &FrameEntry,
         number: u32,
         effort: &mut Effort,
-    ) -> Result<Vec<u8>> {
+    ) -> Attempt<Vec<u8>> {
         let damaged = |what: &str| Error::damaged(format!("pack {}, frame {number}", pack.record.id), what);
         let mut prefix = Vec::new();
         if entry.bases.is_empty() {
@@ -395,7 +440,7 @@ impl ChunkReader {
         for base in &entry.bases {
             let bytes = self.read_below(base, Some(entry.depth), effort)?;
             if prefix.len() + bytes.as_slice().len() > FRAME_PREFIX_MAX_BYTES {
-                return Err(damaged("its bases are too long"));
+                return Err(damaged("its bases are too long").into());
             }
             prefix.extend_from_slice(bytes.as_slice());
         }

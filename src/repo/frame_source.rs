@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -35,6 +36,8 @@ pub(super) struct Reads {
     pub stored: u64,
     /// Their plaintext bytes.
     pub raw: u64,
+    /// A base was not read, as more would have come from the store than might.
+    pub was_refused: bool,
 }
 
 impl Reads {
@@ -68,8 +71,8 @@ struct State {
 struct Pending {
     no: PackNo,
     extent: Extent,
-    /// True if its bytes were counted when the store was told of it.
-    is_counted: bool,
+    /// True if its bytes were counted before it was made. Changed under the lock of the state alone.
+    is_counted: AtomicBool,
     outcome: Mutex<Outcome>,
 }
 
@@ -133,7 +136,12 @@ impl State {
 
     /// A new read of `extent`.
     fn begin(&mut self, no: PackNo, extent: Extent, is_counted: bool) -> Arc<Pending> {
-        let read = Arc::new(Pending { no, extent, is_counted, outcome: Mutex::new(Outcome::Open) });
+        let read = Arc::new(Pending {
+            no,
+            extent,
+            is_counted: is_counted.into(),
+            outcome: Mutex::new(Outcome::Open),
+        });
         if self.pending.len() >= EARLY_STREAMS_KEPT {
             // One that the store was told of, and that nobody wanted.
             self.pending.pop_front();
@@ -142,13 +150,26 @@ impl State {
         read
     }
 
+    /// Counts `read` before it is made: of threads that read at the same time none goes beyond `most` bytes of data packs.
+    /// False if it would.
+    fn count(&mut self, pack: &PackRecord, read: &Pending, most: u64) -> bool {
+        if pack.kind != PackKind::Data || read.is_counted.load(Ordering::Relaxed) {
+            return true;
+        }
+        let fetched = self.reads.fetched.saturating_add(read.extent.len());
+        if fetched > most {
+            self.reads.was_refused = true;
+            return false;
+        }
+        self.reads.fetched = fetched;
+        read.is_counted.store(true, Ordering::Relaxed);
+        true
+    }
+
     /// `read` was made, and gave `bytes` if it succeeded.
     fn end(&mut self, pack: &PackRecord, read: &Arc<Pending>, bytes: Option<&Bytes>) {
         self.pending.retain(|other| !Arc::ptr_eq(other, read));
         let Some(bytes) = bytes else { return };
-        if pack.kind == PackKind::Data && !read.is_counted {
-            self.reads.fetched += read.extent.len();
-        }
         let mut next = None;
         for (number, frame) in (0u32..).zip(&pack.directory.frames) {
             if let Some(bytes) = part(bytes, read.extent, frame.extent) {
@@ -189,18 +210,19 @@ impl FrameSource {
         state.begin(no, extent, is_counted);
     }
 
-    /// The stored bytes of frame `number`.
+    /// The stored bytes of frame `number`; nothing if more than `most` bytes would have been read of data packs for it.
     pub(super) fn read(
         &self,
         repo: &Repository,
         pack: &PackRecord,
         no: PackNo,
         number: u32,
-    ) -> Result<Bytes> {
+        most: u64,
+    ) -> Result<Option<Bytes>> {
         let entry = frame_entry(pack, number)?;
         let extent = entry.extent;
         if !repo.store().profile().is_remote {
-            return read_extent(repo, pack, extent);
+            return read_extent(repo, pack, extent).map(Some);
         }
         loop {
             let read = {
@@ -210,18 +232,22 @@ impl FrameSource {
                         state.reads.stored += extent.len();
                         state.reads.raw += u64::from(entry.raw_len);
                     }
-                    return Ok(bytes);
+                    return Ok(Some(bytes));
                 }
-                match state.pending(no, extent) {
+                let read = match state.pending(no, extent) {
                     Some(read) => read,
                     None => {
                         let extent = state.extent_to_read(pack, no, number, extent);
                         state.begin(no, extent, false)
                     }
+                };
+                if !state.count(pack, &read, most) {
+                    return Ok(None);
                 }
+                read
             };
             if let Some(bytes) = self.join(repo, pack, &read, (no, number))? {
-                return Ok(bytes);
+                return Ok(Some(bytes));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
-use crate::repo::index::{Index, Location};
+use crate::repo::index::{Index, Location, PackNo};
 
 /// A set of chunk ordinals: one bit for each chunk of the repository, shared by threads.
 #[derive(Debug)]
@@ -36,6 +36,12 @@ impl OrdinalSet {
         if let Some((word, bit)) = self.place(ordinal) {
             word.fetch_and(!bit, Ordering::Relaxed);
         }
+    }
+
+    /// Bytes that it takes.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.words.len() * 8
     }
 
     /// A copy with room for ordinals below `limit`.
@@ -80,9 +86,12 @@ impl OrdinalSet {
     }
 }
 
-/// Ordinals of places without asking the index for each: 8 bytes for every pack number.
+/// Ordinals of places without asking the index for each: 12 bytes for every pack that is there.
 #[derive(Debug)]
 pub struct OrdinalTable {
+    /// Numbers of packs, ascending.
+    packs: Vec<PackNo>,
+    /// The ordinal of the first chunk of each.
     first: Vec<u64>,
     limit: u64,
 }
@@ -90,22 +99,20 @@ pub struct OrdinalTable {
 impl OrdinalTable {
     /// The ordinals of all packs that `index` has now.
     pub fn new(index: &Index) -> Result<Self> {
-        let mut first = Vec::new();
+        let (mut packs, mut first) = (Vec::new(), Vec::new());
         for info in index.packs() {
             let info = info?;
-            let number = usize::try_from(info.no.get()).unwrap_or(usize::MAX);
-            // Numbers of dropped packs lead nowhere.
-            first.resize(number, u64::MAX);
+            packs.push(info.no);
             first.push(info.first_ordinal);
         }
-        Ok(Self { first, limit: index.ordinal_limit() })
+        Ok(Self { packs, first, limit: index.ordinal_limit() })
     }
 
     /// The ordinal of a place; `u64::MAX` for one in a pack that came later.
     pub fn ordinal(&self, location: &Location) -> u64 {
-        let number = usize::try_from(location.pack.get()).unwrap_or(usize::MAX);
-        let first = self.first.get(number).copied().unwrap_or(u64::MAX);
-        first.saturating_add(u64::from(location.slot))
+        let place = self.packs.binary_search(&location.pack).ok();
+        let first = place.and_then(|place| self.first.get(place));
+        first.map_or(u64::MAX, |first| first.saturating_add(u64::from(location.slot)))
     }
 
     /// One more than the largest ordinal.

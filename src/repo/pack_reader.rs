@@ -57,17 +57,36 @@ pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Resu
     repo.store().get_range(&name, extent).map_err(|error| missing_is_damage(&name, error.into()))
 }
 
+/// Opens `sealed`, which was read at `extent` of a pack. Perhaps it is the copy on this machine that is damaged: where it
+/// cannot be opened, a wrong copy is forgotten, and what the store has is opened.
+pub fn open_or_read_again<T>(
+    repo: &Repository,
+    pack: &PackRecord,
+    extent: Extent,
+    sealed: &[u8],
+    open: impl Fn(&[u8]) -> Result<T>,
+) -> Result<T> {
+    open(sealed).or_else(|error| match read_beside_copy(repo, pack, extent) {
+        Some(Ok(sealed)) => open(&sealed),
+        _ => Err(error),
+    })
+}
+
 /// Reads `extent` of a pack whose copy on this machine gave bytes that are not right: that of the store. Nothing for
 /// packs of which no copies are kept.
-pub fn read_beside_copy(repo: &Repository, pack: &PackRecord, extent: Extent) -> Option<Result<Bytes>> {
+fn read_beside_copy(repo: &Repository, pack: &PackRecord, extent: Extent) -> Option<Result<Bytes>> {
     let cache = repo.metadata_cache().filter(|_| pack.kind == PackKind::Metadata)?;
     cache.forget_if_wrong(pack.id.as_bytes());
     let read = || Ok(repo.store().get_range(&layout::pack(&pack.id)?, extent)?);
     Some(read())
 }
 
-/// Says that `extent` of a pack will be read soon; true if the store begins to read now.
+/// Says that `extent` of a pack will be read soon; true if the store begins to read now. Packs of which copies are kept
+/// are read there.
 pub fn prefetch_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> bool {
+    if pack.kind == PackKind::Metadata && repo.metadata_cache().is_some() {
+        return false;
+    }
     layout::pack(&pack.id).is_ok_and(|name| repo.store().prefetch(&name, extent))
 }
 

@@ -122,7 +122,16 @@ pub(super) fn sync_at_open(repo: &Repository, index: &Index, observer: &dyn Obse
         Some((stored, _)) if has_vanished(index, &stored)? => None,
         listed => listed,
     };
-    sync_by(repo, index, observer, listed)
+    sync_by(repo, index, observer, listed)?;
+    // The database is this process's alone, and nothing in it refers to ordinals yet.
+    match index.close_gaps() {
+        Err(_) if index.is_damaged() => {
+            index.clear()?;
+            sync(repo, index, observer)
+        }
+        // With gaps it works as well, if the disk is full or cannot be written.
+        _ => Ok(()),
+    }
 }
 
 fn sync_by(

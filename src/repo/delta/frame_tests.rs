@@ -24,7 +24,8 @@ fn store(f: &Fixture, chunks: &[Vec<u8>]) -> Vec<ChunkId> {
 
 fn read(repo: &Arc<IndexedRepository>, id: ChunkId, bases: &[ChunkId]) -> Option<ReadBases> {
     let reader = ChunkReader::new(Arc::clone(repo), FRAME_CACHE_BYTES);
-    DeltaFrame::default().read(&reader, 8, id, bases)
+    let from = BaseReader { reader: &reader, depth_max: 8, bytes_max: u64::MAX };
+    DeltaFrame::default().read(&from, id, bases)
 }
 
 #[test]
@@ -88,4 +89,34 @@ fn no_pack_takes_a_frame_that_readers_refuse() {
         ingest.discard().unwrap();
     }
     assert!(f.names("packs/").is_empty());
+}
+
+#[test]
+fn what_will_be_read_is_foreseen_as_far_as_it_can_be() {
+    let mut frame = DeltaFrame::default();
+    let reads = |frame: &DeltaFrame, lens: &[usize]| {
+        let mut outlook = frame.outlook();
+        lens.iter().map(|len| outlook.reads(*len)).collect::<Vec<_>>()
+    };
+    assert_eq!(reads(&frame, &[DELTA_FRAME_MAX_BYTES; 3]), [true; 3], "nothing speaks against it");
+    // After two failures two chunks are skipped; then a frame has to show that it is worth it.
+    frame.clear(false);
+    frame.clear(false);
+    let half = DELTA_FRAME_MAX_BYTES / 2;
+    assert_eq!(reads(&frame, &[half; 6]), [false, false, true, true, false, false]);
+    frame.chunks.push(ChunkId::from_bytes([1; 32]), &vec![0; half]);
+    assert_eq!(reads(&frame, &[half; 6]), [false, false, true, false, false, false]);
+    // As it is asked, it goes on.
+    assert!(frame.backoff.is_on() && reads(&frame, &[half; 2]) == [false, true]);
+    assert_eq!(
+        frame.outlook_of_guesses(),
+        Outlook { skipped: 0, trial: None },
+        "guesses count by themselves"
+    );
+    frame.clear(true);
+    assert_eq!(reads(&frame, &[half; 6]), [true; 6]);
+    // A guess shows at once whether it was right.
+    frame.guesses.learn(false);
+    let mut outlook = frame.outlook_of_guesses();
+    assert_eq!([half; 4].map(|len| outlook.reads(len)), [false, true, false, false]);
 }

@@ -16,7 +16,7 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::part_stream::PartStream;
 
 pub use align::Piece;
-pub use frame::DeltaFrame;
+pub use frame::{BaseReader, DeltaFrame, Outlook};
 pub use nearby::nearby;
 
 use align::{Window, align};

@@ -4,7 +4,7 @@ use super::*;
 use crate::error::StoreErrorKind;
 use crate::format::directory::{Codec, Directory, FrameEntry};
 use crate::id::PackId;
-use crate::limits::DELTA_LOSS_MAX_BYTES;
+use crate::limits::{DELTA_LOSS_MAX_BYTES, READ_COALESCE_MAX_BYTES};
 use crate::repo::ingest::{Ingest, IngestOptions};
 use crate::repo::layout;
 use crate::repo::test_fixture::{Fixture, noise};
@@ -57,6 +57,17 @@ fn what_came_early_is_bounded() {
 }
 
 /// A repository with one data pack of 40 frames of 20 KB, and its number.
+/// The stored bytes of a frame, whatever they cost.
+fn read(
+    source: &FrameSource,
+    repo: &Repository,
+    pack: &PackRecord,
+    no: PackNo,
+    number: u32,
+) -> Result<Bytes> {
+    source.read(repo, pack, no, number, u64::MAX).map(Option::unwrap)
+}
+
 fn remote() -> (Fixture, Arc<PackRecord>, PackNo) {
     let f = Fixture::over(MemoryStore::remote(8));
     let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
@@ -78,7 +89,7 @@ fn a_pack_that_is_read_frame_by_frame_takes_few_requests() {
     let source = FrameSource::default();
     f.store.reset_counts();
     for number in 0..40 {
-        let bytes = source.read(&f.repo, &pack, no, number).unwrap();
+        let bytes = read(&source, &f.repo, &pack, no, number).unwrap();
         let extent = pack.directory.frames[number as usize].extent;
         assert_eq!(bytes, f.store.inner().get_range(&layout::pack(&pack.id).unwrap(), extent).unwrap());
     }
@@ -101,7 +112,7 @@ fn threads_that_want_frames_of_one_read_wait_for_it() {
     std::thread::scope(|scope| {
         for number in [9, 3, 5, 12, 20] {
             let (source, repo, pack) = (&source, &f.repo, &pack);
-            scope.spawn(move || source.read(repo, pack, no, number).unwrap());
+            scope.spawn(move || read(source, repo, pack, no, number).unwrap());
         }
     });
     assert_eq!(f.store.counts()[Request::GetRange], 1);
@@ -116,7 +127,7 @@ fn what_the_store_reads_ahead_is_counted_once_whether_it_is_asked_for_or_not() {
     source.hint(&f.repo, &pack, no, 3, u64::MAX);
     let (_, ahead) = f.store.prefetched()[0];
     assert_eq!(source.reads().fetched, ahead.len(), "nobody has asked for it yet");
-    source.read(&f.repo, &pack, no, 3).unwrap();
+    read(&source, &f.repo, &pack, no, 3).unwrap();
     assert_eq!(source.reads().fetched, ahead.len());
     // The store takes no more: this is not read before it is asked for.
     source.hint(&f.repo, &pack, no, 39, u64::MAX);
@@ -125,7 +136,9 @@ fn what_the_store_reads_ahead_is_counted_once_whether_it_is_asked_for_or_not() {
     source.hint(&f.repo, &pack, no, 0, ahead.len());
     assert_eq!(f.store.prefetched().len(), 2);
     let last = pack.directory.frames[39].extent.len();
-    source.read(&f.repo, &pack, no, 39).unwrap();
+    assert!(source.read(&f.repo, &pack, no, 39, ahead.len() + last - 1).unwrap().is_none());
+    assert_eq!((source.reads().fetched, source.reads().was_refused), (ahead.len(), true));
+    read(&source, &f.repo, &pack, no, 39).unwrap();
     assert_eq!(source.reads().fetched, ahead.len() + last);
 }
 
@@ -139,16 +152,16 @@ fn frames_before_a_cut_and_beside_a_bad_stretch_are_read() {
     f.put(&name, whole.slice(..end - 1));
     let source = FrameSource::default();
     for number in 0..10 {
-        let bytes = source.read(&f.repo, &pack, no, number).unwrap();
+        let bytes = read(&source, &f.repo, &pack, no, number).unwrap();
         assert_eq!(bytes, f.store.inner().get_range(&name, extent(number as usize)).unwrap());
     }
-    assert!(matches!(source.read(&f.repo, &pack, no, 10), Err(Error::Damaged { .. })));
+    assert!(matches!(read(&source, &f.repo, &pack, no, 10), Err(Error::Damaged { .. })));
     // A disk that cannot read one sector of what is read together.
     f.put(&name, whole);
     let bad = Fault::Fail(StoreErrorKind::Other);
     f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, bad));
     let source = FrameSource::default();
-    let bytes = source.read(&f.repo, &pack, no, 0).unwrap();
+    let bytes = read(&source, &f.repo, &pack, no, 0).unwrap();
     assert_eq!(bytes, f.store.inner().get_range(&name, extent(0)).unwrap());
 }
 
@@ -181,8 +194,8 @@ fn a_read_that_fails_is_made_again_by_the_next_one() {
     let (f, pack, no) = remote();
     let source = FrameSource::default();
     f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(StoreErrorKind::Denied)));
-    assert!(source.read(&f.repo, &pack, no, 0).is_err());
-    assert!(source.read(&f.repo, &pack, no, 0).is_ok());
+    assert!(read(&source, &f.repo, &pack, no, 0).is_err());
+    assert!(read(&source, &f.repo, &pack, no, 0).is_ok());
     assert_eq!(source.reads().raw, 20_000);
 }
 
@@ -207,9 +220,45 @@ fn bases_that_nobody_comes_for_cost_no_more_than_a_run_may_lose() {
         let prefetched = || f.store.prefetched().iter().map(|(_, extent)| extent.len()).sum::<u64>();
         let already = prefetched();
         // All of their chunks are stored whole, as it happens after deltas that were not worth it.
-        run.hint_bases(ids.iter());
+        run.hint_bases(ids.iter().map(|id| (500_000, std::slice::from_ref(id))), false).unwrap();
         let hinted = prefetched() - already;
         assert!((least..=most).contains(&hinted), "{hinted}");
         assert_eq!(run.added().deltas.read_bytes, hinted);
+    }
+}
+
+/// Of each frame that is read for a delta a seventh serves.
+#[test]
+fn deltas_lose_no_more_than_a_run_may_however_many_threads_read() {
+    use rayon::prelude::*;
+
+    let f = Fixture::over(MemoryStore::remote(8));
+    let id = |bytes: &[u8]| f.repo.keys().chunk_id(bytes);
+    let old: Vec<Vec<u8>> = (0..60).map(|seed| noise(seed, 70_000)).collect();
+    for (seed, first) in (0..).zip(&old) {
+        let before = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+        let mut frame = PlainFrame::default();
+        frame.push(id(first), first);
+        for other in (1..7).map(|n| noise(1_000 + 10 * seed + n, 70_000)) {
+            frame.push(id(&other), &other);
+        }
+        before.store(PackKind::Data, &mut frame).unwrap();
+        before.finish().unwrap();
+    }
+    for threads in [1, 4] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let deltas = pool.install(|| {
+            let options = IngestOptions { delta_depth: 3, deltas_must_pay: true, ..IngestOptions::default() };
+            let run = Ingest::new(f.indexed(), options).unwrap();
+            old.par_iter().for_each(|bytes| {
+                let mut new = bytes.clone();
+                new[threads] ^= 1;
+                run.add_delta(PackKind::Data, id(&new), &new, &[id(bytes)]).unwrap();
+            });
+            run.finish().unwrap().1.deltas
+        });
+        let may_read = deltas.saved_bytes + DELTA_LOSS_MAX_BYTES;
+        assert!(deltas.gave_up && deltas.read_bytes <= may_read, "{threads} threads: {deltas:?}");
+        assert!(deltas.read_bytes > DELTA_LOSS_MAX_BYTES - READ_COALESCE_MAX_BYTES, "{deltas:?}");
     }
 }

@@ -10,9 +10,11 @@
 //! - `records`: values and their layout
 //! - `write`: applying one segment
 //! - `load`, `sort`: filling it from many
+//! - `gaps`: numbers for bitmaps, without those of dropped packs
 //! - `read`: looking things up
 
 mod database;
+mod gaps;
 mod load;
 mod read;
 mod records;
@@ -22,6 +24,8 @@ mod write;
 
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod gaps_tests;
 #[cfg(test)]
 mod scale_tests;
 #[cfg(test)]
@@ -266,7 +270,7 @@ impl Index {
     }
 
     /// A number for a chunk at a place, for bitmaps: below [`ordinal_limit`](Self::ordinal_limit), different
-    /// for different places. Dropped packs leave gaps.
+    /// for different places. Dropped packs leave gaps, until [`close_gaps`](Self::close_gaps).
     pub fn ordinal(&self, location: &Location) -> Result<u64> {
         Ok(self.pack_info(location.pack)?.first_ordinal + u64::from(location.slot))
     }
@@ -276,7 +280,7 @@ impl Index {
         lock(&self.head).next_ordinal
     }
 
-    /// Grows whenever something that was there may be missing. A caller that remembers what it found in this
+    /// Grows whenever something that was there may be missing, or has another ordinal. A caller that remembers what it found in this
     /// index, in a mark, remembers this number with it.
     pub fn removal_epoch(&self) -> u64 {
         lock(&self.head).removal_epoch

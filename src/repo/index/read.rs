@@ -68,7 +68,7 @@ pub(super) fn repeated(db: &Database, each: &mut dyn FnMut(&[Location])) -> Atte
 }
 
 /// The packs of one page, in the order of their numbers, from `first` on.
-fn page(db: &Database, first: PackNo, limit: usize) -> Attempt<Vec<PackInfo>> {
+pub(super) fn page(db: &Database, first: PackNo, limit: usize) -> Attempt<Vec<PackInfo>> {
     let start = key(b'i', &first.0.to_be_bytes());
     let mode = IteratorMode::From(&start, Direction::Forward);
     let mut packs = Vec::new();
@@ -116,7 +116,7 @@ impl<'a> Packs<'a> {
 }
 
 /// Packs that are fetched at a time; no lock is held while the caller works.
-const PAGE_PACKS: usize = 1024;
+pub(super) const PAGE_PACKS: usize = 1024;
 
 impl Iterator for Packs<'_> {
     type Item = Result<PackInfo>;

@@ -41,10 +41,10 @@ pub(super) enum Sink<'a> {
 
 /// One writer's view: what it has not written yet, and the numbering as it will be.
 pub(super) struct Writer<'a> {
-    db: &'a Database,
+    pub(super) db: &'a Database,
     published: &'a Mutex<Head>,
-    head: Head,
-    batch: WriteBatch,
+    pub(super) head: Head,
+    pub(super) batch: WriteBatch,
     sink: Sink<'a>,
 }
 
@@ -213,7 +213,7 @@ impl<'a> Writer<'a> {
         if loading { self.db.sync() } else { Ok(()) }
     }
 
-    fn commit(&mut self) -> Attempt<()> {
+    pub(super) fn commit(&mut self) -> Attempt<()> {
         self.db.put_head(&mut self.batch, &self.head)?;
         self.db.write(std::mem::take(&mut self.batch))?;
         *lock(self.published) = self.head;

@@ -8,7 +8,7 @@ use crate::id::{ChunkId, ID_LEN};
 use crate::limits::{
     DATA_FRAME_TARGET_BYTES, METADATA_FRAME_TARGET_BYTES, ZSTD_METADATA_DELTA_LEVEL, ZSTD_PATCH_LEVEL,
 };
-use crate::repo::delta::DeltaFrame;
+use crate::repo::delta::{BaseReader, DeltaFrame, Outlook};
 use crate::repo::ingest::{Ingest, with_compressor};
 use crate::seal::{EncodedFrame, PlainFrame};
 
@@ -64,11 +64,15 @@ impl Lane {
         plaintext: &[u8],
         bases: Candidates<'_>,
     ) -> Result<()> {
-        let (reader, depth_max) = (&ingest.reader, ingest.options.delta_depth);
+        let from = BaseReader {
+            reader: &ingest.reader,
+            depth_max: ingest.options.delta_depth,
+            bytes_max: ingest.ledger.may_read(),
+        };
         let bases = match bases {
             _ if !ingest.wants_delta(kind) => None,
-            Candidates::Replaced(bases) => self.delta.read(reader, depth_max, id, bases),
-            Candidates::Guessed(bases) => self.delta.read_guess(reader, depth_max, (id, plaintext), bases),
+            Candidates::Replaced(bases) => self.delta.read(&from, id, bases),
+            Candidates::Guessed(bases) => self.delta.read_guess(&from, (id, plaintext), bases),
         };
         let Some(bases) = bases else {
             return self.add(ingest, kind, id, plaintext);
@@ -78,6 +82,11 @@ impl Lane {
         }
         self.delta.push(id, plaintext, &bases);
         Ok(())
+    }
+
+    /// Which of the chunks that come next will have bases read that they replace, or those that are guessed.
+    pub fn outlook(&self, is_guess: bool) -> Outlook {
+        if is_guess { self.delta.outlook_of_guesses() } else { self.delta.outlook() }
     }
 
     /// Stores everything that is not stored yet.

@@ -41,7 +41,7 @@ impl Ledger {
         if !self.may_give_up {
             return true;
         }
-        if reads.fetched > self.may_read() {
+        if reads.was_refused || reads.fetched > self.may_read() {
             self.gave_up.store(true, Ordering::Relaxed);
         }
         !self.gave_up.load(Ordering::Relaxed)
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn reads(fetched: u64) -> Reads {
-        Reads { fetched, stored: 1000, raw: 4000 }
+        Reads { fetched, stored: 1000, raw: 4000, was_refused: false }
     }
 
     #[test]
@@ -88,6 +88,9 @@ mod tests {
         ledger.stored(1_000_000, Some(300_000), 100_000, &reads(0));
         assert!(ledger.wants_deltas(&reads(DELTA_LOSS_MAX_BYTES + 200_000)));
         assert!(!ledger.wants_deltas(&reads(DELTA_LOSS_MAX_BYTES + 200_001)));
+        // So it is where somebody was to read more than that, and has not.
+        let other = Ledger::new(true);
+        assert!(!other.wants_deltas(&Reads { was_refused: true, ..reads(0) }));
         // For good: chunks that come later would have other bases in other frames.
         assert!(!ledger.wants_deltas(&reads(0)));
         assert!(ledger.balance(&reads(7)).gave_up);

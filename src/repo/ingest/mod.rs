@@ -221,7 +221,7 @@ impl Ingest {
         self.pack_chunks(kind, chunks, raw_len, encoded, verify)
     }
 
-    fn with_lane(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<()>) -> Result<()> {
+    fn with_lane<T>(&self, kind: PackKind, work: impl FnOnce(&mut Lane) -> Result<T>) -> Result<T> {
         let others = self.lanes.len().saturating_sub(1);
         let number = rayon::current_thread_index().unwrap_or(others).min(others);
         let lanes = self.lanes.get(number).ok_or_else(|| Error::Internal("no lane".to_owned()))?;
@@ -238,11 +238,20 @@ impl Ingest {
         self.writes_deltas() && (kind == PackKind::Metadata || self.ledger.wants_deltas(&self.reader.reads()))
     }
 
-    /// Lets a remote store begin to read these bases of file data, unless deltas are not wanted.
-    pub fn hint_bases<'a>(&self, bases: impl Iterator<Item = &'a ChunkId>) {
-        if self.is_remote && self.wants_delta(PackKind::Data) {
-            self.reader.hint(bases, self.ledger.may_read());
+    /// Lets a remote store begin to read the bases of file data that this thread will ask for when it stores `chunks`,
+    /// as far as that is known: each with its length and its bases, in order.
+    pub fn hint_bases<'a>(
+        &self,
+        chunks: impl Iterator<Item = (usize, &'a [ChunkId])>,
+        is_guess: bool,
+    ) -> Result<()> {
+        if !self.is_remote || !self.wants_delta(PackKind::Data) {
+            return Ok(());
         }
+        let mut outlook = self.with_lane(PackKind::Data, |lane| Ok(lane.outlook(is_guess)))?;
+        let read = chunks.filter(|(len, bases)| !bases.is_empty() && outlook.reads(*len));
+        self.reader.hint(read.flat_map(|(_, bases)| bases), self.ledger.may_read());
+        Ok(())
     }
 
     /// True if delta frames may be written.

@@ -1,5 +1,6 @@
 //! What the program asks of a server that is far away.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 
 use super::program::sandbox;
@@ -31,16 +32,19 @@ fn deltas_that_cost_more_than_they_save_are_given_up() {
     sandbox.backup();
     // Packs are small at first: the last ones are sent when all else is done.
     let log = server.take_log();
-    let packs = log.iter().filter(|line| line.starts_with("PUT") && line.contains("/packs/")).count();
-    assert!((4..=6).contains(&packs), "{log:#?}");
+    let puts = log.iter().filter(|line| line.starts_with("PUT") && line.contains("/packs/"));
+    // A request that is made again is none more.
+    let packs: BTreeSet<_> = puts.map(|line| line.split('?').next()).collect();
+    assert!((4..=6).contains(&packs.len()), "{log:#?}");
 
     change(&sandbox, "noise", 1);
     let auto = next_day(&sandbox, "auto").summary();
     assert_eq!(auto["delta_gave_up"], true, "{auto}");
     let (read, saved) =
         (auto["delta_read_bytes"].as_u64().unwrap(), auto["delta_saved_bytes"].as_u64().unwrap());
-    // The limit, and what was under way.
-    assert!(read > saved + (16 << 20) && read < saved + (21 << 20), "{auto}");
+    // It gives up before the read, of 4 MiB at most, that would lose more than 16 MiB. Until the end the last deltas may
+    // save some more.
+    assert!(read > (12 << 20) && read <= saved + (16 << 20), "{auto}");
 
     change(&sandbox, "noise", 2);
     let always = next_day(&sandbox, "always").summary();
