@@ -13,7 +13,7 @@ use crate::repo::early::{Early, list_or};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{Repository, layout, pack_reader, requests};
-use crate::store::{ListItem, ObjectName};
+use crate::store::{ListItem, ObjectName, Store};
 
 /// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
 const LOAD_BATCH: usize = 8;
@@ -41,17 +41,23 @@ pub fn publish(repo: &Repository, segment: &Segment) -> Result<Published> {
     let object = sealed::seal(repo.keys(), ObjectKind::Segment, repo.id(), &segment.encode())?;
     let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
     let size = object.len() as u64;
-    let name = layout::segment(&id)?;
-    match repo.store().put(&name, vec![Bytes::from(object)]) {
-        Ok(()) => Ok(Published { id, size }),
-        Err(error) => Err(judge(repo, &name, error).into()),
-    }
+    put(&**repo.store(), &layout::segment(&id)?, Bytes::from(object))?;
+    Ok(Published { id, size })
+}
+
+/// Writes a segment's object. That a store is [`Full`](StoreErrorKind::Full) says that nobody can see it.
+pub(super) fn put(
+    store: &dyn Store,
+    name: &ObjectName,
+    object: Bytes,
+) -> std::result::Result<(), StoreError> {
+    store.put(name, vec![object]).map_err(|error| judge(store, name, error))
 }
 
 /// A store may turn out to be full after the segment came to be seen, when its folder is made durable. That it is
 /// [`Full`](StoreErrorKind::Full) would say that nothing was written, and its packs would be deleted.
-fn judge(repo: &Repository, name: &ObjectName, error: StoreError) -> StoreError {
-    let is_gone = || repo.store().info(name).is_err_and(|error| error.kind == StoreErrorKind::NotFound);
+fn judge(store: &dyn Store, name: &ObjectName, error: StoreError) -> StoreError {
+    let is_gone = || store.info(name).is_err_and(|error| error.kind == StoreErrorKind::NotFound);
     if error.kind != StoreErrorKind::Full || is_gone() {
         return error;
     }
