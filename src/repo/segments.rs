@@ -159,12 +159,12 @@ fn sync_once(
     observer: &dyn Observer,
     stored: BTreeSet<SegmentId>,
 ) -> Result<()> {
-    let stored = catch_up(repo, index, stored, &mut |missing| load_all(repo, index, missing, observer))?;
+    let mut take_in = |missing: &[SegmentId]| load_all(repo, index, missing, observer);
+    let stored = catch_up(repo, index, stored, &mut take_in)?;
     // What is gone may have been replaced by what was missing.
     if has_vanished(index, &stored)? {
         index.clear()?;
-        let all: Vec<SegmentId> = stored.into_iter().collect();
-        load_all(repo, index, &all, observer)?;
+        catch_up(repo, index, stored, &mut take_in)?;
     }
     Ok(())
 }
@@ -172,26 +172,30 @@ fn sync_once(
 /// Has `add` take in what the store lists and the index does not know, beginning with the listing `stored`,
 /// and gives the last listing. A listing that runs while segments are merged may lack the old ones and the new
 /// one: wherever something came or went, segments are listed until two listings are the same.
+///
+/// A merge takes a while to delete what it has put together. What is gone when it is read is left out: the next
+/// listing has what took its place. `add` gives the failure of one of these.
 fn catch_up(
     repo: &Repository,
     index: &Index,
     mut stored: BTreeSet<SegmentId>,
-    add: &mut dyn FnMut(&[SegmentId]) -> Result<()>,
+    add: &mut dyn FnMut(&[SegmentId]) -> Result<Option<Error>>,
 ) -> Result<BTreeSet<SegmentId>> {
+    let mut gone = None;
     for _ in 1..LISTINGS_MAX {
         let known = index.segments()?;
         let missing: Vec<SegmentId> = stored.iter().filter(|id| !known.contains_key(id)).copied().collect();
-        add(&missing)?;
+        gone = add(&missing)?;
         if missing.is_empty() && !has_vanished(index, &stored)? {
             break;
         }
         let (again, _) = ids(repo)?;
-        if again == stored {
+        if again == stored && gone.is_none() {
             break;
         }
         stored = again;
     }
-    Ok(stored)
+    gone.map_or(Ok(stored), Err)
 }
 
 /// True if the index goes by a segment that is not `stored`.
@@ -206,7 +210,16 @@ pub fn refresh(repo: &Repository, index: &Index) -> Result<()> {
     let mut attempts_left = SYNC_ATTEMPTS;
     loop {
         attempts_left -= 1;
-        let mut take_in = |missing: &[SegmentId]| missing.iter().try_for_each(|id| add(repo, index, id));
+        let mut take_in = |missing: &[SegmentId]| {
+            let mut gone = None;
+            for id in missing {
+                match add(repo, index, id) {
+                    Err(error) if error.is_gone() => gone = Some(error),
+                    added => added?,
+                }
+            }
+            Ok(gone)
+        };
         match ids(repo).and_then(|(stored, _)| catch_up(repo, index, stored, &mut take_in)) {
             Err(error) if attempts_left > 0 && error.is_gone() => {}
             result => return result.map(drop),
@@ -223,12 +236,19 @@ fn add(repo: &Repository, index: &Index, id: &SegmentId) -> Result<()> {
     }
 }
 
-fn load_all(repo: &Repository, index: &Index, missing: &[SegmentId], observer: &dyn Observer) -> Result<()> {
+/// Gives the failure of one that is gone.
+fn load_all(
+    repo: &Repository,
+    index: &Index,
+    missing: &[SegmentId],
+    observer: &dyn Observer,
+) -> Result<Option<Error>> {
     if missing.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     observer.phase(Phase::LoadingIndex, missing.len() as u64, 0);
     let mut loader = index.loader()?;
+    let mut gone = None;
     for batch in missing.chunks(LOAD_BATCH) {
         let loaded = requests::map(&**repo.store(), batch, |id| load(repo, id));
         for (id, segment) in batch.iter().zip(loaded) {
@@ -237,12 +257,14 @@ fn load_all(repo: &Repository, index: &Index, missing: &[SegmentId], observer: &
                 Err(error @ Error::Damaged { .. }) => {
                     observer.warning(&format!("{error}; `rebuild-index` makes the index anew"));
                 }
+                Err(error) if error.is_gone() => gone = Some(error),
                 Err(error) => return Err(error),
             }
             observer.advance(1, 0);
         }
     }
-    loader.finish()
+    loader.finish()?;
+    Ok(gone)
 }
 
 /// Takes packs into the local index that the store holds and no readable segment lists. For readers

@@ -161,7 +161,7 @@ impl Simulation {
         self.world.skip(2 * self.world.lease_ms);
     }
 
-    fn parts(&mut self) -> Vec<Part> {
+    fn parts(&mut self, is_full: bool) -> Vec<Part> {
         let mut parts = Vec::new();
         for _ in 0..2 + self.rng.below(2) {
             let (runs, is_newer) = (1 + self.rng.below(3), self.rng.chance(100));
@@ -175,7 +175,8 @@ impl Simulation {
             parts.push(Part::Edit { runs: 1 + self.rng.below(4) });
         }
         for _ in 0..1 + self.rng.below(2) {
-            let (repacks, waits, merges) = (self.rng.chance(300), self.rng.chance(600), self.rng.chance(500));
+            let repacks = self.rng.chance(if is_full { 900 } else { 300 });
+            let (waits, merges) = (self.rng.chance(600), self.rng.chance(500));
             parts.push(Part::Prune { runs: 1 + self.rng.below(3), repacks, waits, merges });
         }
         for chance in [500, 200] {
@@ -193,8 +194,9 @@ impl Simulation {
     /// The jobs of all actors, each for a thread of its own.
     fn jobs(&mut self) -> Vec<Job> {
         self.prepare();
-        let parts = self.parts();
-        if self.rng.chance(150) {
+        let is_full = self.rng.chance(150);
+        let parts = self.parts(is_full);
+        if is_full {
             self.world.leave_room(2 + self.rng.below(40));
         }
         parts.into_iter().map(|part| self.job(part)).collect()

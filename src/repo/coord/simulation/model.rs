@@ -158,9 +158,6 @@ pub struct ModelIndex {
     pub lists_once: bool,
 }
 
-/// How often the index is brought up to date again when segments change meanwhile.
-const SYNC_ATTEMPTS: u32 = 3;
-
 impl ModelIndex {
     pub fn apply(&mut self, id: SegmentId, segment: ModelSegment) {
         if self.known.contains_key(&id) {
@@ -189,68 +186,46 @@ impl ModelIndex {
     /// Brings the index to what the store says now. A segment that is gone though none took its place has
     /// it read anew.
     pub fn sync(&mut self, store: &dyn Store) -> Result<()> {
-        for _ in 1..SYNC_ATTEMPTS {
-            match self.sync_once(store) {
-                Err(error) if error.is_gone() => self.clear(),
-                result => return result,
-            }
-        }
-        self.sync_once(store)
-    }
-
-    fn sync_once(&mut self, store: &dyn Store) -> Result<()> {
-        let stored = self.catch_up(store)?;
+        let stored = self.refresh(store)?;
         if self.has_vanished(&stored) {
-            self.clear();
-            self.load(store, stored.iter())?;
+            *self = Self { epoch: self.epoch + 1, lists_once: self.lists_once, ..Self::default() };
+            self.refresh(store)?;
         }
         Ok(())
     }
 
-    /// Reads the segments that are new. Nothing that is referred to goes.
-    pub fn refresh(&mut self, store: &dyn Store) -> Result<()> {
-        for _ in 1..SYNC_ATTEMPTS {
-            match self.catch_up(store) {
-                Err(error) if error.is_gone() => {}
-                result => return result.map(drop),
-            }
-        }
-        self.catch_up(store).map(drop)
-    }
-
+    /// Reads the segments that are new; nothing that is referred to goes. Gives those that the store lists.
+    ///
     /// A listing that runs while segments are merged may lack the old ones and the new one: wherever something
-    /// came or went, they are listed until two listings are the same.
-    fn catch_up(&mut self, store: &dyn Store) -> Result<BTreeSet<SegmentId>> {
+    /// came or went, they are listed until two listings are the same. What is gone when it is read is left out.
+    pub fn refresh(&mut self, store: &dyn Store) -> Result<BTreeSet<SegmentId>> {
         let mut stored = segments(store)?;
         loop {
-            let before = self.known.len();
-            self.load(store, stored.iter())?;
-            if before == self.known.len() && !self.has_vanished(&stored) || self.lists_once {
+            let (mut is_any_new, mut is_any_gone) = (false, false);
+            for id in &stored {
+                if self.known.contains_key(id) {
+                    continue;
+                }
+                is_any_new = true;
+                match store.get(&layout::segment(id)?) {
+                    Ok(object) => self.apply(*id, ModelSegment::decode(&object)),
+                    Err(error) if error.kind == StoreErrorKind::NotFound => is_any_gone = true,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if !is_any_new && !self.has_vanished(&stored) || self.lists_once {
                 return Ok(stored);
             }
             let again = segments(store)?;
-            if again == stored {
+            if again == stored && !is_any_gone {
                 return Ok(stored);
             }
             stored = again;
         }
     }
 
-    fn load<'i>(&mut self, store: &dyn Store, ids: impl Iterator<Item = &'i SegmentId>) -> Result<()> {
-        for id in ids {
-            if !self.known.contains_key(id) {
-                self.apply(*id, ModelSegment::decode(&store.get(&layout::segment(id)?)?));
-            }
-        }
-        Ok(())
-    }
-
     fn has_vanished(&self, stored: &BTreeSet<SegmentId>) -> bool {
         self.known.iter().any(|(id, drops)| drops.is_some() && !stored.contains(id))
-    }
-
-    fn clear(&mut self) {
-        *self = Self { epoch: self.epoch + 1, lists_once: self.lists_once, ..Self::default() };
     }
 
     /// True for a pack that a segment lists or drops.

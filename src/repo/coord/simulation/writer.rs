@@ -61,7 +61,7 @@ impl Desk {
     /// Brings the index up to date in the middle of a run. Nobody renews the lease meanwhile.
     fn take_in_more(&self) -> Result<()> {
         let mut index = self.state.lock().index.clone();
-        self.store.undisturbed(|| index.refresh(&*self.store))?;
+        self.store.undisturbed(|| index.refresh(&*self.store)).map(drop)?;
         self.state.lock().index = index;
         Ok(())
     }

@@ -144,7 +144,7 @@ impl Store for SimStore {
             let later = now + inner.rng.below(self.world.lease_ms / 2);
             if fate == Fate::Done && inner.is_full(name) {
                 // That its folder is full may turn out only when it can be seen.
-                if inner.rng.chance(200) {
+                if inner.rng.chance(500) {
                     inner.objects.insert(name.clone(), Object { bytes, written: now });
                 }
                 return Err(StoreError::new(StoreErrorKind::Full, "write", name, "simulated"));
