@@ -13,7 +13,7 @@ use crate::repo::early::{Early, list_or};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
 use crate::repo::{Repository, layout, pack_reader, requests};
-use crate::store::{ListItem, ObjectName};
+use crate::store::{ListItem, ObjectName, Store};
 
 /// Segments that are loaded at once: enough to hide a store's latency, few enough for memory.
 const LOAD_BATCH: usize = 8;
@@ -41,17 +41,23 @@ pub fn publish(repo: &Repository, segment: &Segment) -> Result<Published> {
     let object = sealed::seal(repo.keys(), ObjectKind::Segment, repo.id(), &segment.encode())?;
     let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
     let size = object.len() as u64;
-    let name = layout::segment(&id)?;
-    match repo.store().put(&name, vec![Bytes::from(object)]) {
-        Ok(()) => Ok(Published { id, size }),
-        Err(error) => Err(judge(repo, &name, error).into()),
-    }
+    put(&**repo.store(), &layout::segment(&id)?, Bytes::from(object))?;
+    Ok(Published { id, size })
+}
+
+/// Writes a segment's object. That a store is [`Full`](StoreErrorKind::Full) says that nobody can see it.
+pub(super) fn put(
+    store: &dyn Store,
+    name: &ObjectName,
+    object: Bytes,
+) -> std::result::Result<(), StoreError> {
+    store.put(name, vec![object]).map_err(|error| judge(store, name, error))
 }
 
 /// A store may turn out to be full after the segment came to be seen, when its folder is made durable. That it is
 /// [`Full`](StoreErrorKind::Full) would say that nothing was written, and its packs would be deleted.
-fn judge(repo: &Repository, name: &ObjectName, error: StoreError) -> StoreError {
-    let is_gone = || repo.store().info(name).is_err_and(|error| error.kind == StoreErrorKind::NotFound);
+fn judge(store: &dyn Store, name: &ObjectName, error: StoreError) -> StoreError {
+    let is_gone = || store.info(name).is_err_and(|error| error.kind == StoreErrorKind::NotFound);
     if error.kind != StoreErrorKind::Full || is_gone() {
         return error;
     }
@@ -162,12 +168,12 @@ fn sync_once(
     observer: &dyn Observer,
     stored: BTreeSet<SegmentId>,
 ) -> Result<()> {
-    let stored = catch_up(repo, index, stored, &mut |missing| load_all(repo, index, missing, observer))?;
+    let mut take_in = |missing: &[SegmentId]| load_all(repo, index, missing, observer);
+    let stored = catch_up(repo, index, stored, &mut take_in)?;
     // What is gone may have been replaced by what was missing.
     if has_vanished(index, &stored)? {
         index.clear()?;
-        let all: Vec<SegmentId> = stored.into_iter().collect();
-        load_all(repo, index, &all, observer)?;
+        catch_up(repo, index, stored, &mut take_in)?;
     }
     Ok(())
 }
@@ -175,26 +181,30 @@ fn sync_once(
 /// Has `add` take in what the store lists and the index does not know, beginning with the listing `stored`,
 /// and gives the last listing. A listing that runs while segments are merged may lack the old ones and the new
 /// one: wherever something came or went, segments are listed until two listings are the same.
+///
+/// A merge takes a while to delete what it has put together. What is gone when it is read is left out: the next
+/// listing has what took its place. `add` gives the failure of one of these.
 fn catch_up(
     repo: &Repository,
     index: &Index,
     mut stored: BTreeSet<SegmentId>,
-    add: &mut dyn FnMut(&[SegmentId]) -> Result<()>,
+    add: &mut dyn FnMut(&[SegmentId]) -> Result<Option<Error>>,
 ) -> Result<BTreeSet<SegmentId>> {
+    let mut gone = None;
     for _ in 1..LISTINGS_MAX {
         let known = index.segments()?;
         let missing: Vec<SegmentId> = stored.iter().filter(|id| !known.contains_key(id)).copied().collect();
-        add(&missing)?;
+        gone = add(&missing)?;
         if missing.is_empty() && !has_vanished(index, &stored)? {
             break;
         }
         let (again, _) = ids(repo)?;
-        if again == stored {
+        if again == stored && gone.is_none() {
             break;
         }
         stored = again;
     }
-    Ok(stored)
+    gone.map_or(Ok(stored), Err)
 }
 
 /// True if the index goes by a segment that is not `stored`.
@@ -209,7 +219,16 @@ pub fn refresh(repo: &Repository, index: &Index) -> Result<()> {
     let mut attempts_left = SYNC_ATTEMPTS;
     loop {
         attempts_left -= 1;
-        let mut take_in = |missing: &[SegmentId]| missing.iter().try_for_each(|id| add(repo, index, id));
+        let mut take_in = |missing: &[SegmentId]| {
+            let mut gone = None;
+            for id in missing {
+                match add(repo, index, id) {
+                    Err(error) if error.is_gone() => gone = Some(error),
+                    added => added?,
+                }
+            }
+            Ok(gone)
+        };
         match ids(repo).and_then(|(stored, _)| catch_up(repo, index, stored, &mut take_in)) {
             Err(error) if attempts_left > 0 && error.is_gone() => {}
             result => return result.map(drop),
@@ -226,12 +245,19 @@ fn add(repo: &Repository, index: &Index, id: &SegmentId) -> Result<()> {
     }
 }
 
-fn load_all(repo: &Repository, index: &Index, missing: &[SegmentId], observer: &dyn Observer) -> Result<()> {
+/// Gives the failure of one that is gone.
+fn load_all(
+    repo: &Repository,
+    index: &Index,
+    missing: &[SegmentId],
+    observer: &dyn Observer,
+) -> Result<Option<Error>> {
     if missing.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     observer.phase(Phase::LoadingIndex, missing.len() as u64, 0);
     let mut loader = index.loader()?;
+    let mut gone = None;
     for batch in missing.chunks(LOAD_BATCH) {
         let loaded = requests::map(&**repo.store(), batch, |id| load(repo, id));
         for (id, segment) in batch.iter().zip(loaded) {
@@ -240,12 +266,14 @@ fn load_all(repo: &Repository, index: &Index, missing: &[SegmentId], observer: &
                 Err(error @ Error::Damaged { .. }) => {
                     observer.warning(&format!("{error}; `rebuild-index` makes the index anew"));
                 }
+                Err(error) if error.is_gone() => gone = Some(error),
                 Err(error) => return Err(error),
             }
             observer.advance(1, 0);
         }
     }
-    loader.finish()
+    loader.finish()?;
+    Ok(gone)
 }
 
 /// Takes packs into the local index that the store holds and no readable segment lists. For readers

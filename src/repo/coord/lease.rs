@@ -124,7 +124,8 @@ impl Coordination {
         let mut lease = self.acquire(LeaseRole::Reader, operation, pins, witness)?;
         // What fails here is tried again with the next renewal; until then others wait.
         let _ = lease.learn();
-        if let Err(error) = lease.keep() {
+        let kept = if self.keeps { lease.keep() } else { Ok(()) };
+        if let Err(error) = kept {
             lease.end();
             return Err(error);
         }

@@ -23,6 +23,7 @@ use crate::env::Timestamp;
 use crate::error::{Holder, Result};
 use crate::format::entry::Content;
 use crate::id::{GenerationId, PackId};
+use crate::limits::GC_PACKS_FULL;
 
 mod coordination;
 mod lease;
@@ -119,11 +120,13 @@ pub struct PruneOptions {
     pub wait: Duration,
     /// The lease is renewed by a thread; else only between steps, as a simulation wants it.
     pub unattended: bool,
+    /// Most packs that are condemned at a time once the store was full.
+    pub packs_full: usize,
 }
 
 impl Default for PruneOptions {
     fn default() -> Self {
-        Self { retry_lock: Duration::ZERO, wait: Duration::ZERO, unattended: true }
+        Self { retry_lock: Duration::ZERO, wait: Duration::ZERO, unattended: true, packs_full: GC_PACKS_FULL }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::error::{Error, Holder, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::format::lease::LeaseRole;
 use crate::id::{GenerationId, LeaseId, PackId};
-use crate::limits::{GC_DELETE_BATCH_PACKS, GC_PACKS_FULL, GC_PACKS_MAX, GC_WAIT_SECONDS};
+use crate::limits::{GC_DELETE_BATCH_PACKS, GC_PACKS_MAX, GC_WAIT_SECONDS};
 use crate::observe::StopFlag;
 use crate::repo::layout;
 
@@ -205,9 +205,9 @@ impl Driver<'_> {
         while !rest.is_empty() {
             self.fence.check()?;
             is_full |= !self.collector.has_room()?;
-            let most = if is_full { GC_PACKS_FULL } else { GC_PACKS_MAX };
+            let most = if is_full { self.options.packs_full } else { GC_PACKS_MAX };
             let (packs, later) = rest.split_at(most.min(rest.len()));
-            let is_large = packs.len() > GC_PACKS_FULL;
+            let is_large = packs.len() > self.options.packs_full;
             let mut packs = packs.to_vec();
             packs.sort_unstable();
             let id = match self.coordination.publish(&packs) {
@@ -275,7 +275,7 @@ impl Driver<'_> {
                 self.fence.confirm()?;
             }
             let dropped = self.collector.drop_packs(&gone);
-            if gone.len() > GC_PACKS_FULL && dropped.as_ref().is_err_and(is_full_store) {
+            if gone.len() > self.options.packs_full && dropped.as_ref().is_err_and(is_full_store) {
                 // Without it there is room again, and the next prune condemns a few at a time.
                 self.forget(id)?;
             }

@@ -70,12 +70,24 @@ pub enum Sabotage {
     PassedOverInSilence,
     /// Whether a lease was renewed while it was being removed is not looked at.
     PassedOverUnseen,
+    /// Segments are listed once, also where something came or went.
+    SegmentsListedOnce,
+    /// Segments are deleted before the one that takes their place is published.
+    MergedAfterDeleting,
+    /// A segment that takes the place of others does not repeat what they drop.
+    MergeForgetsDrops,
+    /// A segment that takes the place of others does not drop what they list and what is there no more.
+    MergeForgetsGone,
+    /// A reader that finds that a pack is gone does not look for its chunks in new segments.
+    LossNotLookedInto,
+    /// A segment for which there was no room counts as not written, though it can be seen.
+    FullTakenAtItsWord,
 }
 
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 39] = [
         Self::LeasesReadBeforePublishing,
         Self::GenerationsReadBeforeLease,
         Self::IndexReadBeforeGenerations,
@@ -109,5 +121,11 @@ impl Sabotage {
         Self::NotRenewedBeforePublishing,
         Self::PassedOverInSilence,
         Self::PassedOverUnseen,
+        Self::SegmentsListedOnce,
+        Self::MergedAfterDeleting,
+        Self::MergeForgetsDrops,
+        Self::MergeForgetsGone,
+        Self::LossNotLookedInto,
+        Self::FullTakenAtItsWord,
     ];
 }

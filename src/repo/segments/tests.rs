@@ -72,6 +72,26 @@ fn a_refresh_lists_again_too() {
     assert_eq!(repo.index().counts().packs, all);
 }
 
+/// A merge deletes one after the other what it has put together: a run that begins meanwhile lists some of them, and
+/// does not find them.
+#[test]
+fn what_is_gone_since_it_was_listed_fails_no_run() {
+    let f = Fixture::small();
+    let (stored, _) = ids(&f.repo).unwrap();
+    let cache = tempfile::TempDir::new().unwrap();
+    let gone = Fault::Fail(StoreErrorKind::NotFound);
+    let often = 4 * stored.len() as u64;
+    f.store.set_plan((1..=often).fold(FaultPlan::none(), |plan, nth| plan.nth(Request::Get, nth, gone)));
+    let repo = IndexedRepository::open(std::sync::Arc::clone(&f.repo), cache.path(), &Silent).unwrap();
+    assert_eq!(repo.index().counts().packs, f.names("packs/").len() as u64);
+    // One that never comes is not passed over.
+    let lost = layout::segment(stored.first().unwrap()).unwrap();
+    let cache = tempfile::TempDir::new().unwrap();
+    f.store.set_plan(FaultPlan::none().object(&lost, gone));
+    let opened = IndexedRepository::open(std::sync::Arc::clone(&f.repo), cache.path(), &Silent);
+    assert!(opened.is_err_and(|error| error.is_gone()));
+}
+
 /// What another client has stored since is found, by readers that do not look into packs.
 #[test]
 fn a_chunk_that_the_index_does_not_know_is_looked_for_once_more() {

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use super::model::{
     Frame, ModelIndex, ModelSegment, all_snapshots, chunks_of, decode_pack, encode_pack, pack_id, segment_id,
 };
-use super::world::{SimStore, World};
+use super::world::World;
 use crate::env::Timestamp;
-use crate::error::{Result, StoreErrorKind};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::Content;
 use crate::id::PackId;
 use crate::repo::coord::sabotage::Sabotage;
 use crate::repo::coord::{Collector, Round};
-use crate::repo::layout;
-use crate::store::{ListItem, Store};
+use crate::repo::{layout, segments};
+use crate::store::{ListItem, Store, reserve};
 
 /// A prune's view.
 pub struct ModelCollector {
     pub world: Arc<World>,
-    pub store: Arc<SimStore>,
+    pub store: Arc<dyn Store>,
     pub index: ModelIndex,
     pub sabotage: Option<Sabotage>,
     /// Moves live chunks out of packs that hold dead ones.
@@ -106,15 +106,30 @@ impl ModelCollector {
         let live: Vec<Frame> =
             frames.iter().filter(is_live).map(|frame| Frame { base: None, depth: 0, ..*frame }).collect();
         let fresh = pack_id(self.world.below(u64::MAX));
-        self.store.put(&layout::pack(&fresh)?, vec![encode_pack(&live)])?;
-        round.fence.confirm()?;
-        self.publish(ModelSegment { packs: vec![(fresh, live)], dropped: vec![] })?;
-        Ok(Some(pack))
+        let name = layout::pack(&fresh)?;
+        let written = self.store.put(&name, vec![encode_pack(&live)]).map_err(Error::from).and_then(|()| {
+            round.fence.confirm()?;
+            self.publish(ModelSegment { packs: vec![(fresh, live)], ..ModelSegment::default() })
+        });
+        match written {
+            Ok(()) => Ok(Some(pack)),
+            // Nothing lists it. What nothing needs is condemned all the same.
+            Err(Error::Store(error)) if error.kind == StoreErrorKind::Full => {
+                self.store.delete(&name)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn publish(&mut self, segment: ModelSegment) -> Result<()> {
         let id = segment_id(self.world.below(u64::MAX));
-        self.store.put(&layout::segment(&id)?, vec![segment.encode()])?;
+        let (name, object) = (layout::segment(&id)?, segment.encode());
+        if self.sabotage == Some(Sabotage::FullTakenAtItsWord) {
+            self.store.put(&name, vec![object])?;
+        } else {
+            segments::put(&*self.store, &name, object)?;
+        }
         self.index.apply(id, segment);
         Ok(())
     }
@@ -157,7 +172,11 @@ impl Collector for ModelCollector {
     }
 
     fn drop_packs(&mut self, packs: &[PackId]) -> Result<()> {
-        self.publish(ModelSegment { packs: vec![], dropped: packs.to_vec() })
+        self.publish(ModelSegment { dropped: packs.to_vec(), ..ModelSegment::default() })
+    }
+
+    fn has_room(&mut self) -> Result<bool> {
+        Ok(reserve::is_there(&*self.store)?)
     }
 
     fn delete_packs(&mut self, packs: &[PackId]) -> Result<()> {

@@ -7,7 +7,9 @@
 //! `BACKSTAY_SIM_SEEDS=1000000` runs more seeds, `BACKSTAY_SIM_SEED=7` one of them, with all that happens.
 
 mod collector;
+mod merge;
 mod model;
+mod reader;
 mod rebuilder;
 mod tests;
 mod world;
@@ -20,12 +22,15 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::lease::LeaseRole;
 use crate::observe::StopFlag;
 use crate::repo::coord::sabotage::Sabotage;
-use crate::repo::coord::{Coordination, PruneOptions, Timing, prune};
+use crate::repo::coord::{Coordination, Outcome, PruneOptions, Timing, prune};
 use crate::repo::layout;
-use crate::store::Store;
+use crate::store::reserve::{self, RESERVE, ReserveStore};
+use crate::store::{ObjectName, Store};
 
 use collector::ModelCollector;
+use merge::{SEGMENTS_MIN, merge};
 use model::{ModelIndex, Truth, encode_snapshot, snapshot_id, snapshots, tree};
+use reader::{Reader, Way};
 use rebuilder::rebuild;
 use world::{Climate, Plain, Rng, SimStore, SimSurroundings, World};
 use writer::Host;
@@ -43,7 +48,8 @@ enum Part {
     Write { runs: u64, unchanged: u64, is_newer: bool },
     Forget { runs: u64 },
     Edit { runs: u64 },
-    Prune { runs: u64, repacks: bool, waits: bool },
+    Prune { runs: u64, repacks: bool, waits: bool, merges: bool },
+    Read { runs: u64, way: Way },
     Rebuild { runs: u64 },
 }
 
@@ -52,19 +58,65 @@ type Job = Box<dyn FnOnce() + Send>;
 fn coordination(
     world: &Arc<World>,
     me: usize,
+    store: Arc<dyn Store>,
     sabotage: Option<Sabotage>,
     is_newer: bool,
-) -> (Arc<Coordination>, Arc<SimStore>) {
-    let store = Arc::new(SimStore::new(world, me));
-    let coordination = Coordination {
-        store: Arc::clone(&store) as Arc<dyn Store>,
+) -> Arc<Coordination> {
+    Arc::new(Coordination {
+        store,
         envelope: Arc::new(Plain { is_newer }),
         surroundings: Arc::new(SimSurroundings { world: Arc::clone(world), me }),
         timing: Timing { lease: Duration::from_millis(world.lease_ms) },
         keeps: false,
         sabotage,
-    };
-    (Arc::new(coordination), store)
+    })
+}
+
+/// An index that knows nothing yet.
+fn index(sabotage: Option<Sabotage>) -> ModelIndex {
+    ModelIndex { lists_once: sabotage == Some(Sabotage::SegmentsListedOnce), ..ModelIndex::default() }
+}
+
+/// Packs of a generation where there is no room: few, so that there are more.
+const PACKS_FULL: usize = 2;
+
+/// Prunes of one host.
+struct Prunes {
+    coordination: Arc<Coordination>,
+    collector: ModelCollector,
+    options: PruneOptions,
+    /// Puts segments together afterwards.
+    merges: bool,
+}
+
+impl Prunes {
+    fn new(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, repacks: bool) -> Self {
+        let store: Arc<dyn Store> = Arc::new(ReserveStore::new(Arc::new(SimStore::new(world, me))));
+        let coordination = coordination(world, me, Arc::clone(&store), sabotage, false);
+        let collector =
+            ModelCollector { world: Arc::clone(world), store, index: index(sabotage), sabotage, repacks };
+        let options = PruneOptions { unattended: false, packs_full: PACKS_FULL, ..PruneOptions::default() };
+        Self { coordination, collector, options, merges: true }
+    }
+
+    /// One, as the program does it.
+    fn run(&mut self) -> Result<Outcome> {
+        let Self { coordination, collector, options, merges } = self;
+        let outcome = prune(coordination, collector, options, &StopFlag::new())?;
+        let ModelCollector { world, store, index, sabotage, .. } = collector;
+        if *merges {
+            merge(world, &**store, coordination, index, *sabotage)?;
+        }
+        if !reserve::is_there(&**store)? {
+            // Or there is no room for it.
+            let _ = make_reserve(&**store);
+        }
+        Ok(outcome)
+    }
+}
+
+fn make_reserve(store: &dyn Store) -> Result<()> {
+    Ok(store.put(&ObjectName::parse(RESERVE).unwrap(), Vec::new())?)
 }
 
 impl Simulation {
@@ -87,7 +139,9 @@ impl Simulation {
 
     /// Snapshots from before, some of them forgotten, so that there is something to prune.
     fn prepare(&mut self) {
-        let (coordination, store) = coordination(&self.world, 500, None, false);
+        let store = Arc::new(SimStore::new(&self.world, 500));
+        make_reserve(&*store).unwrap();
+        let coordination = coordination(&self.world, 500, Arc::clone(&store) as Arc<dyn Store>, None, false);
         let mut host = Host {
             world: Arc::clone(&self.world),
             store: Arc::clone(&store),
@@ -107,7 +161,7 @@ impl Simulation {
         self.world.skip(2 * self.world.lease_ms);
     }
 
-    fn parts(&mut self) -> Vec<Part> {
+    fn parts(&mut self, is_full: bool) -> Vec<Part> {
         let mut parts = Vec::new();
         for _ in 0..2 + self.rng.below(2) {
             let (runs, is_newer) = (1 + self.rng.below(3), self.rng.chance(100));
@@ -121,8 +175,15 @@ impl Simulation {
             parts.push(Part::Edit { runs: 1 + self.rng.below(4) });
         }
         for _ in 0..1 + self.rng.below(2) {
-            let (repacks, waits) = (self.rng.chance(300), self.rng.chance(600));
-            parts.push(Part::Prune { runs: 1 + self.rng.below(3), repacks, waits });
+            let repacks = self.rng.chance(if is_full { 900 } else { 300 });
+            let (waits, merges) = (self.rng.chance(600), self.rng.chance(500));
+            parts.push(Part::Prune { runs: 1 + self.rng.below(3), repacks, waits, merges });
+        }
+        for chance in [500, 200] {
+            if self.rng.chance(chance) {
+                let way = [Way::Restore, Way::Mount, Way::Check][usize::try_from(self.rng.below(3)).unwrap()];
+                parts.push(Part::Read { runs: 1 + self.rng.below(3), way });
+            }
         }
         if self.rng.chance(200) {
             parts.push(Part::Rebuild { runs: 1 + self.rng.below(3) });
@@ -133,7 +194,11 @@ impl Simulation {
     /// The jobs of all actors, each for a thread of its own.
     fn jobs(&mut self) -> Vec<Job> {
         self.prepare();
-        let parts = self.parts();
+        let is_full = self.rng.chance(150);
+        let parts = self.parts(is_full);
+        if is_full {
+            self.world.leave_room(2 + self.rng.below(40));
+        }
         parts.into_iter().map(|part| self.job(part)).collect()
     }
 
@@ -156,17 +221,7 @@ impl Simulation {
         self.world.calm_down();
         self.world.note(|| "all is quiet".to_owned());
         for round in 0..3 {
-            let me = 1000 + round;
-            let (coordination, store) = coordination(&self.world, me, None, false);
-            let mut collector = ModelCollector {
-                world: Arc::clone(&self.world),
-                store,
-                index: ModelIndex::default(),
-                sabotage: None,
-                repacks: false,
-            };
-            let options = PruneOptions { unattended: false, ..PruneOptions::default() };
-            let outcome = prune(&coordination, &mut collector, &options, &StopFlag::new());
+            let outcome = Prunes::new(&self.world, 1000 + round, None, false).run();
             outcome.map_err(|error| format!("a quiet prune failed: {error}"))?;
         }
         let truth = Truth::of(&self.world);
@@ -175,18 +230,22 @@ impl Simulation {
         for folder in [layout::LEASES, layout::GENERATIONS] {
             wrong.extend(self.world.objects(folder).iter().map(|(name, _)| format!("{name} is left over")));
         }
+        if self.world.objects(layout::INDEX).len() >= SEGMENTS_MIN {
+            wrong.push("segments are left over".to_owned());
+        }
         if wrong.is_empty() { Ok(()) } else { Err(format!("after quiet prunes: {}", wrong.join("\n"))) }
     }
 }
 
 fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
     let is_newer = matches!(part, Part::Write { is_newer: true, .. });
-    let (coordination, store) = coordination(world, me, sabotage, is_newer);
+    let store = Arc::new(SimStore::new(world, me));
+    let coordination = coordination(world, me, Arc::clone(&store) as Arc<dyn Store>, sabotage, is_newer);
+    let index = index(sabotage);
     let done = |what: &str, result: String| world.note(|| format!("{me}: {what}: {result}"));
     match part {
         Part::Write { runs, unchanged, .. } => {
             let world = Arc::clone(world);
-            let index = ModelIndex::default();
             let mut host = Host { world, store, coordination, index, sabotage, unchanged };
             for _ in 0..runs {
                 let result = host.back_up();
@@ -225,18 +284,24 @@ fn act(world: &Arc<World>, me: usize, sabotage: Option<Sabotage>, part: Part) {
                 done("rebuild", format!("{result:?}"));
             }
         }
-        Part::Prune { runs, repacks, waits } => {
+        Part::Read { runs, way } => {
             let world = Arc::clone(world);
-            let mut collector =
-                ModelCollector { world, store, index: ModelIndex::default(), sabotage, repacks };
-            let wait = Duration::from_secs(if waits { 120 } else { 0 });
-            let options = PruneOptions { wait, retry_lock: Duration::ZERO, unattended: false };
+            let mut reader = Reader { world, store, coordination, index, sabotage, way };
             for _ in 0..runs {
-                let result = prune(&coordination, &mut collector, &options, &StopFlag::new());
+                let result = reader.read();
+                done("read", format!("{way:?} {result:?}"));
+            }
+        }
+        Part::Prune { runs, repacks, waits, merges } => {
+            let mut prunes = Prunes::new(world, me, sabotage, repacks);
+            prunes.options.wait = Duration::from_secs(if waits { 120 } else { 0 });
+            prunes.merges = merges;
+            for _ in 0..runs {
+                let result = prunes.run();
                 if let Err(error) = &result
                     && !matches!(error, Error::Busy { .. })
                 {
-                    collector.world.complain(format!("prune of {me}: {error}"));
+                    world.complain(format!("prune of {me}: {error}"));
                 }
                 done("prune", format!("{result:?}"));
             }

@@ -71,29 +71,31 @@ pub fn decode_pack(object: &Bytes) -> Vec<Frame> {
     decode_frames(&words(object))
 }
 
-/// What a segment lists and drops.
+/// What a segment lists and drops, and whose place it takes.
 #[derive(Debug, Default, Clone)]
 pub struct ModelSegment {
     pub packs: Vec<(PackId, Vec<Frame>)>,
     pub dropped: Vec<PackId>,
+    pub supersedes: Vec<SegmentId>,
 }
 
-fn id_words(id: &PackId) -> [u32; 2] {
-    let bytes = id.as_bytes();
+fn id_words(bytes: &[u8; 32]) -> [u32; 2] {
     let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
     [word(0), word(4)]
 }
 
-fn id_of(words: &[u32]) -> PackId {
-    pack_id(u64::from(words[0]) << 32 | u64::from(words[1]))
+fn number_of(words: &[u32]) -> u64 {
+    u64::from(words[0]) << 32 | u64::from(words[1])
 }
 
 impl ModelSegment {
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![u32::try_from(self.dropped.len()).unwrap()];
-        out.extend(self.dropped.iter().flat_map(id_words));
+        let counts = [self.dropped.len(), self.supersedes.len()];
+        let mut out: Vec<u32> = counts.iter().map(|count| u32::try_from(*count).unwrap()).collect();
+        out.extend(self.dropped.iter().flat_map(|id| id_words(id.as_bytes())));
+        out.extend(self.supersedes.iter().flat_map(|id| id_words(id.as_bytes())));
         for (id, frames) in &self.packs {
-            out.extend(id_words(id));
+            out.extend(id_words(id.as_bytes()));
             out.push(u32::try_from(frames.len()).unwrap());
             out.extend(frames.iter().flat_map(frame_words));
         }
@@ -102,13 +104,15 @@ impl ModelSegment {
 
     pub fn decode(object: &Bytes) -> Self {
         let words = words(object);
-        let (mut segment, mut rest) = (Self::default(), &words[1..]);
-        for _ in 0..words[0] {
-            segment.dropped.push(id_of(rest));
-            rest = &rest[2..];
-        }
+        let (ids, mut rest) = words[2..].split_at(2 * (words[0] + words[1]) as usize);
+        let (dropped, supersedes) = ids.split_at(2 * words[0] as usize);
+        let mut segment = Self {
+            packs: Vec::new(),
+            dropped: dropped.chunks(2).map(|id| pack_id(number_of(id))).collect(),
+            supersedes: supersedes.chunks(2).map(|id| segment_id(number_of(id))).collect(),
+        };
         while !rest.is_empty() {
-            let (id, count) = (id_of(rest), rest[2] as usize);
+            let (id, count) = (pack_id(number_of(rest)), rest[2] as usize);
             segment.packs.push((id, decode_frames(&rest[3..3 + 3 * count])));
             rest = &rest[3 + 3 * count..];
         }
@@ -141,23 +145,28 @@ pub fn encode_snapshot(chunks: &[u32]) -> Bytes {
 /// A client's index: what it has read of the segments.
 #[derive(Debug, Default, Clone)]
 pub struct ModelIndex {
-    known: BTreeSet<SegmentId>,
+    /// What each segment that was read drops; nothing for one whose place another has taken.
+    pub known: BTreeMap<SegmentId, Option<Vec<PackId>>>,
     pub packs: BTreeMap<PackId, Vec<Frame>>,
-    dropped: BTreeSet<PackId>,
+    pub dropped: BTreeSet<PackId>,
     pub places: BTreeMap<u32, Vec<PackId>>,
     /// Grows when something that was there may be missing.
     pub epoch: u64,
     /// A snapshot that was whole at this epoch.
     pub whole: Option<(SnapshotId, u64)>,
+    /// Segments are not listed until two listings are the same.
+    pub lists_once: bool,
 }
 
 impl ModelIndex {
     pub fn apply(&mut self, id: SegmentId, segment: ModelSegment) {
-        if !self.known.insert(id) {
+        if self.known.contains_key(&id) {
             return;
         }
+        self.known.extend(segment.supersedes.into_iter().map(|old| (old, None)));
+        self.known.insert(id, Some(segment.dropped.clone()));
+        self.dropped = self.known.values().flatten().flatten().copied().collect();
         for pack in segment.dropped {
-            self.dropped.insert(pack);
             if self.packs.remove(&pack).is_some() {
                 self.epoch += 1;
                 self.places.values_mut().for_each(|packs| packs.retain(|other| *other != pack));
@@ -174,21 +183,49 @@ impl ModelIndex {
         }
     }
 
-    /// Reads the segments that are new.
+    /// Brings the index to what the store says now. A segment that is gone though none took its place has
+    /// it read anew.
     pub fn sync(&mut self, store: &dyn Store) -> Result<()> {
-        let mut names = Vec::new();
-        store.list(layout::INDEX, &mut |item| {
-            if let ListItem::Object(info) = item {
-                names.push(info.name);
-            }
-        })?;
-        for name in names {
-            let id = SegmentId::from_hex(name.last_component()).unwrap();
-            if !self.known.contains(&id) {
-                self.apply(id, ModelSegment::decode(&store.get(&name)?));
-            }
+        let stored = self.refresh(store)?;
+        if self.has_vanished(&stored) {
+            *self = Self { epoch: self.epoch + 1, lists_once: self.lists_once, ..Self::default() };
+            self.refresh(store)?;
         }
         Ok(())
+    }
+
+    /// Reads the segments that are new; nothing that is referred to goes. Gives those that the store lists.
+    ///
+    /// A listing that runs while segments are merged may lack the old ones and the new one: wherever something
+    /// came or went, they are listed until two listings are the same. What is gone when it is read is left out.
+    pub fn refresh(&mut self, store: &dyn Store) -> Result<BTreeSet<SegmentId>> {
+        let mut stored = segments(store)?;
+        loop {
+            let (mut is_any_new, mut is_any_gone) = (false, false);
+            for id in &stored {
+                if self.known.contains_key(id) {
+                    continue;
+                }
+                is_any_new = true;
+                match store.get(&layout::segment(id)?) {
+                    Ok(object) => self.apply(*id, ModelSegment::decode(&object)),
+                    Err(error) if error.kind == StoreErrorKind::NotFound => is_any_gone = true,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if !is_any_new && !self.has_vanished(&stored) || self.lists_once {
+                return Ok(stored);
+            }
+            let again = segments(store)?;
+            if again == stored && !is_any_gone {
+                return Ok(stored);
+            }
+            stored = again;
+        }
+    }
+
+    fn has_vanished(&self, stored: &BTreeSet<SegmentId>) -> bool {
+        self.known.iter().any(|(id, drops)| drops.is_some() && !stored.contains(id))
     }
 
     /// True for a pack that a segment lists or drops.
@@ -217,12 +254,18 @@ impl ModelIndex {
     }
 }
 
+/// All segments that a store lists, once.
+pub fn segments(store: &dyn Store) -> Result<BTreeSet<SegmentId>> {
+    let names = list(store, layout::INDEX)?;
+    Ok(names.iter().map(|name| SegmentId::from_hex(name.last_component()).unwrap()).collect())
+}
+
 /// A snapshot and its chunks.
 type Listed = (SnapshotId, Vec<u32>);
 
 /// All snapshots that a store lists, once: their ids and trees. One that vanishes meanwhile is none.
 pub fn snapshots(store: &dyn Store) -> Result<Vec<Listed>> {
-    Ok(load(store, list(store)?)?.into_iter().flatten().collect())
+    Ok(load(store, list(store, layout::SNAPSHOTS)?)?.into_iter().flatten().collect())
 }
 
 /// As [`snapshots`], for whoever deletes what none of them needs. One that is replaced meanwhile may be
@@ -233,8 +276,8 @@ pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<Listed>> {
         return snapshots(store);
     }
     loop {
-        let names = list(store)?;
-        if list(store)? == names {
+        let names = list(store, layout::SNAPSHOTS)?;
+        if list(store, layout::SNAPSHOTS)? == names {
             let loaded: Option<Vec<_>> = load(store, names)?.into_iter().collect();
             if let Some(loaded) = loaded {
                 return Ok(loaded);
@@ -243,9 +286,9 @@ pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<Listed>> {
     }
 }
 
-fn list(store: &dyn Store) -> Result<Vec<ObjectName>> {
+fn list(store: &dyn Store, folder: &str) -> Result<Vec<ObjectName>> {
     let mut names = Vec::new();
-    store.list(layout::SNAPSHOTS, &mut |item| {
+    store.list(folder, &mut |item| {
         if let ListItem::Object(info) = item {
             names.push(info.name);
         }

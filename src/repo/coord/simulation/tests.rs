@@ -15,7 +15,7 @@ struct Stage {
     done: Receiver<()>,
 }
 
-const ACTORS_MAX: usize = 9;
+const ACTORS_MAX: usize = 11;
 
 impl Stage {
     fn new() -> Self {

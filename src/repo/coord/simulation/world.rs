@@ -18,6 +18,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::store::ObjectName;
+use crate::store::reserve::RESERVE;
 
 pub use store::{Plain, SimStore, SimSurroundings};
 
@@ -104,6 +105,8 @@ pub struct Inner {
     actors: Vec<ActorState>,
     /// A clock that stands still while time leaps.
     sleeping_clock: bool,
+    /// How much the store can hold, by [`weight`].
+    room: Option<u64>,
     trace: Option<Vec<String>>,
     complaints: Vec<String>,
 }
@@ -136,6 +139,11 @@ enum Fate {
     DoneTwice,
 }
 
+/// What an object takes of a store's room. The reserve is enough for a lease, a generation and a segment.
+fn weight(name: &ObjectName) -> u64 {
+    if name.as_str().starts_with("packs") || name.as_str() == RESERVE { 6 } else { 1 }
+}
+
 const START_MS: u64 = 1_000_000_000;
 
 impl World {
@@ -149,6 +157,7 @@ impl World {
             late: Vec::new(),
             actors: Vec::new(),
             sleeping_clock,
+            room: None,
             trace: trace.then(Vec::new),
             complaints: Vec::new(),
         };
@@ -238,7 +247,14 @@ impl World {
         inner.now_ms += 4 * self.lease_ms;
         inner.deliver();
         inner.climate = Climate { faults: 0, leaps: 0, ..inner.climate };
+        inner.room = None;
         inner.actors.clear();
+    }
+
+    /// From now on the store can hold only so much more.
+    pub fn leave_room(&self, more: u64) {
+        let mut inner = self.inner.lock();
+        inner.room = Some(inner.weight() + more);
     }
 
     /// Lets time pass before anybody acts.
@@ -261,9 +277,20 @@ impl World {
     /// Something failed. In a world where nothing goes wrong, nothing may.
     pub fn complain(&self, what: String) {
         let mut inner = self.inner.lock();
-        if inner.climate.faults == 0 && inner.climate.leaps == 0 {
+        if inner.climate.faults == 0 && inner.climate.leaps == 0 && inner.room.is_none() {
             inner.complaints.push(what);
         }
+    }
+
+    /// False once all actors have ended.
+    pub fn is_busy(&self) -> bool {
+        !self.inner.lock().actors.is_empty()
+    }
+
+    /// Something failed that may not in any world.
+    pub fn protest(&self, what: String) {
+        self.note(|| what.clone());
+        self.inner.lock().complaints.push(what);
     }
 
     pub fn complaints(&self) -> Vec<String> {
@@ -280,6 +307,11 @@ impl World {
 
     pub fn below(&self, limit: u64) -> u64 {
         self.inner.lock().rng.below(limit)
+    }
+
+    /// True if the store has this object right now; costs the actors nothing.
+    pub fn has(&self, name: &ObjectName) -> bool {
+        self.inner.lock().objects.contains_key(name)
     }
 
     /// All objects below a folder, as they are right now; costs the actors nothing.
@@ -345,6 +377,14 @@ impl Inner {
         if self.climate.local {
             self.late.retain(|late| late.by != me);
         }
+    }
+
+    fn weight(&self) -> u64 {
+        self.objects.keys().map(weight).sum()
+    }
+
+    fn is_full(&self, name: &ObjectName) -> bool {
+        self.room.is_some_and(|room| self.weight() + weight(name) > room)
     }
 
     fn deliver(&mut self) {

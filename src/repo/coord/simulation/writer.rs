@@ -33,7 +33,7 @@ pub struct Host {
 }
 
 /// What the renewal and the run share.
-struct Desk {
+pub struct Desk {
     store: Arc<SimStore>,
     sabotage: Option<Sabotage>,
     state: Mutex<State>,
@@ -47,16 +47,68 @@ struct State {
     own: BTreeSet<PackId>,
 }
 
+impl Desk {
+    pub fn new(store: &Arc<SimStore>, sabotage: Option<Sabotage>, index: ModelIndex) -> Self {
+        let state = Mutex::new(State { index, ..State::default() });
+        Self { store: Arc::clone(store), sabotage, state }
+    }
+
+    /// The index, which is not needed here any more.
+    pub fn take_index(&self) -> ModelIndex {
+        std::mem::take(&mut self.state.lock().index)
+    }
+
+    /// Brings the index up to date in the middle of a run. Nobody renews the lease meanwhile.
+    fn take_in_more(&self) -> Result<()> {
+        let mut index = self.state.lock().index.clone();
+        self.store.undisturbed(|| index.refresh(&*self.store)).map(drop)?;
+        self.state.lock().index = index;
+        Ok(())
+    }
+
+    /// Reads a chunk, from a place less deep than `below`, and all that it is based on. Where that is gone, it
+    /// may lie elsewhere by now.
+    pub fn read(&self, chunk: u32, below: u32) -> Result<()> {
+        match self.read_known(chunk, below) {
+            Err(Error::Damaged { .. }) if self.sabotage != Some(Sabotage::LossNotLookedInto) => {
+                self.take_in_more()?;
+                self.read_known(chunk, below)
+            }
+            result => result,
+        }
+    }
+
+    fn read_known(&self, chunk: u32, below: u32) -> Result<()> {
+        let mut places: Vec<(bool, PackId, Frame)> = {
+            let state = self.state.lock();
+            let place = |pack| {
+                let frame = state.index.frame(chunk, pack).filter(|frame| frame.depth < below)?;
+                Some((state.condemned.contains(pack), *pack, frame))
+            };
+            state.index.places(chunk).iter().filter_map(place).collect()
+        };
+        // Last those that may soon be gone.
+        places.sort_by_key(|(is_condemned, ..)| *is_condemned);
+        for (_, pack, frame) in places {
+            match self.store.get(&layout::pack(&pack)?) {
+                Ok(_) => {}
+                Err(error) if error.kind == StoreErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match frame.base.map_or(Ok(()), |base| self.read(base, frame.depth)) {
+                Err(Error::Damaged { .. }) => {}
+                result => return result,
+            }
+        }
+        Err(Error::damaged(format!("chunk {chunk}"), "no pack holds it"))
+    }
+}
+
 impl Witness for Desk {
     fn condemned(&self, generations: &[(GenerationId, Vec<PackId>)]) -> Result<Vec<Vec<PackId>>> {
-        // What was moved elsewhere is found there from now on. Nobody renews the lease meanwhile.
-        let mut index = self.state.lock().index.clone();
-        let interjection = self.store.interjection.lock().take();
-        let synced = index.sync(&*self.store);
-        *self.store.interjection.lock() = interjection;
-        synced?;
+        // What was moved elsewhere is found there from now on.
+        self.take_in_more()?;
         let mut state = self.state.lock();
-        state.index = index;
         if self.sabotage != Some(Sabotage::CondemnedUsed) {
             state.condemned.extend(generations.iter().flat_map(|(_, packs)| packs));
         }
@@ -128,11 +180,9 @@ impl Start for Beginning<'_> {
 impl Host {
     /// One backup.
     pub fn back_up(&mut self) -> Result<()> {
-        let state = Mutex::new(State { index: std::mem::take(&mut self.index), ..State::default() });
-        let desk = Arc::new(Desk { store: Arc::clone(&self.store), sabotage: self.sabotage, state });
+        let desk = Arc::new(Desk::new(&self.store, self.sabotage, std::mem::take(&mut self.index)));
         let result = self.run(&desk);
-        *self.store.interjection.lock() = None;
-        self.index = std::mem::take(&mut desk.state.lock().index);
+        self.index = desk.take_index();
         result
     }
 
@@ -141,14 +191,7 @@ impl Host {
         let witness = Arc::clone(desk) as Arc<dyn Witness>;
         let begun = self.coordination.begin("backup", witness, &mut start)?;
         let fence = begun.lease.fence();
-        let (keeper, world) = (begun.lease.fence(), Arc::clone(&self.world));
-        *self.store.interjection.lock() = Some(Box::new(move || {
-            if world.chance(200) {
-                let _ = keeper.renew();
-            } else {
-                let _ = keeper.tick();
-            }
-        }));
+        self.store.keep(begun.lease.fence());
         let parent = start.parent.take();
         let trusted = {
             let state = desk.state.lock();
@@ -157,7 +200,7 @@ impl Host {
         };
         let result = Run { host: self, desk, fence, segment: ModelSegment::default(), pack: Vec::new() }
             .take(parent, trusted);
-        *self.store.interjection.lock() = None;
+        self.store.keep_no_more();
         begun.lease.close(&result);
         result
     }
@@ -178,7 +221,7 @@ impl Run<'_> {
         let mut old = parent.map(|(_, chunks)| chunks).unwrap_or_default();
         // As the parent's listings are read. Where it was forgotten since, the run may do without a parent.
         if let Some(first) = old.first()
-            && let Err(Error::Damaged { .. }) = self.read(*first)
+            && let Err(Error::Damaged { .. }) = self.desk.read(*first, u32::MAX)
         {
             old.clear();
         }
@@ -190,7 +233,7 @@ impl Run<'_> {
             match before {
                 Some(before) if world.chance(self.host.unchanged) => {
                     if trusted {
-                        self.read(before)?;
+                        self.desk.read(before, u32::MAX)?;
                     } else {
                         self.store(before, None)?;
                     }
@@ -222,31 +265,6 @@ impl Run<'_> {
             .commit(|| Ok(store.put(&name, vec![encode_snapshot(&chunks)])?), || Ok(store.delete(&name)?))?;
         self.desk.state.lock().index.whole = Some((id, epoch));
         Ok(())
-    }
-
-    /// Reads a chunk of the parent, as its listings are read.
-    fn read(&self, chunk: u32) -> Result<()> {
-        for attempt in 0..2 {
-            let (usable, mut places): (Vec<_>, Vec<_>) = {
-                let state = self.desk.state.lock();
-                state.index.places(chunk).iter().partition(|pack| !state.condemned.contains(pack))
-            };
-            let mut all = usable;
-            all.append(&mut places);
-            for pack in all {
-                match self.host.store.get(&layout::pack(&pack)?) {
-                    Ok(_) => return Ok(()),
-                    Err(error) if error.kind == StoreErrorKind::NotFound => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if attempt == 0 {
-                let mut index = self.desk.state.lock().index.clone();
-                index.sync(&*self.host.store)?;
-                self.desk.state.lock().index = index;
-            }
-        }
-        Err(Error::damaged(format!("chunk {chunk}"), "no pack holds it"))
     }
 
     /// Makes sure that a chunk is stored.

@@ -15,7 +15,7 @@ use crate::extent::Extent;
 use crate::format::header::ObjectKind;
 use crate::format::lease::ProcessMark;
 use crate::observe::StopFlag;
-use crate::repo::coord::{Envelope, Identity, Surroundings};
+use crate::repo::coord::{Envelope, Fence, Identity, Surroundings};
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
 
 /// One actor's access to the store.
@@ -39,6 +39,31 @@ fn cut_off(action: &'static str, name: &str) -> StoreError {
 impl SimStore {
     pub fn new(world: &Arc<World>, me: usize) -> Self {
         Self { world: Arc::clone(world), me, interjection: Mutex::default() }
+    }
+
+    /// Has a lease renewed from now on, between requests, as a thread of its own does it.
+    pub fn keep(&self, keeper: Fence) {
+        let world = Arc::clone(&self.world);
+        *self.interjection.lock() = Some(Box::new(move || {
+            if world.chance(200) {
+                let _ = keeper.renew();
+            } else {
+                let _ = keeper.tick();
+            }
+        }));
+    }
+
+    /// No lease is renewed any more.
+    pub fn keep_no_more(&self) {
+        *self.interjection.lock() = None;
+    }
+
+    /// Nobody renews the lease meanwhile: this is done while it is renewed.
+    pub fn undisturbed<T>(&self, act: impl FnOnce() -> T) -> T {
+        let interjection = self.interjection.lock().take();
+        let done = act();
+        *self.interjection.lock() = interjection;
+        done
     }
 
     /// Waits for its turn, then says what happens to the request.
@@ -117,6 +142,13 @@ impl Store for SimStore {
             let mut inner = self.world.inner.lock();
             let now = inner.now_ms;
             let later = now + inner.rng.below(self.world.lease_ms / 2);
+            if fate == Fate::Done && inner.is_full(name) {
+                // That its folder is full may turn out only when it can be seen.
+                if inner.rng.chance(500) {
+                    inner.objects.insert(name.clone(), Object { bytes, written: now });
+                }
+                return Err(StoreError::new(StoreErrorKind::Full, "write", name, "simulated"));
+            }
             if matches!(fate, Fate::DoneLater | Fate::DoneTwice) {
                 inner.late.push(Late { at: later, by: self.me, name: name.clone(), bytes: bytes.clone() });
             }
