@@ -8,7 +8,7 @@ use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
 use crate::id::SegmentId;
-use crate::observe::{Observer, Phase};
+use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::early::{Early, list_or};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
@@ -195,12 +195,14 @@ fn has_vanished(index: &Index, stored: &BTreeSet<SegmentId>) -> Result<bool> {
 }
 
 /// Adds to the index what the store says more by now. Nothing that is referred to changes its place: unlike
-/// [`sync`] this may be done in the middle of a run.
-pub fn refresh(repo: &Repository, index: &Index) -> Result<()> {
+/// [`sync`] this may be done in the middle of a run; `stop` ends it after any segment.
+pub fn refresh(repo: &Repository, index: &Index, stop: &StopFlag) -> Result<()> {
     let mut attempts_left = SYNC_ATTEMPTS;
     loop {
         attempts_left -= 1;
-        let mut take_in = |missing: &[SegmentId]| missing.iter().try_for_each(|id| add(repo, index, id));
+        let mut take_in = |missing: &[SegmentId]| {
+            missing.iter().try_for_each(|id| stop.check().and_then(|()| add(repo, index, id)))
+        };
         match ids(repo).and_then(|(stored, _)| catch_up(repo, index, stored, &mut take_in)) {
             Err(error) if attempts_left > 0 && error.is_gone() => {}
             result => return result.map(drop),
