@@ -146,8 +146,8 @@ pub enum Error {
     /// The lease could not be renewed in time: what was done may not count.
     #[error("the lease was lost: {0}")]
     LeaseLost(String),
-    /// A snapshot came to be seen after the lease had run out, and could not be taken back: what it refers to
-    /// may have been deleted.
+    /// A snapshot came to be seen after the lease had run out, or after the one that it replaces was forgotten, and could
+    /// not be taken back: what it refers to may have been deleted.
     #[error("snapshot {snapshot} was published too late, and could not be taken back")]
     NotWithdrawn {
         /// Its id, in hex.

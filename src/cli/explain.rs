@@ -281,8 +281,9 @@ fn explain(error: &Error, repo: Option<&str>) -> Explanation {
                 repo,
             ),
             Some(format!(
-                "The snapshot could not be taken back, and a prune may have deleted data of it meanwhile. Back up \
-                 again, and take it away with `backstay forget {snapshot}`; `backstay check` says what it misses."
+                "The snapshot could not be taken back, and a prune may have deleted data of it meanwhile: `backstay \
+                 check` says what it misses. If that is anything, back up again, and take it away with `backstay \
+                 forget {snapshot}`."
             )),
             EXIT_FAILED,
         ),

@@ -7,7 +7,7 @@ use crate::browse::Browser;
 use crate::cli::explain::Failure;
 use crate::cli::places;
 use crate::cli::settings::Settings;
-use crate::cli::times;
+use crate::cli::{signals, times};
 use crate::env;
 use crate::error::{Error, Result};
 use crate::format::key_slot::KeyLabel;
@@ -63,7 +63,8 @@ pub fn open_with_reserve(settings: &Settings) -> Result<Repository> {
 pub fn open_indexed(settings: &Settings, observer: &dyn Observer) -> Result<Arc<IndexedRepository>> {
     let repo = Arc::new(open_for(settings, true)?);
     let cache = cache(settings)?;
-    Ok(Arc::new(IndexedRepository::open(repo, &cache, observer)?))
+    let repo = IndexedRepository::open(repo, &cache, observer)?;
+    Ok(Arc::new(repo.stopped_by(signals::flag())))
 }
 
 /// Serves what `browser` shows with `serve`, and a lease meanwhile: a prune beside it deletes nothing that is looked

@@ -11,11 +11,12 @@ pub const LEASE_RENEWALS: u32 = 6;
 pub const LEASE_RETRY_SECONDS: u64 = 10;
 /// How often leases are listed anew before something is wrong: each time others have come or gone meanwhile.
 pub const LEASE_LISTINGS_MAX: u32 = 16;
-/// How often snapshots are listed until two listings are the same and all in them were read. Each edit of labels
-/// that goes on meanwhile may take one more.
+/// How often snapshots are listed while edits of their labels go on, or while what is listed is gone when it is read.
+/// Snapshots that are made or forgotten meanwhile take no more than two listings.
 pub const SNAPSHOT_LISTINGS_MAX: u32 = 64;
-/// Most leases that are read: a hostile store must not take all memory.
-pub const LEASES_MAX: usize = 10_000;
+/// Most objects of leases that are listed and read, of which a lease has two or three: a hostile store must not take all
+/// memory.
+pub const LEASE_OBJECTS_MAX: usize = 10_000;
 /// Most packs of one generation: 32 bytes each.
 pub const GC_PACKS_MAX: usize = 1_000_000;
 /// Most packs of one generation where there is no room: 128 KiB for the generation, and as much for the segment

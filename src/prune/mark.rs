@@ -13,12 +13,13 @@ use crate::error::{Error, Result};
 use crate::format::content::encode_content;
 use crate::format::entry::{Content, Entry};
 use crate::id::SnapshotId;
-use crate::limits::{FRAME_CACHE_BYTES, SNAPSHOT_LISTINGS_MAX};
+use crate::limits::FRAME_CACHE_BYTES;
 use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::chunk_reader::{ChunkReader, missing};
 use crate::repo::ordinals::{OrdinalSet, OrdinalTable};
 use crate::repo::reach::{Broken, Reach, Visitor};
-use crate::repo::{IndexedRepository, layout, segments, snapshots};
+use crate::repo::snapshots::{self, Listings, Next, Snapshot};
+use crate::repo::{IndexedRepository, Repository, layout, segments};
 
 /// Entries after which progress is told.
 const PROGRESS_ENTRIES: u64 = 1000;
@@ -28,8 +29,8 @@ pub struct Marks {
     repo: Arc<IndexedRepository>,
     reach: Reach,
     walked: BTreeSet<[u8; 32]>,
-    /// Roots of snapshots whose manifests were read before: they never change.
-    manifests: BTreeMap<SnapshotId, Content>,
+    /// Snapshots whose manifests were read before: they never change.
+    known: BTreeMap<SnapshotId, Known>,
     /// The index's. Once a pack was dropped, what was marked in it may have to be marked elsewhere.
     epoch: u64,
     /// Snapshots that there were the last time.
@@ -45,7 +46,7 @@ impl Marks {
         Ok(Self {
             reach,
             walked: BTreeSet::new(),
-            manifests: BTreeMap::new(),
+            known: BTreeMap::new(),
             epoch,
             snapshots: 0,
             forgotten: BTreeSet::new(),
@@ -59,7 +60,7 @@ impl Marks {
     /// # Errors
     /// Damage, where anything cannot be read that would have to be followed.
     pub fn update(&mut self, pins: &[Content], observer: &dyn Observer, stop: &StopFlag) -> Result<()> {
-        let mut roots = roots(&self.repo, &self.forgotten, &mut self.manifests, stop)?;
+        let mut roots = roots(&self.repo, &self.forgotten, &mut self.known, stop)?;
         self.snapshots = roots.len() as u64;
         segments::sync(self.repo.repository(), self.repo.index(), observer)?;
         all_segments_are_known(&self.repo)?;
@@ -107,18 +108,23 @@ fn fingerprint(root: &Content) -> [u8; 32] {
     *blake3::hash(&bytes).as_bytes()
 }
 
-/// The roots of all snapshots but those of `forgotten`. One whose labels are edited meanwhile may be missing
-/// from a listing under its old name and its new one: so they are listed until two listings are the same and
-/// all in them was read. What is in `known` need not be read again.
+/// What a manifest says.
+struct Known {
+    root: Content,
+    /// It took the place of another.
+    replaces: bool,
+}
+
+/// The roots of all snapshots but those of `forgotten`, which are listed until none can have been missed. What is in
+/// `known` need not be read again.
 fn roots(
-    repo: &IndexedRepository,
+    repo: &Repository,
     forgotten: &BTreeSet<SnapshotId>,
-    known: &mut BTreeMap<SnapshotId, Content>,
+    known: &mut BTreeMap<SnapshotId, Known>,
     stop: &StopFlag,
 ) -> Result<Vec<Content>> {
-    let mut seen: BTreeSet<SnapshotId> = BTreeSet::new();
-    let (mut before, mut gone) = (None, None);
-    for _ in 0..SNAPSHOT_LISTINGS_MAX {
+    let mut listings = Listings::default();
+    loop {
         stop.check()?;
         let (mut ids, strange) = snapshots::ids(repo)?;
         ids.retain(|id| !forgotten.contains(id));
@@ -126,28 +132,31 @@ fn roots(
             return Err(Error::damaged(name, "it is no snapshot"));
         }
         let load = |id: &SnapshotId| match snapshots::load(repo, id) {
-            Ok(snapshot) => Ok((*id, Some(snapshot.manifest.root))),
+            Ok(Snapshot { manifest, .. }) => {
+                Ok((*id, Some(Known { replaces: manifest.replaces.is_some(), root: manifest.root })))
+            }
             // It was forgotten or replaced since it was listed.
             Err(error) if error.is_gone() => Ok((*id, None)),
             Err(error) => Err(error),
         };
         let new: Vec<&SnapshotId> = ids.iter().filter(|id| !known.contains_key(id)).collect();
-        let loaded: Vec<(SnapshotId, Option<Content>)> =
+        let loaded: Vec<(SnapshotId, Option<Known>)> =
             new.into_par_iter().map(load).collect::<Result<_>>()?;
-        gone = loaded.iter().find(|(_, root)| root.is_none()).map(|(id, _)| *id);
-        known.extend(loaded.into_iter().filter_map(|(id, root)| Some((id, root?))));
-        // One that was forgotten between two listings counts all the same.
-        seen.extend(&ids);
-        if gone.is_none() && before.as_ref() == Some(&ids) {
-            known.retain(|id, _| seen.contains(id));
-            return Ok(known.values().cloned().collect());
+        let gone = loaded.iter().find(|(_, read)| read.is_none()).map(|(id, _)| *id);
+        known.extend(loaded.into_iter().filter_map(|(id, read)| Some((id, read?))));
+        match listings.add(&ids, gone, |id| known.get(id).is_some_and(|known| known.replaces)) {
+            Next::ListAgain => {}
+            Next::Gone(id) => {
+                let what = "the store lists it, and has no such object";
+                return Err(Error::damaged(layout::snapshot(&id)?, what));
+            }
+            Next::Enough => {
+                // One that was forgotten between two listings counts all the same.
+                known.retain(|id, _| listings.have_shown(id));
+                return Ok(known.values().map(|known| known.root.clone()).collect());
+            }
         }
-        before = Some(ids);
     }
-    Err(match gone {
-        Some(id) => Error::damaged(layout::snapshot(&id)?, "the store lists it, and has no such object"),
-        None => Error::damaged(layout::SNAPSHOTS, "each listing of it is another"),
-    })
 }
 
 /// A damaged segment is left out of the index: packs that it listed would pass for garbage.
@@ -188,3 +197,6 @@ impl Visitor for Strict<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

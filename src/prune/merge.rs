@@ -51,7 +51,7 @@ pub fn run(repo: &IndexedRepository, fence: &Fence, stop: &StopFlag) -> Result<M
     let is = |id: &&SegmentId, mark| known.get(*id) == Some(&mark);
     let superseded: Vec<&SegmentId> = stored.iter().filter(|id| is(id, SegmentMark::Superseded)).collect();
     // A crash may have left them.
-    delete(repo, superseded.iter().copied(), stop)?;
+    delete(repo, &superseded, fence, stop)?;
     let mut merged = Merged { old: superseded.len() as u64, new: 0 };
     // Of a segment that came just now the index does not know the packs: they would pass for dropped ones.
     let ids: Vec<SegmentId> = stored.iter().filter(|id| is(id, SegmentMark::Live)).copied().collect();
@@ -80,12 +80,12 @@ pub fn run(repo: &IndexedRepository, fence: &Fence, stop: &StopFlag) -> Result<M
     Ok(merged)
 }
 
-fn delete<'i>(
-    repo: &IndexedRepository,
-    ids: impl Iterator<Item = &'i SegmentId>,
-    stop: &StopFlag,
-) -> Result<()> {
-    let names: Vec<_> = ids.map(layout::segment).collect::<Result<_>>()?;
+fn delete(repo: &IndexedRepository, ids: &[&SegmentId], fence: &Fence, stop: &StopFlag) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = ids.iter().copied().map(layout::segment).collect::<Result<_>>()?;
+    fence.confirm()?;
     delete::all(repo.store(), &names, stop, &|| {})
 }
 
@@ -118,7 +118,7 @@ fn choose(sizes: &[Size]) -> Vec<SegmentId> {
 /// A merge under way: one old and one new segment are in memory at a time.
 struct Merge<'a> {
     repo: &'a IndexedRepository,
-    /// One that came late would list packs that are gone.
+    /// A segment that came late would list packs that are gone.
     fence: &'a Fence,
     /// No other segment is left beside the new ones.
     is_all: bool,
@@ -159,7 +159,7 @@ impl<'a> Merge<'a> {
         self.next.supersedes = old.to_vec();
         self.next.dropped = self.dropped.iter().copied().collect();
         self.publish()?;
-        delete(self.repo, old.iter(), stop)?;
+        delete(self.repo, &old.iter().collect::<Vec<_>>(), self.fence, stop)?;
         Ok(self.published)
     }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::error::Error;
 use crate::extent::Extent;
 use crate::format::directory::{ChunkEntry, Codec, Directory, FrameEntry};
 use crate::format::pack::PackKind;
@@ -157,4 +158,37 @@ fn a_segment_that_came_just_now_is_left_alone() {
     assert_eq!(merge(&fixture, &client).unwrap(), Merged { old: 20, new: 1 });
     assert!(segments::ids(&fixture.repo).unwrap().0.contains(&late));
     assert_eq!(packs(&open(&fixture, &cache)).len(), 21);
+}
+
+/// Others have taken the lease for dead: before anything was done, or after the new segment was published.
+#[test]
+fn whoever_was_passed_over_deletes_no_segments() {
+    for is_published in [false, true] {
+        let fixture = Fixture::empty();
+        let cache = TempDir::new().unwrap();
+        for number in 0..20 {
+            let segment = Segment { packs: vec![pack(number)], ..Segment::default() };
+            segments::publish(&fixture.repo, &segment).unwrap();
+        }
+        let old: Vec<_> =
+            fixture.names("index/").into_iter().map(|name| (fixture.get(&name), name)).collect();
+        let mut expected = old.len();
+        if !is_published {
+            merge(&fixture, &open(&fixture, &cache)).unwrap();
+            // As after a crash.
+            old.iter().for_each(|(bytes, name)| fixture.put(name, bytes.clone()));
+        }
+        expected += 1;
+        let client = open(&fixture, &cache);
+        let lease =
+            Coordination::new(&fixture.repo).maintain("prune", Duration::ZERO, &StopFlag::new()).unwrap();
+        if is_published {
+            fixture.pass_over_after_segments();
+        } else {
+            fixture.names("leases/").iter().for_each(|name| fixture.store.delete(name).unwrap());
+        }
+        let merged = run(&client, &lease.fence(), &StopFlag::new());
+        assert!(matches!(merged, Err(Error::LeaseLost(_))), "{merged:?}");
+        assert_eq!(fixture.names("index/").len(), expected);
+    }
 }

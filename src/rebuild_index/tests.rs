@@ -109,17 +109,16 @@ fn missing_and_damaged_packs_are_left_out() {
 
 #[test]
 fn a_crash_at_any_request_leaves_all_packs_listed() {
+    let options = RebuildOptions { read_all: true, ..RebuildOptions::default() };
     let f = Fixture::small();
     let before = f.indexed().index().counts();
-    for nth in 1..30 {
+    let old: Vec<_> = f.names("index/").into_iter().map(|name| (f.get(&name), name)).collect();
+    for nth in 1..500 {
+        // Each from the beginning: what crashes leave behind takes the next run more requests.
+        f.names("index/").iter().for_each(|name| f.store.delete(name).unwrap());
+        old.iter().for_each(|(bytes, name)| f.put(name, bytes.clone()));
         f.store.set_plan(FaultPlan::none().cut_off_after(nth).nth(None, nth, Fault::LoseAnswer));
-        let result = run(
-            &f.repo,
-            f.cache.path(),
-            &RebuildOptions { read_all: true, ..RebuildOptions::default() },
-            &Silent,
-            &StopFlag::new(),
-        );
+        let result = run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new());
         f.store.set_plan(FaultPlan::none());
         // As if its time had passed.
         for name in f.names("leases/") {
@@ -129,7 +128,26 @@ fn a_crash_at_any_request_leaves_all_packs_listed() {
         if result.is_ok() {
             return;
         }
+        assert_eq!(rebuild_with(&f, options.clone()).packs, before.packs, "after request {nth}");
+        assert_eq!(
+            (f.indexed().index().counts(), f.names("index/").len()),
+            (before, 1),
+            "after request {nth}"
+        );
     }
+    panic!("a rebuild takes more requests than that");
+}
+
+/// Others have taken the lease for dead after the last segment was published.
+#[test]
+fn whoever_was_passed_over_deletes_no_segments() {
+    let f = Fixture::small();
+    let old = f.names("index/");
+    f.pass_over_after_segments();
+    let options = RebuildOptions::default();
+    let result = run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new());
+    assert!(matches!(result, Err(Error::LeaseLost(_))), "{result:?}");
+    assert!(old.iter().all(|name| f.names("index/").contains(name)));
 }
 
 /// The packs that the index has, by an old cache and by a new one.

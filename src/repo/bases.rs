@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::directory::FrameEntry;
+use crate::format::segment::PackRecord;
 use crate::id::ChunkId;
 use crate::limits::BASES_DEPTHS_MAX_BYTES;
 use crate::observe::StopFlag;
@@ -82,15 +83,18 @@ struct Depths {
 impl<'a> Bases<'a> {
     /// Looks for packs that hold deltas.
     pub fn new(index: &'a Index) -> Result<Self> {
-        Self::among(index, index.packs().collect::<Result<_>>()?, Threads::Pool)
+        Self::among(index, index.packs().collect::<Result<_>>()?, Threads::Pool, &StopFlag::new())
     }
 
     /// As [`new`](Self::new), among `all` alone: of all deltas that lie elsewhere it is known that they can be
     /// read.
-    pub fn among(index: &'a Index, all: Vec<PackInfo>, threads: Threads) -> Result<Self> {
+    pub fn among(index: &'a Index, all: Vec<PackInfo>, threads: Threads, stop: &StopFlag) -> Result<Self> {
         let has_deltas = |info: &PackInfo| -> Result<Option<PackInfo>> {
-            let pack = index.pack(info.no)?;
-            Ok(pack.directory.frames.iter().any(|frame| !frame.bases.is_empty()).then_some(*info))
+            stop.check()?;
+            let pack = if_there(index, info.no)?;
+            let has_any =
+                |pack: Arc<PackRecord>| pack.directory.frames.iter().any(|frame| !frame.bases.is_empty());
+            Ok(pack.is_some_and(has_any).then_some(*info))
         };
         let packs = threads.map(&all, has_deltas)?;
         let packs = packs.into_iter().flatten().collect();
@@ -124,7 +128,7 @@ impl<'a> Bases<'a> {
         if self.lost.contains(&info.no) {
             return Ok(found);
         }
-        let pack = self.index.pack(info.no)?;
+        let Some(pack) = if_there(self.index, info.no)? else { return Ok(found) };
         // All bases of the pack at once: each look at the index costs more than what it finds.
         let (mut frames, mut bases) = (Vec::new(), Vec::new());
         let mut next = 0u32;
@@ -163,7 +167,8 @@ impl<'a> Bases<'a> {
 
     /// True if the place can be read and lies less deep than `below`.
     fn serves(&self, place: &Location, below: u8) -> Result<bool> {
-        Ok(!self.is_unreadable(place.pack, place.slot) && self.depth(place)? < below)
+        Ok(!self.is_unreadable(place.pack, place.slot)
+            && self.depth(place)?.is_some_and(|depth| depth < below))
     }
 
     /// True for a place that cannot be read, as far as [`find_unreadable`](Self::find_unreadable) has found.
@@ -248,18 +253,18 @@ impl<'a> Bases<'a> {
         Ok(())
     }
 
-    /// How deep the frame at `place` lies.
-    fn depth(&self, place: &Location) -> Result<u8> {
-        let depths = self.depths(place.pack)?;
+    /// How deep the frame at `place` lies; nothing if its pack was dropped meanwhile.
+    fn depth(&self, place: &Location) -> Result<Option<u8>> {
+        let Some(depths) = self.depths(place.pack)? else { return Ok(None) };
         let slot = usize::try_from(place.slot).unwrap_or(usize::MAX);
-        Ok(if depths.is_empty() { 0 } else { depths.get(slot).copied().unwrap_or(u8::MAX) })
+        Ok(Some(if depths.is_empty() { 0 } else { depths.get(slot).copied().unwrap_or(u8::MAX) }))
     }
 
-    fn depths(&self, no: PackNo) -> Result<Arc<[u8]>> {
+    fn depths(&self, no: PackNo) -> Result<Option<Arc<[u8]>>> {
         if let Some(known) = self.depths.lock().packs.get(&no) {
-            return Ok(Arc::clone(known));
+            return Ok(Some(Arc::clone(known)));
         }
-        let pack = self.index.pack(no)?;
+        let Some(pack) = if_there(self.index, no)? else { return Ok(None) };
         let frames = &pack.directory.frames;
         let depths: Arc<[u8]> = match frames.iter().all(|frame| frame.depth == 0) {
             true => Arc::default(),
@@ -274,6 +279,71 @@ impl<'a> Bases<'a> {
         }
         all.bytes += depths.len();
         all.packs.insert(no, Arc::clone(&depths));
-        Ok(depths)
+        Ok(Some(depths))
+    }
+}
+
+/// A pack that was found a moment ago; nothing if it was dropped since. Whoever renews a lease takes in what others
+/// drop, while other threads look packs up: to them such a pack is one that the index does not have.
+pub(super) fn if_there(index: &Index, no: PackNo) -> Result<Option<Arc<PackRecord>>> {
+    match index.pack(no) {
+        Err(Error::NotFound { .. }) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::pack::PackKind;
+    use crate::format::segment::Segment;
+    use crate::id::SegmentId;
+    use crate::repo::ingest::{Ingest, IngestOptions};
+    use crate::repo::segments;
+    use crate::repo::test_fixture::{Fixture, noise};
+
+    /// The keeper of the lease takes in that packs were dropped, between a look and the next.
+    #[test]
+    fn packs_that_are_dropped_meanwhile_are_not_there() {
+        let f = Fixture::empty();
+        let base = noise(1, 8_000);
+        let mut changed = base.clone();
+        changed[100] ^= 1;
+        let [old, new] = [&base, &changed].map(|bytes| f.repo.keys().chunk_id(bytes));
+        let ingest = || {
+            let options = IngestOptions { delta_depth: 8, ..IngestOptions::default() };
+            Ingest::new(f.indexed(), options).unwrap()
+        };
+        let first = ingest();
+        first.add(PackKind::Data, old, &base).unwrap();
+        first.finish().unwrap();
+        let second = ingest();
+        second.add_delta(PackKind::Data, new, &changed, &[old]).unwrap();
+        second.finish().unwrap();
+
+        let repo = f.indexed();
+        let index = repo.index();
+        let all: Vec<PackInfo> = index.packs().map(Result::unwrap).collect();
+        let place = index.lookup(&old).unwrap().unwrap();
+        let delta = index.lookup(&new).unwrap().unwrap();
+        let stop = StopFlag::new();
+        let mut before = Bases::among(index, all.clone(), Threads::Own, &stop).unwrap();
+        assert!(before.serves(&place, 1).unwrap());
+        let drop = |number: u8, pack: PackNo| {
+            let dropped = vec![all.iter().find(|info| info.no == pack).unwrap().id];
+            let segment = Segment { dropped, ..Segment::default() };
+            segments::apply(index, SegmentId::from_bytes([number; 32]), &segment).unwrap();
+        };
+        drop(1, place.pack);
+        // It is no place any more.
+        let after = Bases::among(index, Vec::new(), Threads::Own, &stop).unwrap();
+        assert!(!after.serves(&place, 1).unwrap());
+        drop(2, delta.pack);
+        // Nor does it lack anything.
+        before.find_unreadable(HashSet::new(), &stop).unwrap();
+        assert!(before.into_unreadable().is_empty());
+        for threads in [Threads::Own, Threads::Pool] {
+            assert!(Bases::among(index, all.clone(), threads, &stop).unwrap().packs().is_empty());
+        }
     }
 }

@@ -89,7 +89,7 @@ mod tests {
     use crate::error::{Error, StoreErrorKind};
     use crate::format::key_slot::KeyLabel;
     use crate::repo::test_fixture::Fixture;
-    use crate::repo::{LockedRepository, snapshots};
+    use crate::repo::{LockedRepository, layout, snapshots};
     use crate::store::faulty::{Fault, FaultPlan, Request};
     use crate::store::memory::MemoryStore;
     use crate::store::{ObjectName, Store};
@@ -159,6 +159,45 @@ mod tests {
             let keys = f.repo.key_list().unwrap();
             assert_eq!(keys.iter().filter(|key| key.label.is_none()).count(), 1, "it can be removed");
         }
+    }
+
+    #[test]
+    fn a_slot_that_is_listed_and_not_there_is_not_a_wrong_password() {
+        for store in [MemoryStore::new(), MemoryStore::remote(4)] {
+            let f = Fixture::over(store);
+            let first = f.names("keys/").remove(0);
+            let second = f.repo.key_add(&password("other"), &label()).unwrap();
+            let missing = Fault::Fail(StoreErrorKind::NotFound);
+            f.store.set_plan(FaultPlan::none().object(&first, missing));
+            find(&f).unlock(&password("other")).unwrap();
+            // One that is there and does not open says enough.
+            assert!(matches!(find(&f).unlock(&password("wrong")), Err(Error::WrongPassword)));
+            f.store.delete(&layout::key(&second).unwrap()).unwrap();
+            let error = find(&f).unlock(&password("password")).err().unwrap();
+            assert!(matches!(&error, Error::Damaged { object, .. } if *object == first.as_str()), "{error}");
+        }
+    }
+
+    /// A bad sector, for one.
+    #[test]
+    fn a_slot_that_cannot_be_read_is_listed_so_that_it_can_be_removed() {
+        let f = Fixture::empty();
+        let bad = f.repo.key_add(&password("other"), &label()).unwrap();
+        let slot = layout::key(&bad).unwrap();
+        for kind in [StoreErrorKind::Other, StoreErrorKind::OutOfRange] {
+            f.store.set_plan(FaultPlan::none().object(&slot, Fault::Fail(kind)));
+            let keys = f.repo.key_list().unwrap();
+            assert_eq!(keys.len(), 2);
+            assert!(keys.iter().all(|key| key.label.is_none() == (key.id == bad)), "{kind:?}");
+        }
+        f.store.set_plan(FaultPlan::none().object(&slot, Fault::Fail(StoreErrorKind::NotFound)));
+        assert_eq!(f.repo.key_list().unwrap().len(), 1, "it was removed meanwhile");
+        for kind in [StoreErrorKind::Transient, StoreErrorKind::Denied] {
+            f.store.set_plan(FaultPlan::none().object(&slot, Fault::Fail(kind)));
+            assert!(f.repo.key_list().is_err(), "{kind:?}");
+        }
+        f.store.set_plan(FaultPlan::none());
+        f.repo.key_remove(&bad).unwrap();
     }
 
     #[test]

@@ -100,14 +100,16 @@ fn try_slots(
     password: &Password,
     slots: impl IntoIterator<Item = (ObjectName, Result<Bytes>)>,
 ) -> Result<Unlocked> {
-    let mut trouble = None;
-    let mut unread = None;
+    let (mut trouble, mut unread, mut missing) = (None, None, None);
     let mut was_tried = false;
     for (name, object) in slots {
         let stored = match object.and_then(|object| decode_slot(&object, repo, &name)) {
             Ok(stored) => stored,
-            // It was removed since it was listed.
-            Err(error) if error.is_gone() => continue,
+            // It was removed since it was listed, and others are there; or it is lost.
+            Err(error) if error.is_gone() => {
+                missing = Some(Error::damaged(&name, "it is listed, and it is not there"));
+                continue;
+            }
             Err(error @ Error::Store(_)) => {
                 unread = Some(error);
                 continue;
@@ -123,7 +125,7 @@ fn try_slots(
             Err(error) => trouble = Some(Error::damaged(&name, error)),
         }
     }
-    match (unread, trouble) {
+    match (unread, trouble.or(missing)) {
         // It may be the one.
         (Some(error), _) => Err(error),
         // One sound slot that does not open says enough; `check` tells of the others.
@@ -144,7 +146,9 @@ pub(super) fn list(
         let slot = ObjectInfo { name: name.clone(), size, modified };
         let stored = match read_slot(store, &slot).and_then(|object| decode_slot(&object, repo, &name)) {
             Ok(stored) => stored,
-            Err(error @ Error::Store(_)) => return Err(error),
+            // It was removed since it was listed.
+            Err(error) if error.is_gone() => continue,
+            Err(error @ Error::Store(_)) if !error.is_damage() => return Err(error),
             // It is listed, so that it can be removed.
             Err(_) => {
                 if let Ok(id) = KeyId::from_hex(name.last_component()) {

@@ -62,6 +62,20 @@ const REFRESH_SECONDS: u64 = 5;
 /// A mark in the index: which deltas lacked their bases, when that was last looked at.
 const WHOLE_BASES: &[u8] = b"bases";
 
+/// For whoever cannot be asked to stop.
+static NEVER: StopFlag = StopFlag::new();
+
+/// How far an index reaches at a moment.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// What comes later has this number, or a higher one.
+    packs: u64,
+    /// The removal epoch.
+    epoch: u64,
+    /// The limit of ordinals.
+    limit: u64,
+}
+
 /// A repository with its index up to date.
 pub struct IndexedRepository {
     repo: Arc<Repository>,
@@ -80,6 +94,8 @@ pub struct IndexedRepository {
     taking_in: Mutex<()>,
     /// When the index was last brought up to date because a pack was gone.
     refreshed: Mutex<Option<Duration>>,
+    /// Ends what the thread that renews the lease does for long.
+    stop: &'static StopFlag,
 }
 
 impl IndexedRepository {
@@ -97,7 +113,14 @@ impl IndexedRepository {
             adopted: Mutex::new(None),
             taking_in: Mutex::new(()),
             refreshed: Mutex::new(None),
+            stop: &NEVER,
         })
+    }
+
+    /// Has `stop` end what is done in the middle of a run to learn what others did, by whichever thread.
+    #[must_use]
+    pub fn stopped_by(self, stop: &'static StopFlag) -> Self {
+        Self { stop, ..self }
     }
 
     /// A lease for a run that reads for long what is below `root`. Without write access to the store there is none.
@@ -110,20 +133,22 @@ impl IndexedRepository {
     pub fn sync(&self, observer: &dyn Observer) -> Result<()> {
         let _one = self.taking_in.lock();
         segments::sync(&self.repo, &self.index, observer)?;
+        // It may have been made anew: then what was condemned has other numbers.
+        self.packs.forget_condemned();
         self.condemn_again()
     }
 
     /// Takes in what the index lacks, in the middle of a run. What generations had named before may be in it only
     /// now, because somebody has listed it; and a delta may lack its base. Nothing refers to the new packs before
     /// that is known.
-    fn take_in_more(&self, _one: MutexGuard<'_, ()>) -> Result<()> {
+    fn take_in_more(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
         let first = self.packs.bar_from(self.index.pack_limit());
-        segments::refresh(&self.repo, &self.index)?;
+        segments::refresh(&self.repo, &self.index, self.stop)?;
         self.condemn_again()?;
         let known = self.unreadable.read().clone();
         if let Some(known) = known {
             let is_new = |pack: &PackInfo| u64::from(pack.no.get()) >= first || known.is_in(pack.no);
-            self.pass_over(self.search(&is_new, Threads::Own, &StopFlag::new())?);
+            self.pass_over(self.search(&is_new, Threads::Own, self.stop)?);
         }
         self.packs.unbar();
         Ok(())
@@ -143,8 +168,21 @@ impl IndexedRepository {
     /// nothing refers to them and they are stored again. Where nothing went since that was done the last time,
     /// only packs that came are looked at, and those with such deltas.
     pub fn pass_over_unreadable(&self, stop: &StopFlag) -> Result<()> {
-        let (epoch, limit, packs) =
-            (self.index.removal_epoch(), self.index.ordinal_limit(), u64::from(self.index.pack_limit()));
+        self.pass_over_unreadable_of(self.limits(|| ()), stop)
+    }
+
+    /// How far the index reaches. `between` is called between the looks at it, where others may take in more.
+    fn limits(&self, between: impl Fn()) -> Limits {
+        // First: what comes after this look is looked at once more, whatever the others say.
+        let packs = self.index.pack_limit();
+        between();
+        let epoch = self.index.removal_epoch();
+        between();
+        Limits { packs: u64::from(packs), epoch, limit: self.index.ordinal_limit() }
+    }
+
+    fn pass_over_unreadable_of(&self, limits: Limits, stop: &StopFlag) -> Result<()> {
+        let Limits { packs, epoch, limit } = limits;
         let before = self.index.mark(WHOLE_BASES)?.and_then(|mark| Searched::decode(&mark));
         let before = before.filter(|before| before.epoch == epoch && before.limit <= limit);
         let unreadable = match before {
@@ -182,7 +220,7 @@ impl IndexedRepository {
     ) -> Result<Unreadable> {
         let is_wanted = |pack: &Result<PackInfo>| pack.as_ref().map_or(true, is_new);
         let packs = self.index.packs().filter(is_wanted).collect::<Result<_>>()?;
-        let mut bases = Bases::among(&self.index, packs, threads)?;
+        let mut bases = Bases::among(&self.index, packs, threads, stop)?;
         bases.find_unreadable(HashSet::new(), stop)?;
         Ok(bases.into_unreadable())
     }
@@ -252,7 +290,7 @@ impl IndexedRepository {
         if refreshed.is_some_and(|last| now.saturating_sub(last) < Duration::from_secs(REFRESH_SECONDS)) {
             return Ok(false);
         }
-        self.take_in_more(self.taking_in.lock())?;
+        self.take_in_more(&self.taking_in.lock())?;
         *refreshed = Some(now);
         Ok(true)
     }
@@ -290,7 +328,9 @@ impl Witness for IndexedRepository {
         // Who renews the lease must not wait for long, as while a large index is loaded.
         let one = self.taking_in.try_lock_for(Duration::from_secs(REFRESH_SECONDS));
         let busy = || Error::Index("it is being brought up to date".to_owned());
-        self.take_in_more(one.ok_or_else(busy)?)?;
+        // Numbers stay what they are until all is condemned.
+        let one = one.ok_or_else(busy)?;
+        self.take_in_more(&one)?;
         let mut needs = Vec::with_capacity(generations.len());
         for (_, packs) in generations {
             let mut needed = Vec::new();

@@ -14,7 +14,7 @@ use crate::format::pack::{FOOTER_LEN, Footer, PackKind};
 use crate::format::segment::PackRecord;
 use crate::format::wire::Reader;
 use crate::id::PackId;
-use crate::limits::PACK_TAIL_READ_BYTES;
+use crate::limits::{OBJECT_CACHE_ENTRY_MAX_BYTES, PACK_TAIL_READ_BYTES};
 use crate::repo::sealed::{decode_error, decode_header};
 use crate::repo::{Repository, layout};
 use crate::seal::{self, FrameError, OpenedFrame, VerifiedFrame};
@@ -47,11 +47,18 @@ pub fn read_extent(repo: &Repository, pack: &PackRecord, extent: Extent) -> Resu
     let name = layout::pack(&pack.id)?;
     if pack.kind == PackKind::Metadata
         && let Some(cache) = repo.metadata_cache()
+        // No more than the index says is fetched, whatever lies there; and nothing whole that cannot be kept.
+        && let Some(whole) = Extent::new(0, pack.size).filter(|all| all.len() <= OBJECT_CACHE_ENTRY_MAX_BYTES)
     {
-        // What is wrong with it, or with the pack, is found out below.
-        let copied = cache.get_range(pack.id.as_bytes(), extent, || Ok(repo.store().get(&name)?));
-        if let Ok(Some(bytes)) = copied {
-            return Ok(bytes);
+        let fetch = || Ok(repo.store().get_range(&name, whole)?);
+        match cache.get_range(pack.id.as_bytes(), extent, fetch) {
+            Ok(Some(bytes)) => return Ok(bytes),
+            // The next request would fail in the same way, after as many attempts.
+            Err(error) if !error.is_damage() || error.is_gone() => {
+                return Err(missing_is_damage(&name, error));
+            }
+            // What is wrong with it, or with the pack, is found out below.
+            _ => {}
         }
     }
     repo.store().get_range(&name, extent).map_err(|error| missing_is_damage(&name, error.into()))

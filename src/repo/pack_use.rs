@@ -45,6 +45,12 @@ impl Bits {
         }
     }
 
+    fn clear(&self) {
+        for word in self.0.iter().filter_map(OnceLock::get).flat_map(|block| block.iter()) {
+            word.store(0, Ordering::SeqCst);
+        }
+    }
+
     fn contains(&self, no: PackNo) -> bool {
         let (block, word, bit) = Self::place(no);
         let word = self.0.get(block).and_then(OnceLock::get).and_then(|block| block.get(word));
@@ -110,7 +116,12 @@ impl PackUse {
         self.referred.contains(no)
     }
 
-    /// True if a pack is condemned.
+    /// Condemns none any more: their numbers may mean other packs now. Only before anything is referred to.
+    pub fn forget_condemned(&self) {
+        self.condemned.clear();
+    }
+
+    /// True if a pack is condemned, or was.
     pub fn is_any_condemned(&self) -> bool {
         self.is_any_condemned.load(Ordering::SeqCst)
     }
@@ -139,6 +150,9 @@ mod tests {
         assert!(packs.condemn(one) && packs.condemn(far) && !packs.condemn(two));
         assert!(!packs.refer(one) && !packs.refer(two) && !packs.refer(far));
         assert!(packs.is_condemned(two) && packs.is_any_condemned());
+        packs.forget_condemned();
+        assert!([one, two, far].into_iter().all(|no| packs.refer(no)));
+        assert!(packs.condemn(two) && !packs.refer(two));
     }
 
     #[test]

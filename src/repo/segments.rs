@@ -8,7 +8,7 @@ use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::segment::Segment;
 use crate::id::SegmentId;
-use crate::observe::{Observer, Phase};
+use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::early::{Early, list_or};
 use crate::repo::index::{Index, SegmentDelta, SegmentMark};
 use crate::repo::sealed::{self, decode_error};
@@ -214,14 +214,15 @@ fn has_vanished(index: &Index, stored: &BTreeSet<SegmentId>) -> Result<bool> {
 }
 
 /// Adds to the index what the store says more by now. Nothing that is referred to changes its place: unlike
-/// [`sync`] this may be done in the middle of a run.
-pub fn refresh(repo: &Repository, index: &Index) -> Result<()> {
+/// [`sync`] this may be done in the middle of a run; `stop` ends it after any segment.
+pub fn refresh(repo: &Repository, index: &Index, stop: &StopFlag) -> Result<()> {
     let mut attempts_left = SYNC_ATTEMPTS;
     loop {
         attempts_left -= 1;
         let mut take_in = |missing: &[SegmentId]| {
             let mut gone = None;
             for id in missing {
+                stop.check()?;
                 match add(repo, index, id) {
                     Err(error) if error.is_gone() => gone = Some(error),
                     added => added?,

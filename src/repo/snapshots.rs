@@ -16,6 +16,10 @@ use crate::repo::sealed::{self, decode_error};
 use crate::repo::{Repository, layout, requests};
 use crate::store::ListItem;
 
+mod listings;
+
+pub use listings::{Listings, Next};
+
 /// A snapshot and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -212,7 +216,7 @@ pub fn remove(repo: &Repository, list: &SnapshotList, snapshot: &Snapshot) -> Re
 ///
 /// # Errors
 /// `NotFound` if the snapshot was forgotten meanwhile: then its data may be gone too, and nothing is left of
-/// the new one.
+/// the new one; [`Error::NotWithdrawn`] if something is.
 pub fn replace(
     repo: &Repository,
     list: &SnapshotList,
@@ -234,14 +238,10 @@ pub fn replace(
     let new = Unpublished::seal(repo, &plaintext)?;
     new.publish(repo)?;
     // Whoever forgets the old one from here on, and prunes, meets the new one. Whoever did it before may
-    // have pruned its data: then the new one must not stay.
-    match repo.store().info(&name) {
-        Ok(_) => {}
-        Err(error) if error.kind == StoreErrorKind::NotFound => {
-            new.withdraw(repo)?;
-            return Err(gone());
-        }
-        Err(error) => return Err(error.into()),
+    // have pruned its data: then the new one must not stay, nor where nobody can tell.
+    if let Err(error) = repo.store().info(&name) {
+        new.withdraw(repo)?;
+        return Err(if error.kind == StoreErrorKind::NotFound { gone() } else { error.into() });
     }
     remove(repo, list, old)?;
     Ok(new.id)

@@ -19,7 +19,7 @@ use crate::observe::Silent;
 use crate::repo::ingest::{Ingest, IngestOptions, MetadataWriter, PartList};
 use crate::repo::snapshots::Unpublished;
 use crate::repo::{IndexedRepository, InitOptions, LockedRepository, Repository};
-use crate::store::faulty::{FaultPlan, FaultyStore};
+use crate::store::faulty::{FaultPlan, FaultyStore, Moment, Request};
 use crate::store::memory::MemoryStore;
 use crate::store::{ListItem, ObjectName, Store};
 
@@ -42,6 +42,17 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 fn label() -> KeyLabel {
     KeyLabel { created: String::new(), host: "h".into(), user: "u".into(), note: String::new() }
+}
+
+fn names(store: &dyn Store) -> Vec<ObjectName> {
+    let mut names = Vec::new();
+    let listed = store.list("", &mut |item| {
+        if let ListItem::Object(info) = item {
+            names.push(info.name);
+        }
+    });
+    listed.unwrap();
+    names
 }
 
 /// An entry with plain attributes.
@@ -183,17 +194,20 @@ impl Fixture {
 
     /// Names of all objects that begin so.
     pub fn names(&self, prefix: &str) -> Vec<ObjectName> {
-        let mut names = Vec::new();
-        self.store
-            .list("", &mut |item| {
-                if let ListItem::Object(info) = item {
-                    names.push(info.name);
-                }
-            })
-            .unwrap();
+        let mut names = names(&*self.store);
         names.retain(|name| name.as_str().starts_with(prefix));
         names.sort();
         names
+    }
+
+    /// From now on others take every lease for dead, right after a segment was published.
+    pub fn pass_over_after_segments(&self) {
+        self.store.set_others(|store, moment, request, name| {
+            if (moment, request) == (Moment::After, Request::Put) && name.starts_with("index/") {
+                let leases = names(store).into_iter().filter(|name| name.as_str().starts_with("leases/"));
+                leases.for_each(|name| store.delete(&name).unwrap());
+            }
+        });
     }
 
     /// The bytes of an object.

@@ -177,11 +177,28 @@ impl FaultPlan {
     }
 }
 
+/// Before a request is carried out, or after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as it says")]
+pub enum Moment {
+    Before,
+    After,
+}
+
+/// What others do in the store meanwhile; see [`FaultyStore::set_others`].
+type Others<S> = Box<dyn FnMut(&S, Moment, Request, &str) + Send>;
+
 /// A store that fails as its [`FaultPlan`] says, and counts requests; for tests.
-#[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
     state: Mutex<State>,
+    others: Mutex<Option<Others<S>>>,
+}
+
+impl<S> std::fmt::Debug for FaultyStore<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyStore").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -196,7 +213,25 @@ struct State {
 impl<S: Store> FaultyStore<S> {
     /// `inner`, with what `plan` says going wrong.
     pub fn new(inner: S, plan: FaultPlan) -> Self {
-        Self { inner, state: Mutex::new(State { plan, ..State::default() }) }
+        let state = Mutex::new(State { plan, ..State::default() });
+        Self { inner, state, others: Mutex::new(None) }
+    }
+
+    /// From now on `others` is called with the store below before each request is carried out, and after
+    /// listings and writes: it changes what others change meanwhile. The name is that of the object, or the prefix.
+    pub fn set_others(&self, others: impl FnMut(&S, Moment, Request, &str) + Send + 'static) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(others));
+    }
+
+    /// Nobody else changes anything any more.
+    pub fn no_others(&self) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn let_others(&self, moment: Moment, request: Request, object: &str) {
+        if let Some(others) = &mut *self.others.lock().unwrap_or_else(PoisonError::into_inner) {
+            others(&self.inner, moment, request, object);
+        }
     }
 
     /// The store below, which never fails.
@@ -231,6 +266,7 @@ impl<S: Store> FaultyStore<S> {
 
     /// Counts a request; its fault that remains, with a number for what is left to chance.
     fn begin(&self, request: Request, object: &str) -> Result<Option<(Fault, u64)>, StoreError> {
+        self.let_others(Moment::Before, request, object);
         let mut state = self.state();
         state.counts.count(request);
         state.since_plan.count(request);
@@ -328,7 +364,9 @@ impl<S: Store> Store for FaultyStore<S> {
         if is(fault, Fault::Ignore) {
             return Ok(());
         }
-        answer(Request::Put, name, fault, self.inner.put(name, parts))
+        let written = self.inner.put(name, parts);
+        self.let_others(Moment::After, Request::Put, name.as_str());
+        answer(Request::Put, name, fault, written)
     }
 
     fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
@@ -364,6 +402,7 @@ impl<S: Store> Store for FaultyStore<S> {
         let fault = self.begin(Request::List, prefix)?;
         let mut items = Vec::new();
         self.inner.list(prefix, &mut |item| items.push(item))?;
+        self.let_others(Moment::After, Request::List, prefix);
         if is(fault, Fault::StaleList) {
             let last = items.iter().enumerate().max_by_key(|(_, item)| match item {
                 ListItem::Object(info) => Some(info.modified),

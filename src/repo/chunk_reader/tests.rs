@@ -1,5 +1,7 @@
 //! Chains of delta frames, made by hand: sound ones are read, others refused.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use zstd::zstd_safe::{CCtx, CParameter};
 
@@ -15,7 +17,7 @@ use crate::id::PackId;
 use crate::limits::CHUNK_HARD_MAX_BYTES;
 use crate::observe::Silent;
 use crate::repo::sealed::new_header;
-use crate::repo::{InitOptions, Repository, layout, segments};
+use crate::repo::{InitOptions, Repository, layout, segments, test_fixture};
 use crate::store::Store;
 use crate::store::faulty::{Fault, FaultPlan, FaultyStore, Request};
 use crate::store::memory::MemoryStore;
@@ -317,17 +319,60 @@ fn open_packs_are_bounded_by_their_chunks_too() {
     assert_eq!((cache.packs.len(), cache.chunks), (1, OPEN_PACK_CHUNKS_KEPT + 1));
 }
 
-#[test]
-fn a_copy_that_a_disk_spoiled_after_its_first_use_is_no_damage() {
-    let f = crate::repo::test_fixture::Fixture::over(MemoryStore::remote(4));
+/// A remote repository whose metadata packs are copied to `copies`, and one of them.
+fn with_copies(f: &test_fixture::Fixture, copies: &Path) -> (Arc<IndexedRepository>, Arc<PackRecord>) {
     f.snapshot("2026-01-01T00:00:00Z", &[]);
     let mut repo = f.open_again();
-    let copies = tempfile::tempdir().unwrap();
-    repo.cache_metadata(copies.path());
-    let folder = copies.path().join(repo.id().to_string()).join("metadata");
+    repo.cache_metadata(copies);
     let repo = Arc::new(IndexedRepository::open(Arc::new(repo), f.cache.path(), &Silent).unwrap());
     let info = repo.index().packs().map(Result::unwrap).find(|info| info.kind == PackKind::Metadata).unwrap();
     let pack = repo.index().pack(info.no).unwrap();
+    (repo, pack)
+}
+
+/// A store that answers with more than it got has no more of it read, and an outage is paid for once.
+#[test]
+fn a_copy_is_fetched_as_far_as_the_index_says_and_once() {
+    let f = test_fixture::Fixture::over(MemoryStore::remote(4));
+    let copies = tempfile::tempdir().unwrap();
+    let (repo, pack) = with_copies(&f, copies.path());
+    let extent = pack.directory.frames[0].extent;
+    let read = || {
+        f.store.reset_counts();
+        let bytes = pack_reader::read_extent(&repo, &pack, extent);
+        (bytes, f.store.counts())
+    };
+    let name = layout::pack(&pack.id).unwrap();
+    for (kind, requests) in [
+        (StoreErrorKind::Transient, 1),
+        (StoreErrorKind::Denied, 1),
+        (StoreErrorKind::NotFound, 1),
+        // A bad sector may lie elsewhere in it.
+        (StoreErrorKind::Other, 2),
+    ] {
+        f.store.set_plan(FaultPlan::none().object(&name, Fault::Fail(kind)));
+        let (bytes, counts) = read();
+        let is_missing = matches!(bytes.unwrap_err(), Error::Damaged { .. });
+        assert_eq!((counts.total(), is_missing), (requests, kind == StoreErrorKind::NotFound), "{kind:?}");
+    }
+    f.store.set_plan(FaultPlan::none());
+    f.change(&name, |bytes| bytes.resize(bytes.len() + (1 << 20), 7));
+    let (bytes, counts) = read();
+    assert_eq!(bytes.unwrap().len() as u64, extent.len());
+    assert_eq!(
+        (counts[Request::Get], counts[Request::GetRange]),
+        (0, 1),
+        "it is what it should be, and kept"
+    );
+    assert_eq!(read().1.total(), 0);
+}
+
+#[test]
+fn a_copy_that_a_disk_spoiled_after_its_first_use_is_no_damage() {
+    let f = test_fixture::Fixture::over(MemoryStore::remote(4));
+    let copies = tempfile::tempdir().unwrap();
+    let (repo, pack) = with_copies(&f, copies.path());
+    let folder = copies.path().join(repo.id().to_string()).join("metadata");
     let frame = &pack.directory.frames[0];
     let id = frame.chunks[0].id;
     let read = || ChunkReader::new(Arc::clone(&repo), 1 << 20).read(&id).unwrap().as_slice().to_vec();

@@ -15,7 +15,7 @@ use crate::format::generation::Generation;
 use crate::format::header::ObjectKind;
 use crate::format::lease::{Acknowledged, LeaseRecord, LeaseRole};
 use crate::id::{GenerationId, LeaseId, PackId};
-use crate::limits::{LEASE_LISTINGS_MAX, LEASE_RENEWALS, LEASE_SECONDS, LEASES_MAX};
+use crate::limits::{LEASE_LISTINGS_MAX, LEASE_OBJECTS_MAX, LEASE_RENEWALS, LEASE_SECONDS};
 use crate::repo::sealed::decode_error;
 use crate::repo::{Repository, layout};
 use crate::store::{ListItem, ObjectInfo, ObjectName, Store};
@@ -204,11 +204,11 @@ impl Coordination {
             let mut count = 0;
             self.list_objects(&mut |id, number, info| {
                 count += 1;
-                if count <= LEASES_MAX {
+                if count <= LEASE_OBJECTS_MAX {
                     leases.entry(id).or_default().insert(number, (info.name, info.modified));
                 }
             })?;
-            if count > LEASES_MAX {
+            if count > LEASE_OBJECTS_MAX {
                 return Ok(None);
             }
             if self.surroundings.since_boot().saturating_sub(begun) < self.timing.overlap() {
@@ -252,14 +252,14 @@ impl Coordination {
             // A part at a time, which bounds memory.
             let mut old = Vec::new();
             self.list_objects(&mut |_, _, info| {
-                if old.len() < LEASES_MAX && elapsed(info.modified, now) >= self.timing.lease * 2 {
+                if old.len() < LEASE_OBJECTS_MAX && elapsed(info.modified, now) >= self.timing.lease * 2 {
                     old.push(info.name);
                 }
             })?;
             for name in &old {
                 self.store.delete(name)?;
             }
-            if old.len() < LEASES_MAX {
+            if old.len() < LEASE_OBJECTS_MAX {
                 return Ok(());
             }
         }

@@ -90,8 +90,8 @@ pub trait Collector {
     /// with the only place of a base of any frame in a pack that stays, until nothing new comes. A place
     /// serves as a base only if it lies less deep than the frame: a chunk that was stored again may be a
     /// delta against the very frame that stands on its old place.
-    /// Snapshots are listed again, until two listings are the same, and marked again: one whose labels are
-    /// edited while a listing runs may be missing from it under its old name and its new one.
+    /// Snapshots are listed again, at least twice, and marked again: one whose labels are edited while a listing
+    /// runs may be missing from it under its old name and its new one.
     fn needed(
         &mut self,
         condemned: &[PackId],

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::id::ChunkId;
+use crate::repo::bases::if_there;
 use crate::repo::index::{Index, Location};
 
 /// A stretch of new chunks, and the chunks beside it that the repository has.
@@ -90,9 +91,9 @@ fn candidates(
     Ok(found)
 }
 
-/// The chunks of the frame at `place` whose slots `takes` likes, in order.
+/// The chunks of the frame at `place` whose slots `takes` likes, in order; none if its pack was dropped meanwhile.
 fn in_frame(index: &Index, place: &Location, takes: impl Fn(u32) -> bool) -> Result<Vec<ChunkId>> {
-    let pack = index.pack(place.pack)?;
+    let Some(pack) = if_there(index, place.pack)? else { return Ok(Vec::new()) };
     let mut first = 0u32;
     for frame in &pack.directory.frames {
         let end = first.saturating_add(u32::try_from(frame.chunks.len()).unwrap_or(u32::MAX));
@@ -109,7 +110,10 @@ fn in_frame(index: &Index, place: &Location, takes: impl Fn(u32) -> bool) -> Res
 mod tests {
     use super::*;
     use crate::format::pack::PackKind;
+    use crate::format::segment::Segment;
+    use crate::id::SegmentId;
     use crate::repo::ingest::{Ingest, IngestOptions};
+    use crate::repo::segments;
     use crate::repo::test_fixture::Fixture;
 
     /// What `nearby` finds for a stream of `now`, where one frame holds the letters of `stored`.
@@ -146,6 +150,21 @@ mod tests {
         assert_eq!(found("abcde", "XYZ"), ["", "", ""], "nothing shows where it was");
         assert_eq!(found("abcde", "dXb"), ["", "ea", ""], "in another order each shows something else");
         assert_eq!(found("abcde", "eXa"), ["", "", ""]);
+    }
+
+    /// The keeper of the lease takes in that a pack was dropped, after a neighbour was found in it.
+    #[test]
+    fn a_pack_that_is_dropped_meanwhile_has_nothing_nearby() {
+        let f = Fixture::small();
+        let repo = f.indexed();
+        let index = repo.index();
+        let info = index.packs().next().unwrap().unwrap();
+        let id = index.pack(info.no).unwrap().directory.frames[0].chunks[0].id;
+        let place = index.lookup(&id).unwrap().unwrap();
+        assert_eq!(place.pack, info.no);
+        let dropped = Segment { dropped: vec![info.id], ..Segment::default() };
+        segments::apply(index, SegmentId::from_bytes([1; 32]), &dropped).unwrap();
+        assert_eq!(candidates(index, Some(place), Some(place), 1).unwrap(), [Vec::new()]);
     }
 
     #[test]

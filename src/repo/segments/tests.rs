@@ -66,7 +66,7 @@ fn a_refresh_lists_again_too() {
     other.snapshot("2026-01-03T00:00:00Z", &[("newer", noise(10, 30_000))]);
     merge(&other);
     miss_both(&other);
-    refresh(&other.repo, repo.index()).unwrap();
+    refresh(&other.repo, repo.index(), &StopFlag::new()).unwrap();
     let all = other.names("packs/").len() as u64;
     assert!(all > packs);
     assert_eq!(repo.index().counts().packs, all);

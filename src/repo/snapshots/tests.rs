@@ -1,6 +1,6 @@
 use super::*;
 use crate::repo::test_fixture::Fixture;
-use crate::store::faulty::{Fault, FaultPlan, Request};
+use crate::store::faulty::{Fault, FaultPlan, Moment, Request};
 use crate::store::memory::MemoryStore;
 use crate::store::{ObjectName, Store};
 
@@ -185,4 +185,39 @@ fn the_latest_is_not_an_older_one_because_the_newest_cannot_be_read() {
     f.store.delete(&name).unwrap();
     f.put(&ObjectName::parse("snapshots/letter").unwrap(), Bytes::new());
     assert_eq!(latest().unwrap().id, older);
+}
+
+/// The old one goes while the new one is published, or nobody can tell whether it has gone.
+#[test]
+fn an_edit_whose_snapshot_went_meanwhile_leaves_nothing_or_says_so() {
+    for (is_gone, can_delete) in [(true, true), (true, false), (false, true), (false, false)] {
+        let f = Fixture::small();
+        let all = list(&f.repo).unwrap();
+        let old = &all.snapshots[0];
+        let name = layout::snapshot(&old.id).unwrap();
+        let failure = Fault::Fail(StoreErrorKind::Transient);
+        let mut plan = FaultPlan::none();
+        if is_gone {
+            let name = name.clone();
+            f.store.set_others(move |store, moment, request, _| {
+                if (moment, request) == (Moment::After, Request::Put) {
+                    store.delete(&name).unwrap();
+                }
+            });
+        } else {
+            plan = plan.nth(Request::Info, 1, failure);
+        }
+        f.store.set_plan(if can_delete { plan } else { plan.nth(Request::Delete, 1, failure) });
+        let error = replace(&f.repo, &all, old, labels("host", "new")).unwrap_err();
+        let left = ids(&f.repo).unwrap().0;
+        let new = left.iter().find(|id| all.snapshots.iter().all(|s| s.id != **id));
+        assert_eq!(new.is_some(), !can_delete);
+        match (&error, new) {
+            (Error::NotWithdrawn { snapshot, .. }, Some(new)) => assert_eq!(*snapshot, new.to_hex()),
+            (Error::NotFound { .. }, None) => assert!(is_gone),
+            (Error::Store(_), None) => assert!(!is_gone),
+            _ => panic!("{error}"),
+        }
+        assert_eq!(left.contains(&old.id), !is_gone, "the old one is nobody's to delete");
+    }
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::format::entry::{Content, Part};
 use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
 use crate::repo::layout;
+use crate::repo::snapshots::{Listings, Next};
 use crate::store::{ListItem, ObjectName, Store};
 
 /// A chunk, the chunk that it is a delta against, and how many frames had to be decoded to read it when it
@@ -268,20 +269,24 @@ pub fn snapshots(store: &dyn Store) -> Result<Vec<Listed>> {
     Ok(load(store, list(store, layout::SNAPSHOTS)?)?.into_iter().flatten().collect())
 }
 
-/// As [`snapshots`], for whoever deletes what none of them needs. One that is replaced meanwhile may be
-/// missing under its old name and its new one: so they are listed until two listings are the same, and
-/// again if one is gone when it is read.
+/// As [`snapshots`], for whoever deletes what none of them needs: listed until none can have been missed. A model's
+/// snapshot does not say what it replaces, so edits that are under way do not show here.
 pub fn all_snapshots(store: &dyn Store, once: bool) -> Result<Vec<Listed>> {
     if once {
         return snapshots(store);
     }
+    let (mut listings, mut known) = (Listings::default(), BTreeMap::new());
     loop {
         let names = list(store, layout::SNAPSHOTS)?;
-        if list(store, layout::SNAPSHOTS)? == names {
-            let loaded: Option<Vec<_>> = load(store, names)?.into_iter().collect();
-            if let Some(loaded) = loaded {
-                return Ok(loaded);
-            }
+        let ids: Vec<SnapshotId> =
+            names.iter().map(|name| SnapshotId::from_hex(name.last_component()).unwrap()).collect();
+        let loaded = load(store, names)?;
+        let gone = ids.iter().zip(&loaded).find(|(_, read)| read.is_none()).map(|(id, _)| *id);
+        known.extend(loaded.into_iter().flatten());
+        match listings.add(&ids, gone, |_| false) {
+            Next::ListAgain => {}
+            Next::Enough => return Ok(known.into_iter().collect()),
+            Next::Gone(id) => return Err(Error::damaged(id, "it is listed, and not there")),
         }
     }
 }

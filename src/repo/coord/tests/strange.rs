@@ -1,7 +1,7 @@
 //! Leases and generations as they should not be: from the future, half written, of newer programs, too many.
 
 use super::*;
-use crate::limits::LEASES_MAX;
+use crate::limits::LEASE_OBJECTS_MAX;
 
 #[test]
 fn a_lease_from_the_future_is_passed_over_unless_its_own_system_knows_better() {
@@ -50,19 +50,19 @@ fn nonsense(world: &World, number: usize) {
 fn more_leases_than_anybody_reads_go_once_they_are_old() {
     let world = World::new();
     let a = world.host("a");
-    for number in 0..LEASES_MAX + 5 {
+    for number in 0..LEASE_OBJECTS_MAX + 5 {
         nonsense(&world, number);
     }
     // How old they are is not for one of them to say.
     let now = world.clock.now();
     world.clock.advance(20 * LEASE);
-    nonsense(&world, LEASES_MAX + 5);
+    nonsense(&world, LEASE_OBJECTS_MAX + 5);
     world.clock.set(now);
     let stop = StopFlag::new();
     // They may be in force.
     world.clock.advance(2 * LEASE - Duration::from_secs(1));
     assert!(matches!(a.maintain("prune", Duration::ZERO, &stop), Err(Error::Damaged { .. })));
-    assert!(world.names(layout::LEASES).len() > LEASES_MAX);
+    assert!(world.names(layout::LEASES).len() > LEASE_OBJECTS_MAX);
     world.clock.advance(Duration::from_secs(1));
     a.maintain("prune", Duration::ZERO, &stop).unwrap().end();
     assert!(world.names(layout::LEASES).is_empty());
