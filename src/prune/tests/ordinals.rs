@@ -109,7 +109,8 @@ fn a_process_that_has_opened_the_index_before_is_not_harmed() {
     drop(others);
     // In the middle of its run it takes in what is new, without new ordinals for what is there.
     let epoch = long.index().removal_epoch();
-    crate::repo::segments::refresh(long.repository(), long.index()).unwrap();
+    crate::repo::segments::refresh(long.repository(), long.index(), &crate::observe::StopFlag::new())
+        .unwrap();
     assert!(long.index().ordinal_limit() > INDEX_ORDINALS_FREE && long.index().removal_epoch() > epoch);
     rounds.assert_readable(&long);
     // The next one that opens this database closes the gaps.

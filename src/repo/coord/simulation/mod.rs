@@ -213,6 +213,7 @@ impl Simulation {
 
     /// What is wrong after all actors have ended.
     fn verdict(&self) -> std::result::Result<(), String> {
+        self.world.remove_overdue();
         let mut broken = Truth::of(&self.world).broken();
         broken.extend(self.world.complaints());
         if !broken.is_empty() {

@@ -143,6 +143,7 @@ impl Reader {
             let read = lectern.desk.read(*chunk, u32::MAX);
             if let Err(error @ Error::Damaged { .. }) = &read
                 && fence.confirm().is_ok()
+                && !self.world.is_overdue(&layout::snapshot(id)?)
             {
                 let (me, way) = (self.store.me, self.way);
                 self.world.protest(format!("{me}: {way:?} of {id:?}, with its lease in force: {error}"));

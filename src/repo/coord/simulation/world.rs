@@ -92,6 +92,8 @@ struct ActorState {
     puts_since: Vec<u64>,
     /// Time that its clock has missed.
     stopped_ms: u64,
+    /// When it began to renew its lease, if it has written nothing else since.
+    renewed_ms: Option<u64>,
 }
 
 pub struct Inner {
@@ -107,6 +109,9 @@ pub struct Inner {
     sleeping_clock: bool,
     /// How much the store can hold, by [`weight`].
     room: Option<u64>,
+    /// Snapshots that came to be seen more than a lease after the renewal right before them: their holder stood still in
+    /// between, as did its clock. It withdraws them, if it comes to that.
+    overdue: Vec<ObjectName>,
     trace: Option<Vec<String>>,
     complaints: Vec<String>,
 }
@@ -158,6 +163,7 @@ impl World {
             actors: Vec::new(),
             sleeping_clock,
             room: None,
+            overdue: Vec::new(),
             trace: trace.then(Vec::new),
             complaints: Vec::new(),
         };
@@ -249,6 +255,19 @@ impl World {
         inner.climate = Climate { faults: 0, leaps: 0, ..inner.climate };
         inner.room = None;
         inner.actors.clear();
+    }
+
+    /// Takes away what came too late and nobody could withdraw: this no protocol without conditions at the store prevents.
+    pub fn remove_overdue(&self) {
+        let mut inner = self.inner.lock();
+        for name in std::mem::take(&mut inner.overdue) {
+            inner.objects.remove(&name);
+            inner.late.retain(|late| late.name != name);
+        }
+    }
+
+    pub fn is_overdue(&self, name: &ObjectName) -> bool {
+        self.inner.lock().overdue.contains(name)
     }
 
     /// From now on the store can hold only so much more.
@@ -369,6 +388,18 @@ impl Inner {
             by = by.min((since + lease_ms / 2 - 1).saturating_sub(self.now_ms));
         }
         by
+    }
+
+    /// Remembers when an actor renews its lease, and which snapshot of it arrives too late after that.
+    fn watch(&mut self, me: usize, name: &ObjectName, begun_ms: u64, arrives_ms: u64, lease_ms: u64) {
+        let Some(actor) = self.actors.get_mut(me) else { return };
+        if name.as_str().starts_with("leases/") {
+            actor.renewed_ms = Some(begun_ms);
+        } else if actor.renewed_ms.take().is_some_and(|renewed| arrives_ms - renewed > lease_ms)
+            && name.as_str().starts_with("snapshots/")
+        {
+            self.overdue.push(name.clone());
+        }
     }
 
     /// On a disk of its own, what a process had under way ends with it.

@@ -137,11 +137,14 @@ impl Store for SimStore {
         let mut bytes = BytesMut::new();
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
         let bytes = bytes.freeze();
+        let begun = self.world.inner.lock().now_ms;
         let fate = self.begin("write", name.as_str())?;
         {
             let mut inner = self.world.inner.lock();
             let now = inner.now_ms;
             let later = now + inner.rng.below(self.world.lease_ms / 2);
+            let arrives = if fate == Fate::DoneLater { later } else { now };
+            inner.watch(self.me, name, begun, arrives, self.world.lease_ms);
             if fate == Fate::Done && inner.is_full(name) {
                 // That its folder is full may turn out only when it can be seen.
                 if inner.rng.chance(500) {
