@@ -71,7 +71,7 @@ fn connection(place: &Place, error: &HttpError) -> (StoreErrorKind, String) {
         };
     }
     if find::<reqwest::Error>(error).is_some_and(|e| e.is_builder()) {
-        return (StoreErrorKind::Unusable, innermost(error));
+        return (StoreErrorKind::Unreachable, innermost(error));
     }
     let what = match (find::<reqwest::Error>(error), error.kind()) {
         (Some(e), _) if e.is_connect() => "no connection",

@@ -166,7 +166,7 @@ fn build(options: &NetworkOptions, trust: Trust) -> reqwest::Result<reqwest::Cli
 }
 
 fn unusable(error: &(dyn std::error::Error + 'static)) -> StoreError {
-    StoreError::new(StoreErrorKind::Unusable, "open", "", failure::innermost(error))
+    StoreError::new(StoreErrorKind::Unreachable, "open", "", failure::innermost(error))
 }
 
 /// Gives `object_store` its way to a server. Its own options are not used.
@@ -305,7 +305,8 @@ const METADATA_HOSTS: [&str; 6] = [
     "[fd00:ec2::23]",
 ];
 
-/// True for such a place: one that is known, or one of the `others` that the environment names, port included.
+/// True for such a place: one that is known, or one of the `others` that the environment names, port included. They are
+/// asked in plain. One with a certificate is a server like others, and its certificate is looked at.
 fn is_metadata(uri: &http::Uri, others: &[String]) -> bool {
     uri.host().is_some_and(|host| METADATA_HOSTS.contains(&host))
         || uri.authority().is_some_and(|place| others.iter().any(|other| other == place.as_str()))

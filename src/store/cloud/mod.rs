@@ -183,7 +183,7 @@ impl CloudStore {
         let result = self.place.objects.get(&self.path(name.as_str())).await.map_err(failed)?;
         if result.meta.size > PACK_MAX_BYTES {
             let reason = format!("its {} bytes are more than any object has", result.meta.size);
-            return Err(StoreError::new(StoreErrorKind::Other, "read", name, reason));
+            return Err(StoreError::new(StoreErrorKind::Unreadable, "read", name, reason));
         }
         collect(result).await.map_err(failed)
     }

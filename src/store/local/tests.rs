@@ -150,7 +150,7 @@ fn a_folder_that_is_a_link_is_refused_whether_its_disk_is_there_or_not() {
         for refused in [LocalStore::open(dir.path()), LocalStore::create(dir.path(), &["packs", "snapshots"])]
         {
             let error = refused.unwrap_err();
-            assert_eq!(error.kind, StoreErrorKind::Unusable, "{error}");
+            assert_eq!(error.kind, StoreErrorKind::Linked, "{error}");
             assert!(error.reason.contains("packs is a symbolic link"), "{error}");
         }
     }
@@ -241,10 +241,10 @@ fn a_folder_that_is_swapped_is_neither_written_nor_believed() {
         outcomes.map(|outcome| outcome.unwrap_err().kind)
     };
     fs::rename(&path, dir.path().join("away")).unwrap();
-    assert_eq!(kinds(), [StoreErrorKind::Unusable; 7], "gone");
+    assert_eq!(kinds(), [StoreErrorKind::Vanished; 7], "gone");
     assert!(!path.exists(), "a vanished store is not made again");
     fs::create_dir(&path).unwrap();
-    assert_eq!(kinds(), [StoreErrorKind::Unusable; 7], "replaced");
+    assert_eq!(kinds(), [StoreErrorKind::Vanished; 7], "replaced");
     assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
 }
 
@@ -318,9 +318,9 @@ fn an_unmounted_disk_is_noticed() {
     let store = LocalStore::open(mount.0.path()).unwrap();
     store.put(&name("packs/ab/x"), bytes(b"x")).unwrap();
     mount.run("umount", &["-l"]);
-    assert_eq!(store.put(&name("packs/ab/y"), vec![]).unwrap_err().kind, StoreErrorKind::Unusable);
-    assert_eq!(store.get(&name("packs/ab/x")).unwrap_err().kind, StoreErrorKind::Unusable);
-    assert_eq!(store.list("", &mut |_| {}).unwrap_err().kind, StoreErrorKind::Unusable);
+    assert_eq!(store.put(&name("packs/ab/y"), vec![]).unwrap_err().kind, StoreErrorKind::Vanished);
+    assert_eq!(store.get(&name("packs/ab/x")).unwrap_err().kind, StoreErrorKind::Vanished);
+    assert_eq!(store.list("", &mut |_| {}).unwrap_err().kind, StoreErrorKind::Vanished);
     assert_eq!(fs::read_dir(mount.0.path()).unwrap().count(), 0);
 }
 

@@ -144,5 +144,5 @@ fn sync_parent(session: &mut Session, path: &[u8]) -> Result<(), Failure> {
 /// A folder that may lead to another disk, which may be missing without notice.
 fn is_link(action: &'static str, folder: &str) -> StoreError {
     let reason = "it is a symbolic link: move what it leads to into its place";
-    StoreError::new(StoreErrorKind::Unusable, action, folder, reason)
+    StoreError::new(StoreErrorKind::Linked, action, folder, reason)
 }

@@ -249,6 +249,25 @@ fn write_part(session: &mut Session, part: &[u8], parts: &[Bytes]) -> Result<(),
     })
 }
 
+/// Bytes of the object `name`, which is open: `len` from `offset` on. If it ends before, it is `short`.
+fn bytes_of(
+    session: &mut Session,
+    handle: &[u8],
+    name: &ObjectName,
+    (offset, len): (u64, usize),
+    short: impl FnOnce() -> StoreError,
+) -> Result<Result<Bytes, StoreError>, Failure> {
+    match session.read(handle, offset, len) {
+        Ok(read) => Ok(read.map(Bytes::from).ok_or_else(short)),
+        // The server has opened the object, and cannot read it: its disk cannot.
+        Err(Failure::Refused { code: status::FAILURE, reason }) => {
+            let reason = format!("the server says: {reason}");
+            Ok(Err(StoreError::new(StoreErrorKind::Unreadable, "read", name, reason)))
+        }
+        Err(e) => Err(e),
+    }
+}
+
 fn no_file(name: &ObjectName) -> StoreError {
     StoreError::new(StoreErrorKind::NotFound, "read", name, "it is not a file")
 }
@@ -285,13 +304,12 @@ impl Store for SftpStore {
                 Ok(len) if size <= PACK_MAX_BYTES => len,
                 _ => {
                     let reason = format!("its {size} bytes are more than any object has");
-                    return Ok(Err(StoreError::new(StoreErrorKind::Other, "read", name, reason)));
+                    return Ok(Err(StoreError::new(StoreErrorKind::Unreadable, "read", name, reason)));
                 }
             };
-            let read = session.read(handle, 0, len)?;
-            Ok(read.map(Bytes::from).ok_or_else(|| {
-                StoreError::new(StoreErrorKind::Transient, "read", name, "it became shorter meanwhile")
-            }))
+            let short =
+                || StoreError::new(StoreErrorKind::Transient, "read", name, "it became shorter meanwhile");
+            bytes_of(session, handle, name, (0, len), short)
         })
     }
 
@@ -305,8 +323,7 @@ impl Store for SftpStore {
                 return Ok(Err(short(size)));
             }
             let Ok(len) = usize::try_from(extent.len()) else { return Ok(Err(short(size))) };
-            let read = session.read(handle, extent.offset(), len)?;
-            Ok(read.map(Bytes::from).ok_or_else(|| short(size)))
+            bytes_of(session, handle, name, (extent.offset(), len), || short(size))
         })
     }
 

@@ -94,7 +94,7 @@ impl Session {
         let (kind, _, rest) = self.receive()?;
         if kind != kind::VERSION {
             return Err(Failure::Broken {
-                kind: StoreErrorKind::Unusable,
+                kind: StoreErrorKind::Unreachable,
                 reason: "what answers is no SFTP server".to_owned(),
             });
         }
@@ -234,7 +234,7 @@ impl Session {
             for _ in 0..count {
                 if entries.len() >= STORE_FOLDER_MAX_ENTRIES {
                     let reason = format!("a folder with more than {STORE_FOLDER_MAX_ENTRIES} files");
-                    return Err(Failure::Broken { kind: StoreErrorKind::Unusable, reason });
+                    return Err(Failure::Broken { kind: StoreErrorKind::Other, reason });
                 }
                 let name = String::from_utf8_lossy(fields.text()?).into_owned();
                 fields.text()?;
@@ -369,7 +369,9 @@ impl Session {
             return match self.process.has_begun() {
                 true => Err(broken(reason)),
                 // It will do so each time.
-                false => Err(Failure::Broken { kind: StoreErrorKind::Unusable, reason: reason.to_owned() }),
+                false => {
+                    Err(Failure::Broken { kind: StoreErrorKind::Unreachable, reason: reason.to_owned() })
+                }
             };
         }
         let mut rest = vec![0; len - 5];
