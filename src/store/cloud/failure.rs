@@ -116,6 +116,12 @@ pub(super) fn no_credentials() -> Refused {
     Refused { kind: StoreErrorKind::NoCredentials, reason }
 }
 
+/// An answer that goes on after `most` bytes.
+pub(super) fn endless(most: u64) -> Refused {
+    let reason = format!("its answer has more than {} MiB", most >> 20);
+    Refused { kind: StoreErrorKind::Other, reason }
+}
+
 /// What an answer without success means, if it is not about one object only.
 pub(super) fn refusal(method: &Method, uri: &Uri, parts: &Parts, text: &str) -> Option<Refused> {
     let code = code(&parts.headers, text);

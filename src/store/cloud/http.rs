@@ -26,7 +26,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::error::{StoreError, StoreErrorKind};
-use crate::limits::{STORE_ERROR_BODY_MAX_BYTES, STORE_METADATA_TIMEOUT_S};
+use crate::limits::{
+    PACK_MAX_BYTES, STORE_ANSWER_MAX_BYTES, STORE_ERROR_BODY_MAX_BYTES, STORE_METADATA_TIMEOUT_S,
+};
 use crate::store::cloud::body::{Direction, Progress, Received, Sent};
 use crate::store::cloud::failure::{self, Refused};
 use crate::store::cloud::pace::Pace;
@@ -216,7 +218,12 @@ impl HttpService for Carrier {
             parts.status = StatusCode::NOT_FOUND;
         }
         let body = Unpinned(Box::pin(body));
-        let body = Received::new(body, Arc::clone(&shared.received), shared.options.stall_timeout, permit);
+        let most = match is_object(&method, &uri) && !is_metadata {
+            true => PACK_MAX_BYTES,
+            false => STORE_ANSWER_MAX_BYTES,
+        };
+        let stall = shared.options.stall_timeout;
+        let body = Received::new(body, Arc::clone(&shared.received), stall, most, permit);
         let body = HttpResponseBody::new(body);
         if parts.status.is_success() {
             return Ok(HttpResponse::from_parts(parts, body));
@@ -275,7 +282,7 @@ pub(super) struct StalledError {
     pub(super) after: Duration,
 }
 
-fn refused(refusal: Refused) -> HttpError {
+pub(super) fn refused(refusal: Refused) -> HttpError {
     // A kind that `object_store` does not try again.
     HttpError::new(HttpErrorKind::Unknown, refusal)
 }
@@ -283,6 +290,14 @@ fn refused(refusal: Refused) -> HttpError {
 fn transport(error: reqwest::Error) -> HttpError {
     let kind = if error.is_timeout() { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted };
     HttpError::new(kind, error.without_url())
+}
+
+/// True if what is asked for may be an object. Those who collect one bound it by what they expect; all other answers
+/// are collected whole.
+fn is_object(method: &http::Method, uri: &http::Uri) -> bool {
+    let is_listing =
+        |query: &str| query.split('&').any(|pair| pair.starts_with("list-type=") || pair == "comp=list");
+    *method == http::Method::GET && !uri.query().is_some_and(is_listing)
 }
 
 /// True if a web server says that a folder has this name.
@@ -377,6 +392,23 @@ mod tests {
             "http://localhost:9000/bucket/x",
         ] {
             assert!(!is(store), "{store}");
+        }
+    }
+
+    #[test]
+    fn listings_and_credentials_are_no_objects() {
+        let is = |method: &str, uri| {
+            is_object(&http::Method::from_bytes(method.as_bytes()).unwrap(), &http::Uri::from_static(uri))
+        };
+        assert!(is("GET", "https://host/bucket/packs/aa/x"));
+        assert!(is("GET", "https://host/container/packs/aa/x?sv=2021&sig=x"));
+        for (method, uri) in [
+            ("GET", "https://host/bucket?list-type=2&prefix=packs%2F"),
+            ("GET", "https://host/container?restype=container&comp=list"),
+            ("PROPFIND", "https://host/dav/packs"),
+            ("POST", "https://sts.example.org/"),
+        ] {
+            assert!(!is(method, uri), "{method} {uri}");
         }
     }
 }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::limits::{
-    SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES, SFTP_PIECES_IN_FLIGHT, STORE_FOLDER_MAX_ENTRIES,
+    SFTP_NAME_MAX_BYTES, SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES, SFTP_PIECES_IN_FLIGHT,
+    STORE_FOLDER_MAX_ENTRIES,
 };
 use crate::store::sftp::packet::{Attributes, CutOffError, Fields, Packet, kind, open, status};
 use crate::store::sftp::pool::Meter;
@@ -236,7 +237,12 @@ impl Session {
                     let reason = format!("a folder with more than {STORE_FOLDER_MAX_ENTRIES} files");
                     return Err(Failure::Broken { kind: StoreErrorKind::Other, reason });
                 }
-                let name = String::from_utf8_lossy(fields.text()?).into_owned();
+                let name = fields.text()?;
+                if name.len() > SFTP_NAME_MAX_BYTES {
+                    let reason = format!("the server lists a name of {} bytes", name.len());
+                    return Err(Failure::Broken { kind: StoreErrorKind::Other, reason });
+                }
+                let name = String::from_utf8_lossy(name).into_owned();
                 fields.text()?;
                 let attributes = fields.attributes()?;
                 if name != "." && name != ".." {
