@@ -237,6 +237,33 @@ fn without_an_extension_only_what_is_there_is_removed_to_be_replaced() {
 }
 
 #[test]
+fn an_empty_store_behind_a_link_is_empty() {
+    // Opened, read to its end, closed. What its path leads to is looked at no more.
+    let link = Packet::new(kind::ATTRS, 4).number(0x04).number(0o120_777);
+    let empty = || vec![handle_to(1), status(2, status::EOF), status(3, status::OK)];
+    let (_dir, store) = scripted(empty().into_iter().chain([link]).collect());
+    store.list("", &mut |item| panic!("{item:?}")).unwrap();
+    // A folder in it may not be one.
+    let link = Packet::new(kind::ATTRS, 4).number(0x04).number(0o120_777);
+    let (_dir, store) = scripted(empty().into_iter().chain([link]).collect());
+    assert_eq!(store.list("keys", &mut |_| {}).unwrap_err().kind, StoreErrorKind::Linked);
+}
+
+#[test]
+fn names_that_no_disk_has_are_refused() {
+    for (len, is_taken) in [(255, true), (256, false), (100_000, false)] {
+        let name = Packet::new(kind::NAME, 2).number(1).text(&vec![b'a'; len]).text(b"").number(0);
+        let (_dir, store) = scripted(vec![handle_to(1), name, status(3, status::EOF), status(4, 0)]);
+        let mut found = 0;
+        let listed = store.list("keys", &mut |_| found += 1);
+        assert_eq!((listed.is_ok(), found), (is_taken, usize::from(is_taken)), "{len}");
+        assert!(
+            listed.err().is_none_or(|e| e.kind == StoreErrorKind::Other && e.reason.contains("a name of"))
+        );
+    }
+}
+
+#[test]
 fn a_listing_without_end_ends() {
     let nothing = |id| Packet::new(kind::NAME, id).number(0);
     let (_dir, store) = scripted(vec![handle_to(1), nothing(2), nothing(3)]);
