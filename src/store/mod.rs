@@ -60,6 +60,9 @@ pub mod reserve;
 pub mod retry;
 pub mod sftp;
 
+/// Made by the file system itself at the top of some disks.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// What a listing says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::error::{StoreError, StoreErrorKind};
+use crate::store::LOST_AND_FOUND;
 use crate::store::cloud::PART_SUFFIX;
 use crate::store::sftp::SftpStore;
 use crate::store::sftp::packet::{Attributes, status};
@@ -37,7 +38,7 @@ impl SftpStore {
         });
         let names = entries.map_err(failed)?.into_iter().map(|entry| entry.name);
         let is_ours =
-            |name: &str| known.contains(&name) || name.ends_with(PART_SUFFIX) || name == "lost+found";
+            |name: &str| known.contains(&name) || name.ends_with(PART_SUFFIX) || name == LOST_AND_FOUND;
         Ok(names.filter(|name| !is_ours(name)).min())
     }
 

@@ -21,7 +21,7 @@ use crate::extent::Extent;
 use crate::limits::{PACK_MAX_BYTES, STORE_FOLDERS_MAX_DEPTH};
 use crate::store::cloud::{NetworkOptions, PART_SUFFIX, Traffic, is_part};
 use crate::store::landmark::Landmark;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
+use crate::store::{LOST_AND_FOUND, ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
 use packet::{Attributes, status};
 use pool::Pool;
@@ -227,7 +227,7 @@ impl SftpStore {
                     is_sure &= self.walk(&shown, each)?;
                 }
                 None if found.is_file() && is_part(&shown) => each(Found::Part(shown, found)),
-                None if found.is_folder() && shown == "lost+found" => {}
+                None if found.is_folder() && shown == LOST_AND_FOUND => {}
                 _ => each(Found::Item(ListItem::Strange(shown))),
             }
         }
