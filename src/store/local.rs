@@ -192,7 +192,9 @@ impl LocalStore {
             return Err(StoreError::new(StoreErrorKind::Other, "list", prefix, "not the name of a folder"));
         }
         self.check_root("list", prefix)?;
-        walk::walk(&self.root, prefix, each).map_err(|(folder, e)| from_io("list", folder, &e))
+        walk::walk(&self.root, prefix, each).map_err(|(folder, e)| from_io("list", folder, &e))?;
+        // What was missing may have vanished with its disk meanwhile.
+        self.check_root("list", prefix)
     }
 }
 

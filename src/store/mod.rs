@@ -41,7 +41,7 @@ use crate::limits::UPLOAD_THREADS;
 pub use cloud::Traffic;
 pub use local::LocalStore;
 pub use location::{create_store, open_store};
-pub use name::{NameParseError, ObjectName};
+pub use name::{NameParseError, ObjectName, TOP_FOLDERS};
 pub use options::{StoreLimits, StoreOptions};
 
 mod blocking;
