@@ -323,6 +323,9 @@ const METADATA_HOSTS: [&str; 6] = [
 /// True for such a place: one that is known, or one of the `others` that the environment names, port included. They are
 /// asked in plain. One with a certificate is a server like others, and its certificate is looked at.
 fn is_metadata(uri: &http::Uri, others: &[String]) -> bool {
+    if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
+        return false;
+    }
     uri.host().is_some_and(|host| METADATA_HOSTS.contains(&host))
         || uri.authority().is_some_and(|place| others.iter().any(|other| other == place.as_str()))
 }
@@ -390,6 +393,8 @@ mod tests {
             "https://metadata-x.s3.eu-west-1.amazonaws.com/config",
             "http://169.254.7.1:9000/bucket/x",
             "http://localhost:9000/bucket/x",
+            "https://localhost:4000/x",
+            "https://metadata.corp:8080/computeMetadata",
         ] {
             assert!(!is(store), "{store}");
         }
