@@ -188,7 +188,8 @@ fn a_pack_that_a_disk_cannot_read_is_damage_and_the_rest_is_checked() {
     f.store.reset_counts();
     let whole = check(&f, ReadData::All);
     for nth in 1..=f.store.counts()[Request::GetRange] {
-        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, nth, Fault::Fail(StoreErrorKind::Unreadable)));
+        let bad = Fault::Fail(StoreErrorKind::Unreadable);
+        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, nth, bad));
         let report = check(&f, ReadData::All);
         assert_eq!(report.counts.chunks, whole.counts.chunks, "{nth}");
         // A bad read is no more than one pack's; most are made good frame by frame.
