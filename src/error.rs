@@ -240,23 +240,34 @@ pub enum StoreErrorKind {
     Full,
     /// May succeed when tried again: a timeout, a reset, throttling.
     Transient,
+    /// The host's key is not one that `ssh` knows.
+    UnknownHost,
     /// The place cannot hold objects at all: a file where a folder should be.
     Unusable,
+    /// The store is not where it was when it was opened: its disk is not mounted any more, or another is.
+    Vanished,
+    /// A folder of the store is a symbolic link, whose target could be missing without notice.
+    Linked,
     /// What is there can be read, and nothing can be written.
     ReadOnly,
     /// The store does not do what it says, and nothing can be kept there safely.
     Unreliable,
     /// The object ends before the bytes that were asked for.
     OutOfRange,
-    /// Anything else.
+    /// The store answers, but the bytes of this object cannot be had: a bad sector, a length that no object has.
+    Unreadable,
+    /// No connection can be made, and another attempt would fare no better: a program that cannot be started, a
+    /// server that does not offer what it is asked for, certificates that cannot be loaded.
+    Unreachable,
+    /// Anything else. It may be about the store as a whole, so nothing follows from it about the object.
     Other,
 }
 
 impl StoreErrorKind {
-    /// True if it says something about the object, or may, and not about the store. A disk that cannot read a
-    /// sector, and a server over such a disk, say no more than that something failed.
+    /// True if it says something about the object, and not about the store: others can be read. What may be about
+    /// both is none: a store that cannot be used must not pass for one whose objects are all lost.
     pub const fn is_damage(self) -> bool {
-        matches!(self, Self::NotFound | Self::OutOfRange | Self::Other)
+        matches!(self, Self::NotFound | Self::OutOfRange | Self::Unreadable)
     }
 }
 

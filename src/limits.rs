@@ -438,6 +438,9 @@ pub const STORE_AHEAD_MAX_BYTES: u64 = 32 * MIB as u64;
 pub const STORE_AHEAD_STALE_S: u64 = 30;
 /// What is read of the body of an answer that says no.
 pub const STORE_ERROR_BODY_MAX_BYTES: usize = 64 * KIB;
+/// What is read of an answer that is no object: a listing, credentials. A web server lists a folder in one answer, some
+/// 1,000 bytes for each file; a repository of 100 TB has 16,000 packs in each. Buckets list 1,000 objects at a time.
+pub const STORE_ANSWER_MAX_BYTES: u64 = 64 * MIB as u64;
 /// Bytes of a body that are handed to a connection at a time: how finely progress is seen.
 pub const STORE_BODY_PIECE_BYTES: usize = 64 * KIB;
 /// Silence that a rate limit makes up for afterwards.
@@ -459,6 +462,9 @@ pub const SFTP_PIECE_BYTES: usize = 32 * KIB;
 pub const SFTP_PIECES_IN_FLIGHT: usize = 64;
 /// Longest SFTP message that is taken: the protocol's own servers send no longer ones.
 pub const SFTP_PACKET_MAX_BYTES: usize = 256 * KIB + 1024;
+/// Longest name in a folder of an SFTP server that is taken: file systems have no longer ones. A million of them are
+/// 256 MB.
+pub const SFTP_NAME_MAX_BYTES: usize = 255;
 /// The end of what `ssh` says that is kept, to explain a broken connection.
 pub const SFTP_COMPLAINT_MAX_BYTES: usize = 2 * KIB;
 /// Milliseconds in which an `ssh` whose connection has ended says why.

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::entry_name::EntryName;
-use crate::error::Error;
+use crate::error::{Error, StoreErrorKind};
 use crate::format::entry::{Content, Entry, Node, Part};
 use crate::format::listing::encode_entry;
 use crate::format::pack::PackKind;
@@ -13,6 +13,7 @@ use crate::repo::ingest::{Ingest, IngestOptions, MetadataWriter, PartList};
 use crate::repo::snapshots::{self, SnapshotFilter};
 use crate::repo::test_fixture::{Fixture, entry, noise};
 use crate::store::Store;
+use crate::store::faulty::{Fault, FaultPlan};
 
 fn browser(f: &Fixture) -> (Arc<Browser>, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
@@ -221,6 +222,30 @@ fn packs_that_no_segment_lists_are_found_after_every_load_of_the_index() {
         f.snapshot(time, &[("newer", noise(12, 1000))]);
         assert!(browser.find(&names(&format!("snapshots/{time}"))).unwrap().is_some());
         assert_eq!(read(&browser, &only, 0, 50_000).unwrap(), noise(77, 50_000), "{time}");
+    }
+}
+
+#[test]
+fn another_copy_serves_where_a_disk_cannot_read_one() {
+    let f = Fixture::empty();
+    let bytes = noise(5, 20_000);
+    // Neither run knows of the other's chunks.
+    let ingests = [(); 2].map(|()| Ingest::new(f.indexed(), IngestOptions::default()).unwrap());
+    let mut file = None;
+    for (ingest, time) in ingests.into_iter().zip(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]) {
+        let content = f.file(&ingest, &bytes);
+        let root = f.listing(&ingest, &[entry("file", Node::File(content.clone()))]);
+        f.publish(ingest, time, root);
+        file = Some(content);
+    }
+    let file = file.unwrap();
+    let packs = f.names("packs/");
+    assert_eq!(packs.len(), 4, "two of data, two of listings");
+    for pack in packs {
+        let (browser, _) = browser(&f);
+        f.store.set_plan(FaultPlan::none().object(&pack, Fault::Fail(StoreErrorKind::Unreadable)));
+        assert_eq!(read(&browser, &file, 0, 20_000).unwrap(), bytes, "{pack}");
+        f.store.set_plan(FaultPlan::none());
     }
 }
 

@@ -435,18 +435,32 @@ fn explain_store(error: &StoreError, repo: Option<&str>) -> Explanation {
         StoreErrorKind::Untrusted => {
             Some("If the server has a certificate of your own authority, give --option ca-file=FILE.")
         }
+        StoreErrorKind::UnknownHost => Some(
+            "Connect by `ssh` once by hand, as the user who runs this, and compare the key with the server's own. If it \
+                has changed for no reason that you know, somebody else may be answering.",
+        ),
         StoreErrorKind::Unreliable => {
             Some("A repository there could lose data: use another store, or repair this one.")
         }
         StoreErrorKind::Full => Some("Make room there and run the same command again: nothing is lost."),
         StoreErrorKind::Transient => Some("It may pass: run the same command again."),
+        StoreErrorKind::Vanished => Some(
+            "Mount it again where it was, and run the same command again: nothing was written to the place where it \
+                is missing.",
+        ),
         StoreErrorKind::Unusable => Some("Name an empty or new folder, or the one of a repository."),
         StoreErrorKind::ReadOnly => Some(
             "It is mounted read-only, often because the disk failed: see `dmesg`, then mount it again for \
              writing. `backstay restore`, `ls` and `dump` work as it is.",
         ),
         StoreErrorKind::OutOfRange => Some("An object is shorter than it was: run `backstay check`."),
-        StoreErrorKind::AlreadyExists | StoreErrorKind::Other => None,
+        StoreErrorKind::Unreadable => Some("Run `backstay check --read-data` to see all that is affected."),
+        StoreErrorKind::Unreachable => Some(
+            "Another attempt would not help: correct what the message names. The guide about cloud stores says \
+                what a connection needs.",
+        ),
+        // What it says about a link says also what to do.
+        StoreErrorKind::Linked | StoreErrorKind::AlreadyExists | StoreErrorKind::Other => None,
     };
     Explanation {
         what: without_numbers(&in_repo(&error.to_string(), repo)),

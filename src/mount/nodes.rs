@@ -232,9 +232,40 @@ fn listing(entry: &Entry) -> Option<Content> {
 pub(super) fn allocated(view: &View, entry: &Entry) -> Result<u64> {
     match &entry.node {
         Node::File(content) => match view.allocated(content) {
-            Err(Error::Damaged { .. }) => Ok(content.size),
+            Err(error) if error.is_damage() => Ok(content.size),
             result => result,
         },
         _ => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::StoreErrorKind;
+    use crate::mount::test_fixture::browser;
+    use crate::repo::ingest::{Ingest, IngestOptions};
+    use crate::repo::test_fixture::{Fixture, entry, noise};
+    use crate::store::faulty::{Fault, FaultPlan, Request};
+
+    #[test]
+    fn a_list_of_parts_that_cannot_be_read_does_not_hide_the_file() {
+        let f = Fixture::small();
+        // It is stored already.
+        let ingest = Ingest::new(f.indexed(), IngestOptions::default()).unwrap();
+        let content = f.file(&ingest, &noise(3, 600_000));
+        let file = entry("long", Node::File(content.clone()));
+        assert_eq!(content.depth, 1);
+        for (kind, is_shown) in [
+            (StoreErrorKind::Unreadable, true),
+            (StoreErrorKind::NotFound, true),
+            (StoreErrorKind::Unreachable, false),
+        ] {
+            let browser = browser(&f);
+            f.store.set_plan(FaultPlan::none().some(Request::GetRange, 1000, Fault::Fail(kind)));
+            let size = browser.with(|view| allocated(view, &file));
+            f.store.set_plan(FaultPlan::none());
+            assert_eq!(size.ok(), is_shown.then_some(content.size), "{kind:?}");
+        }
     }
 }

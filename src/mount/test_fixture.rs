@@ -14,12 +14,17 @@ use crate::repo::test_fixture::Fixture;
 
 /// All that a mount of the repository shows.
 pub(super) fn nodes(f: &Fixture) -> Nodes {
+    Nodes::new(browser(f))
+}
+
+/// What a mount of the repository reads by.
+pub(super) fn browser(f: &Fixture) -> Arc<Browser> {
     let options = BrowserOptions {
         filter: SnapshotFilter::default(),
         templates: Templates::new(&DEFAULT_TEMPLATES, None, TimeZone::UTC).unwrap(),
         only: None,
     };
-    Nodes::new(Browser::new(f.indexed(), options, Arc::new(Silent)).unwrap())
+    Browser::new(f.indexed(), options, Arc::new(Silent)).unwrap()
 }
 
 /// The number of the snapshot of that time.

@@ -184,7 +184,7 @@ mod tests {
         let f = Fixture::empty();
         let bad = f.repo.key_add(&password("other"), &label()).unwrap();
         let slot = layout::key(&bad).unwrap();
-        for kind in [StoreErrorKind::Other, StoreErrorKind::OutOfRange] {
+        for kind in [StoreErrorKind::Unreadable, StoreErrorKind::OutOfRange] {
             f.store.set_plan(FaultPlan::none().object(&slot, Fault::Fail(kind)));
             let keys = f.repo.key_list().unwrap();
             assert_eq!(keys.len(), 2);

@@ -86,3 +86,16 @@ pub fn parse_generation(text: &ObjectName) -> Option<GenerationId> {
     let id = GenerationId::from_hex(text.as_str().strip_prefix(GENERATIONS)?.strip_prefix('/')?).ok()?;
     (generation(&id).ok()? == *text).then_some(id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::TOP_FOLDERS;
+
+    #[test]
+    fn stores_know_the_folders() {
+        let mut folders = [GENERATIONS, INDEX, KEYS, LEASES, PACKS, SNAPSHOTS];
+        folders.sort_unstable();
+        assert_eq!(folders, TOP_FOLDERS);
+    }
+}

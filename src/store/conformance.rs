@@ -58,18 +58,18 @@ pub fn vanishing(store: &dyn Store, hide: &mut dyn FnMut(), show: &mut dyn FnMut
     let content = || vec![Bytes::from_static(b"lost")];
     for text in all {
         let name = name(text);
-        assert_kind(store.get(&name), StoreErrorKind::Unusable, text);
-        assert_kind(store.get_range(&name, extent(0, 1)), StoreErrorKind::Unusable, text);
-        assert_kind(store.info(&name), StoreErrorKind::Unusable, text);
-        assert_kind(store.delete(&name), StoreErrorKind::Unusable, text);
+        assert_kind(store.get(&name), StoreErrorKind::Vanished, text);
+        assert_kind(store.get_range(&name, extent(0, 1)), StoreErrorKind::Vanished, text);
+        assert_kind(store.info(&name), StoreErrorKind::Vanished, text);
+        assert_kind(store.delete(&name), StoreErrorKind::Vanished, text);
     }
     for prefix in ["", "packs", "packs/ab", "snapshots", "absent"] {
-        assert_kind(store.list(prefix, &mut |_| {}), StoreErrorKind::Unusable, prefix);
+        assert_kind(store.list(prefix, &mut |_| {}), StoreErrorKind::Vanished, prefix);
     }
     // Into a folder that was used, into new ones, and at the top.
     for text in ["packs/ab/y", "packs/cd/y", "keys/new", "other"] {
-        assert_kind(store.put(&name(text), content()), StoreErrorKind::Unusable, text);
-        assert_kind(store.create(&name(text), content()), StoreErrorKind::Unusable, text);
+        assert_kind(store.put(&name(text), content()), StoreErrorKind::Vanished, text);
+        assert_kind(store.create(&name(text), content()), StoreErrorKind::Vanished, text);
     }
     show();
     for text in all {

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::error::{StoreError, StoreErrorKind, without_numbers};
 
 /// Longest reason in bytes: an HTML page of a proxy must not fill the screen.
@@ -66,6 +68,7 @@ pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
 fn kind_of_io(action: &str, error: &io::Error) -> StoreErrorKind {
     use io::ErrorKind as K;
     match error.kind() {
+        _ if action == "read" && is_unreadable(error) => StoreErrorKind::Unreadable,
         K::NotFound | K::NotADirectory if action == "read" => StoreErrorKind::NotFound,
         K::NotADirectory => StoreErrorKind::Unusable,
         K::ReadOnlyFilesystem => StoreErrorKind::ReadOnly,
@@ -88,6 +91,13 @@ fn kind_of_io(action: &str, error: &io::Error) -> StoreErrorKind {
         | K::UnexpectedEof => StoreErrorKind::Transient,
         _ => StoreErrorKind::Other,
     }
+}
+
+/// True if a disk, or the file system on it, cannot read what is asked for, and may be able to read the rest.
+fn is_unreadable(error: &io::Error) -> bool {
+    const OF_ONE_FILE: [Errno; 5] = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA, Errno::REMOTEIO];
+    error.kind() == io::ErrorKind::InvalidData
+        || Errno::from_io_error(error).is_some_and(|errno| OF_ONE_FILE.contains(&errno))
 }
 
 /// One line, bounded, without credentials.
@@ -146,7 +156,13 @@ mod tests {
             (20, "read", StoreErrorKind::NotFound),
             (13, "read", StoreErrorKind::Denied),
             (116, "read", StoreErrorKind::Transient),
-            (5, "read", StoreErrorKind::Other),
+            (5, "read", StoreErrorKind::Unreadable),
+            (117, "read", StoreErrorKind::Unreadable),
+            (5, "write", StoreErrorKind::Other),
+            (5, "list", StoreErrorKind::Other),
+            // Of the process or the machine, and not of the object.
+            (24, "read", StoreErrorKind::Other),
+            (12, "read", StoreErrorKind::Other),
         ] {
             let inner = io::Error::from_raw_os_error(errno);
             let text = without_numbers(&inner.to_string());

@@ -32,7 +32,7 @@ impl Landmark {
         }
     }
 
-    /// Fails as [`Unusable`](StoreErrorKind::Unusable) if the object was seen and is gone, by what `ask` says of
+    /// Fails as [`Vanished`](StoreErrorKind::Vanished) if the object was seen and is gone, by what `ask` says of
     /// it. `action` on `object` found nothing.
     pub(super) fn confirm(
         &self,
@@ -44,7 +44,7 @@ impl Landmark {
         match ask(&name) {
             Err(e) if e.kind == StoreErrorKind::NotFound && self.0.lock().is_some() => {
                 let reason = format!("the whole store is gone: it has no {name} any more; unmounted?");
-                Err(StoreError::new(StoreErrorKind::Unusable, action, object, reason))
+                Err(StoreError::new(StoreErrorKind::Vanished, action, object, reason))
             }
             Err(e) if e.kind == StoreErrorKind::NotFound => Ok(()),
             other => other,

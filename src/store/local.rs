@@ -59,14 +59,14 @@ impl LocalStore {
     /// The store in the folder `path`.
     ///
     /// Fails as [`NotFound`](StoreErrorKind::NotFound) where nothing is, as
-    /// [`Unusable`](StoreErrorKind::Unusable) where no folder is, or a link in place of one of its folders, as [`Denied`](StoreErrorKind::Denied)
-    /// where it may not be read.
+    /// [`Unusable`](StoreErrorKind::Unusable) where no folder is, as [`Linked`](StoreErrorKind::Linked) where a link
+    /// is in place of one of its folders, as [`Denied`](StoreErrorKind::Denied) where it may not be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let (root, root_handle) = folder::open(path)?;
         let metadata = root_handle.metadata().map_err(|e| from_io("open", "", &e))?;
         if let Some(link) = walk::linked_folder(&root).map_err(|e| from_io("open", "", &e))? {
             let reason = format!("{} is a symbolic link: move the folder itself there", link.display());
-            return Err(StoreError::new(StoreErrorKind::Unusable, "open", "", reason));
+            return Err(StoreError::new(StoreErrorKind::Linked, "open", "", reason));
         }
         let objects =
             LocalFileSystem::new_with_prefix(&root).map_err(|e| from_object_store("open", "", &e))?;
@@ -122,7 +122,7 @@ impl LocalStore {
             Ok(_) => format!("another folder took the place of {}; unmounted?", self.root.display()),
             Err(e) => format!("{} is gone: {e}", self.root.display()),
         };
-        Err(StoreError::new(StoreErrorKind::Unusable, action, object, reason))
+        Err(StoreError::new(StoreErrorKind::Vanished, action, object, reason))
     }
 
     /// The failure `error` of reading `name`; but where the whole store vanished, that.
@@ -192,7 +192,9 @@ impl LocalStore {
             return Err(StoreError::new(StoreErrorKind::Other, "list", prefix, "not the name of a folder"));
         }
         self.check_root("list", prefix)?;
-        walk::walk(&self.root, prefix, each).map_err(|(folder, e)| from_io("list", folder, &e))
+        walk::walk(&self.root, prefix, each).map_err(|(folder, e)| from_io("list", folder, &e))?;
+        // What was missing may have vanished with its disk meanwhile.
+        self.check_root("list", prefix)
     }
 }
 
@@ -213,7 +215,7 @@ impl Store for LocalStore {
         let (file, size) = self.open_object(name)?;
         if size > PACK_MAX_BYTES {
             let reason = format!("its {size} bytes are more than any object has");
-            return Err(StoreError::new(StoreErrorKind::Other, "read", name, reason));
+            return Err(StoreError::new(StoreErrorKind::Unreadable, "read", name, reason));
         }
         folder::read(&file, 0, size).map_err(|e| from_io("read", name, &e))
     }

@@ -41,7 +41,7 @@ use crate::limits::UPLOAD_THREADS;
 pub use cloud::Traffic;
 pub use local::LocalStore;
 pub use location::{create_store, open_store};
-pub use name::{NameParseError, ObjectName};
+pub use name::{NameParseError, ObjectName, TOP_FOLDERS};
 pub use options::{StoreLimits, StoreOptions};
 
 mod blocking;
@@ -59,6 +59,9 @@ pub mod probe;
 pub mod reserve;
 pub mod retry;
 pub mod sftp;
+
+/// Made by the file system itself at the top of some disks.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// What a listing says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]

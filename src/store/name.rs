@@ -8,6 +8,9 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(Box<str>);
 
+/// The folders at the top of a store in which objects lie.
+pub const TOP_FOLDERS: [&str; 6] = ["gc", "index", "keys", "leases", "packs", "snapshots"];
+
 /// A text that is no object name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an object name")]

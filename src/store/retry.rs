@@ -191,7 +191,7 @@ impl<S: Store> Store for RetryStore<S> {
                 false => Ok(items),
                 true => {
                     let reason = format!("more than {STORE_LISTING_MAX_OBJECTS} objects");
-                    Err(StoreError::new(StoreErrorKind::Unusable, "list", prefix, reason))
+                    Err(StoreError::new(StoreErrorKind::Other, "list", prefix, reason))
                 }
             }
         })?;

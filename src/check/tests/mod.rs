@@ -5,7 +5,7 @@ mod objects;
 mod references;
 
 use super::*;
-use crate::error::StoreErrorKind;
+use crate::error::{Error, StoreErrorKind};
 use crate::format::header::ObjectKind;
 use crate::format::pack::PackKind;
 use crate::format::segment::Segment;
@@ -178,7 +178,7 @@ fn a_pack_that_a_disk_cannot_read_is_damage_and_the_rest_is_checked() {
     for kind in [PackKind::Data, PackKind::Metadata] {
         let f = Fixture::small();
         let (name, _) = pack_of(&f, kind, true);
-        f.store.set_plan(FaultPlan::none().object(&name, Fault::Fail(StoreErrorKind::Other)));
+        f.store.set_plan(FaultPlan::none().object(&name, Fault::Fail(StoreErrorKind::Unreadable)));
         let report = check(&f, ReadData::All);
         assert!(names_object(&report, &name), "{:?}", report.findings);
         assert_eq!(report.counts.packs, 4);
@@ -188,11 +188,27 @@ fn a_pack_that_a_disk_cannot_read_is_damage_and_the_rest_is_checked() {
     f.store.reset_counts();
     let whole = check(&f, ReadData::All);
     for nth in 1..=f.store.counts()[Request::GetRange] {
-        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, nth, Fault::Fail(StoreErrorKind::Other)));
+        let bad = Fault::Fail(StoreErrorKind::Unreadable);
+        f.store.set_plan(FaultPlan::none().nth(Request::GetRange, nth, bad));
         let report = check(&f, ReadData::All);
         assert_eq!(report.counts.chunks, whole.counts.chunks, "{nth}");
         // A bad read is no more than one pack's; most are made good frame by frame.
         assert!(report.findings.len() <= 1, "{nth}: {:?}", report.findings);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_no_damage() {
+    for kind in [StoreErrorKind::Unreachable, StoreErrorKind::Other, StoreErrorKind::Vanished] {
+        for read in [PackKind::Data, PackKind::Metadata] {
+            let f = Fixture::small();
+            let (name, _) = pack_of(&f, read, true);
+            f.store.set_plan(FaultPlan::none().object(&name, Fault::Fail(kind)));
+            let options = CheckOptions { read_data: ReadData::All };
+            let result = run(&f.repo, f.cache.path(), &options, &Silent, &StopFlag::new());
+            let ended = matches!(&result, Err(Error::Store(error)) if error.kind == kind);
+            assert!(ended, "{kind:?}: {:?}", result.map(|report| report.findings));
+        }
     }
 }
 

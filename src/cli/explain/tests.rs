@@ -23,6 +23,11 @@ fn all_errors() -> Vec<(Error, u8)> {
         (store(StoreErrorKind::ClockSkew), 1),
         (store(StoreErrorKind::Untrusted), 1),
         (store(StoreErrorKind::Unreliable), 1),
+        (store(StoreErrorKind::UnknownHost), 1),
+        (store(StoreErrorKind::Unreachable), 1),
+        (store(StoreErrorKind::Unreadable), 1),
+        (store(StoreErrorKind::Vanished), 1),
+        (store(StoreErrorKind::Linked), 1),
         (Error::Io { action: "read", path: "/x".into(), source: denied }, 1),
         (Error::Index("it is broken".to_owned()), 1),
         (Error::IndexLost { packs: 1 }, 1),
@@ -91,4 +96,21 @@ fn a_restore_that_ended_early_says_that_the_target_is_incomplete() {
 fn without_a_config_nothing_can_be_opened() {
     let advice = explain(&Error::damaged("config", "it is missing"), None).advice.unwrap();
     assert!(advice.starts_with("Put `config` back"), "{advice}");
+}
+
+#[test]
+fn a_store_that_is_there_is_not_to_be_replaced_by_another() {
+    let advice = |kind| {
+        let (object, reason) = ("packs/00/11".to_owned(), "the reason".to_owned());
+        let error = Error::Store(StoreError { kind, action: "read", object, reason });
+        explain(&error, None).advice.unwrap_or_default()
+    };
+    use StoreErrorKind as K;
+    assert!(advice(K::Unusable).starts_with("Name an empty or new folder"));
+    for kind in [K::Vanished, K::Linked, K::Unreachable, K::UnknownHost, K::Unreadable, K::Other] {
+        assert!(!advice(kind).contains("new folder"), "{kind:?}");
+    }
+    assert!(advice(K::Vanished).starts_with("Mount it again"));
+    assert!(advice(K::Untrusted).contains("ca-file") && !advice(K::UnknownHost).contains("ca-file"));
+    assert!(advice(K::UnknownHost).contains("by `ssh` once"));
 }

@@ -231,7 +231,7 @@ fn another_copy_serves_where_a_pack_is_gone_short_or_cannot_be_read() {
         assert_eq!(f.read(&plaintext).unwrap(), plaintext, "{len:?}");
     }
     f.store.put(&first, vec![whole]).unwrap();
-    for kind in [StoreErrorKind::NotFound, StoreErrorKind::OutOfRange, StoreErrorKind::Other] {
+    for kind in [StoreErrorKind::NotFound, StoreErrorKind::OutOfRange, StoreErrorKind::Unreadable] {
         f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(kind)));
         assert_eq!(f.read(&plaintext).unwrap(), plaintext, "{kind:?}");
     }
@@ -348,7 +348,7 @@ fn a_copy_is_fetched_as_far_as_the_index_says_and_once() {
         (StoreErrorKind::Denied, 1),
         (StoreErrorKind::NotFound, 1),
         // A bad sector may lie elsewhere in it.
-        (StoreErrorKind::Other, 2),
+        (StoreErrorKind::Unreadable, 2),
     ] {
         f.store.set_plan(FaultPlan::none().object(&name, Fault::Fail(kind)));
         let (bytes, counts) = read();

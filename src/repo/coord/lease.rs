@@ -227,7 +227,11 @@ impl Drop for Lease {
 /// True if the store may still carry out a request that failed so.
 pub(super) fn may_be_under_way(error: &Error) -> bool {
     match error {
-        Error::Store(error) => matches!(error.kind, StoreErrorKind::Transient | StoreErrorKind::Other),
+        Error::Store(error) => {
+            use StoreErrorKind as K;
+            // `Unreadable` is no write's own failure: what it has left could not be read when its answer was lost.
+            matches!(error.kind, K::Transient | K::Other | K::Unreadable)
+        }
         Error::LeaseLost(_) | Error::NotWithdrawn { .. } | Error::Internal(_) => true,
         _ => false,
     }

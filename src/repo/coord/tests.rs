@@ -359,11 +359,12 @@ fn a_failed_write_that_may_be_under_way_keeps_the_lease() {
 /// A run may end for another reason than the one of a write that nobody knows the end of.
 #[test]
 fn a_write_that_failed_before_the_run_did_keeps_the_lease_too() {
+    use StoreErrorKind as K;
     let world = World::new();
     let a = world.host("a");
     let fail = |kind| Err(StoreError::new(kind, "write", "x", "").into());
     for (kind, left) in
-        [(StoreErrorKind::Full, 0), (StoreErrorKind::Transient, 1), (StoreErrorKind::Other, 2)]
+        [(K::Full, 0), (K::Transient, 1), (K::Other, 2), (K::Unreadable, 3), (K::Unreachable, 3)]
     {
         let lease = a.acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
         let published: Result<()> = lease.fence().publish(|| fail(kind));
@@ -374,7 +375,7 @@ fn a_write_that_failed_before_the_run_did_keeps_the_lease_too() {
     let lease = a.acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
     lease.fence().commit(|| fail(StoreErrorKind::Transient), || Ok(())).unwrap_err();
     lease.close(&Ok(()));
-    assert_eq!(a.leases().unwrap().len(), 3);
+    assert_eq!(a.leases().unwrap().len(), 4);
 }
 
 #[test]

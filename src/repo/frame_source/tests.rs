@@ -158,7 +158,7 @@ fn frames_before_a_cut_and_beside_a_bad_stretch_are_read() {
     assert!(matches!(read(&source, &f.repo, &pack, no, 10), Err(Error::Damaged { .. })));
     // A disk that cannot read one sector of what is read together.
     f.put(&name, whole);
-    let bad = Fault::Fail(StoreErrorKind::Other);
+    let bad = Fault::Fail(StoreErrorKind::Unreadable);
     f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, bad));
     let source = FrameSource::default();
     let bytes = read(&source, &f.repo, &pack, no, 0).unwrap();
@@ -181,7 +181,7 @@ fn who_waits_for_a_read_shares_its_failure() {
     }
     assert_eq!(f.store.counts()[Request::GetRange], 1);
     // What cannot be read together is tried by each of them.
-    f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(StoreErrorKind::Other)));
+    f.store.set_plan(FaultPlan::none().nth(Request::GetRange, 1, Fault::Fail(StoreErrorKind::Unreadable)));
     let read = begin();
     for number in [0, 1, 2] {
         let bytes = source.join(&f.repo, &pack, &read, (no, number)).unwrap().unwrap();

@@ -94,7 +94,7 @@ fn a_disk_that_cannot_read_a_sector_costs_what_lies_there_and_no_more() {
             let report = run(repo, &f.root, &[], target.path(), &options, &recorder, &StopFlag::new());
             report.unwrap()
         };
-        let bad = Fault::Fail(StoreErrorKind::Other);
+        let bad = Fault::Fail(StoreErrorKind::Unreadable);
         // All of the pack: its files are named, and the run goes on to its end.
         assert_eq!(restore(FaultPlan::none().object(&name, bad)).errors, 2);
         // Any one read after that of the listing: its frames are tried one by one.

@@ -6,7 +6,7 @@ use object_store::RetryConfig;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use crate::error::{Error, Result};
-use crate::store::cloud::s3::Variables;
+use crate::store::cloud::s3::{Variables, for_header};
 use crate::store::cloud::{Network, Place, failure};
 use crate::store::location::BucketLocation;
 use crate::store::options::StoreOptions;
@@ -19,6 +19,8 @@ const EMULATOR_KEY: &str =
 /// The account, its address and how to get in.
 pub(in crate::store) struct AzureServer {
     settings: BTreeMap<&'static str, String>,
+    /// The variable that gave the account's key.
+    key_from: &'static str,
     /// Its address; nothing for Microsoft's.
     pub endpoint: Option<String>,
 }
@@ -28,6 +30,7 @@ impl AzureServer {
     pub(in crate::store) fn find(options: &StoreOptions, variables: Variables<'_>) -> Self {
         let mut settings = BTreeMap::new();
         let mut endpoint = None;
+        let mut key_from = "AZURE_STORAGE_CONNECTION_STRING";
         let emulator = options.flag("az.emulator").unwrap_or_else(|| {
             variables("AZURE_STORAGE_USE_EMULATOR").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         });
@@ -58,7 +61,11 @@ impl AzureServer {
             ("identity-endpoint", &["IDENTITY_ENDPOINT", "MSI_ENDPOINT"][..]),
         ];
         for (name, names) in known {
-            if let Some(value) = names.iter().find_map(|variable| variables(variable)) {
+            let given = names.iter().find_map(|variable| Some((*variable, variables(variable)?)));
+            if let Some((variable, value)) = given {
+                if name == "key" {
+                    key_from = variable;
+                }
                 settings.insert(name, value);
             }
         }
@@ -67,7 +74,10 @@ impl AzureServer {
         }
         let given =
             options.text("az.endpoint").map(str::to_owned).or_else(|| variables("AZURE_STORAGE_ENDPOINT"));
-        Self { settings, endpoint: given.or(endpoint) }
+        // `echo` leaves a line break at the end of what becomes a variable.
+        settings.values_mut().for_each(|value| *value = value.trim().to_owned());
+        let endpoint = given.or(endpoint).map(|endpoint| endpoint.trim().to_owned());
+        Self { settings, key_from, endpoint }
     }
 
     /// The container to keep objects in.
@@ -91,7 +101,14 @@ impl AzureServer {
         if let Some(endpoint) = self.endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }
+        if self.settings.get("key").is_some_and(|key| !is_base64(key)) {
+            let text = format!("the account's key in {} is no Base64: is it whole?", self.key_from);
+            return Err(Error::Usage(text));
+        }
         for (name, value) in self.settings {
+            if let "account" | "sas" = name {
+                for_header(name_of(name), &value)?;
+            }
             let key = match name {
                 "account" => AzureConfigKey::AccountName,
                 "key" => AzureConfigKey::AccessKey,
@@ -108,6 +125,18 @@ impl AzureServer {
         let objects = builder.build().map_err(|e| Error::Usage(failure::innermost(&e)))?;
         Ok(Place::in_bucket(objects, conditional, &location.prefix, &location.location))
     }
+}
+
+/// What a user knows a setting by that goes into headers or addresses.
+fn name_of(setting: &str) -> &'static str {
+    if setting == "account" { "the name of the storage account" } else { "AZURE_STORAGE_SAS_TOKEN" }
+}
+
+/// True for Base64 with its padding.
+fn is_base64(text: &str) -> bool {
+    let letters = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
+    text.len().is_multiple_of(4)
+        && letters.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/')
 }
 
 /// The `name=value` parts of a connection string. Keys end with `=` themselves.
@@ -136,8 +165,35 @@ mod tests {
         let server = find(&["az.account=other"], &variables);
         assert_eq!(server.settings.get("account").unwrap(), "other");
         assert_eq!(server.endpoint, None);
+        let echoed = [("AZURE_STORAGE_ACCOUNT", "you\n"), ("AZURE_STORAGE_KEY", "abc=\n")];
+        let server = find(&[], &echoed);
+        assert_eq!(server.settings.get("account").unwrap(), "you");
+        assert_eq!(server.settings.get("key").unwrap(), "abc=");
         let server = find(&["az.emulator=yes"], &[]);
         assert_eq!(server.settings.get("account").unwrap(), EMULATOR_ACCOUNT);
         assert!(server.endpoint.unwrap().starts_with("http://127.0.0.1:10000/"));
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_named() {
+        let open = |variables: &[(&str, &str)]| {
+            let find = |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            let location = "az://container/p";
+            crate::store::location::open_remote(location, &StoreOptions::default(), &find).map(drop)
+        };
+        let account = ("AZURE_STORAGE_ACCOUNT", "me");
+        open(&[account, ("AZURE_STORAGE_KEY", EMULATOR_KEY)]).unwrap();
+        for key in ["hid den+", "hidden", "hidde===", "hid\nden+"] {
+            for variable in ["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY"] {
+                let text = open(&[account, (variable, key)]).unwrap_err().to_string();
+                assert!(text.contains(variable) && !text.contains("hid"), "{text}");
+            }
+            let text = format!("AccountName=me;AccountKey={key}");
+            let text = open(&[("AZURE_STORAGE_CONNECTION_STRING", &text)]).unwrap_err().to_string();
+            assert!(text.contains("AZURE_STORAGE_CONNECTION_STRING") && !text.contains("hid"), "{text}");
+        }
     }
 }

@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use crate::limits::STORE_BODY_PIECE_BYTES;
-use crate::store::cloud::http::StalledError;
+use crate::store::cloud::failure;
+use crate::store::cloud::http::{StalledError, refused};
 use crate::store::cloud::pace::Pace;
 
 /// When a request last got on.
@@ -116,6 +117,9 @@ pub(super) struct Received<B> {
     early: Option<(Frame<Bytes>, Pin<Box<Sleep>>)>,
     stall: Duration,
     deadline: Pin<Box<Sleep>>,
+    /// Bytes that may come yet, and how many there could be in all.
+    left: u64,
+    most: u64,
     /// The right to occupy a connection.
     _permit: tokio::sync::OwnedSemaphorePermit,
 }
@@ -125,10 +129,11 @@ impl<B> Received<B> {
         body: B,
         direction: Arc<Direction>,
         stall: Duration,
+        most: u64,
         permit: tokio::sync::OwnedSemaphorePermit,
     ) -> Self {
         let deadline = Box::pin(tokio::time::sleep(stall));
-        Self { body, direction, early: None, stall, deadline, _permit: permit }
+        Self { body, direction, early: None, stall, deadline, left: most, most, _permit: permit }
     }
 }
 
@@ -160,7 +165,12 @@ where
                 return Poll::Ready(Some(Err(HttpError::new(HttpErrorKind::Timeout, error))));
             }
         };
-        let wait = self.direction.take(frame.data_ref().map_or(0, Bytes::len));
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        match self.left.checked_sub(len as u64) {
+            Some(left) => self.left = left,
+            None => return Poll::Ready(Some(Err(refused(failure::endless(self.most))))),
+        }
+        let wait = self.direction.take(len);
         if wait.is_zero() {
             self.restart();
             return Poll::Ready(Some(Ok(frame)));

@@ -71,7 +71,7 @@ fn connection(place: &Place, error: &HttpError) -> (StoreErrorKind, String) {
         };
     }
     if find::<reqwest::Error>(error).is_some_and(|e| e.is_builder()) {
-        return (StoreErrorKind::Unusable, innermost(error));
+        return (StoreErrorKind::Unreachable, innermost(error));
     }
     let what = match (find::<reqwest::Error>(error), error.kind()) {
         (Some(e), _) if e.is_connect() => "no connection",
@@ -114,6 +114,12 @@ pub(super) fn short(name: &ObjectName, extent: Extent, size: Option<u64>) -> Sto
 pub(super) fn no_credentials() -> Refused {
     let reason = "no credentials are set, and this machine has none of its own".to_owned();
     Refused { kind: StoreErrorKind::NoCredentials, reason }
+}
+
+/// An answer that goes on after `most` bytes.
+pub(super) fn endless(most: u64) -> Refused {
+    let reason = format!("its answer has more than {} MiB", most >> 20);
+    Refused { kind: StoreErrorKind::Other, reason }
 }
 
 /// What an answer without success means, if it is not about one object only.

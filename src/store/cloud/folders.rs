@@ -9,8 +9,8 @@ use object_store::{ObjectMeta, ObjectStoreExt, PutPayload};
 use crate::env::Timestamp;
 use crate::error::StoreError;
 use crate::limits::STORE_FOLDERS_MAX_DEPTH;
-use crate::store::ObjectName;
 use crate::store::cloud::{CloudStore, PART_SUFFIX, failure, webdav};
+use crate::store::{LOST_AND_FOUND, ObjectName};
 
 impl CloudStore {
     /// Makes the folder of an object, but not on the empty place of a store that vanished.
@@ -80,7 +80,9 @@ impl CloudStore {
                 let depth =
                     |path: &Path| path.parts().count().saturating_sub(self.place.prefix.parts().count());
                 let deeper = folder.common_prefixes.into_iter();
-                folders.extend(deeper.filter(|path| depth(path) <= STORE_FOLDERS_MAX_DEPTH));
+                // What the file system has at its top is no folder of ours, and often may not be read.
+                let is_ours = |path: &Path| depth(path) != 1 || path.filename() != Some(LOST_AND_FOUND);
+                folders.extend(deeper.filter(|path| is_ours(path) && depth(path) <= STORE_FOLDERS_MAX_DEPTH));
             }
         }
         Ok(is_sure)

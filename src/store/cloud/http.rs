@@ -26,7 +26,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::error::{StoreError, StoreErrorKind};
-use crate::limits::{STORE_ERROR_BODY_MAX_BYTES, STORE_METADATA_TIMEOUT_S};
+use crate::limits::{
+    PACK_MAX_BYTES, STORE_ANSWER_MAX_BYTES, STORE_ERROR_BODY_MAX_BYTES, STORE_METADATA_TIMEOUT_S,
+};
 use crate::store::cloud::body::{Direction, Progress, Received, Sent};
 use crate::store::cloud::failure::{self, Refused};
 use crate::store::cloud::pace::Pace;
@@ -166,7 +168,7 @@ fn build(options: &NetworkOptions, trust: Trust) -> reqwest::Result<reqwest::Cli
 }
 
 fn unusable(error: &(dyn std::error::Error + 'static)) -> StoreError {
-    StoreError::new(StoreErrorKind::Unusable, "open", "", failure::innermost(error))
+    StoreError::new(StoreErrorKind::Unreachable, "open", "", failure::innermost(error))
 }
 
 /// Gives `object_store` its way to a server. Its own options are not used.
@@ -216,7 +218,12 @@ impl HttpService for Carrier {
             parts.status = StatusCode::NOT_FOUND;
         }
         let body = Unpinned(Box::pin(body));
-        let body = Received::new(body, Arc::clone(&shared.received), shared.options.stall_timeout, permit);
+        let most = match is_object(&method, &uri) && !is_metadata {
+            true => PACK_MAX_BYTES,
+            false => STORE_ANSWER_MAX_BYTES,
+        };
+        let stall = shared.options.stall_timeout;
+        let body = Received::new(body, Arc::clone(&shared.received), stall, most, permit);
         let body = HttpResponseBody::new(body);
         if parts.status.is_success() {
             return Ok(HttpResponse::from_parts(parts, body));
@@ -275,7 +282,7 @@ pub(super) struct StalledError {
     pub(super) after: Duration,
 }
 
-fn refused(refusal: Refused) -> HttpError {
+pub(super) fn refused(refusal: Refused) -> HttpError {
     // A kind that `object_store` does not try again.
     HttpError::new(HttpErrorKind::Unknown, refusal)
 }
@@ -283,6 +290,14 @@ fn refused(refusal: Refused) -> HttpError {
 fn transport(error: reqwest::Error) -> HttpError {
     let kind = if error.is_timeout() { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted };
     HttpError::new(kind, error.without_url())
+}
+
+/// True if what is asked for may be an object. Those who collect one bound it by what they expect; all other answers
+/// are collected whole.
+fn is_object(method: &http::Method, uri: &http::Uri) -> bool {
+    let is_listing =
+        |query: &str| query.split('&').any(|pair| pair.starts_with("list-type=") || pair == "comp=list");
+    *method == http::Method::GET && !uri.query().is_some_and(is_listing)
 }
 
 /// True if a web server says that a folder has this name.
@@ -305,8 +320,12 @@ const METADATA_HOSTS: [&str; 6] = [
     "[fd00:ec2::23]",
 ];
 
-/// True for such a place: one that is known, or one of the `others` that the environment names, port included.
+/// True for such a place: one that is known, or one of the `others` that the environment names, port included. They are
+/// asked in plain. One with a certificate is a server like others, and its certificate is looked at.
 fn is_metadata(uri: &http::Uri, others: &[String]) -> bool {
+    if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
+        return false;
+    }
     uri.host().is_some_and(|host| METADATA_HOSTS.contains(&host))
         || uri.authority().is_some_and(|place| others.iter().any(|other| other == place.as_str()))
 }
@@ -374,8 +393,27 @@ mod tests {
             "https://metadata-x.s3.eu-west-1.amazonaws.com/config",
             "http://169.254.7.1:9000/bucket/x",
             "http://localhost:9000/bucket/x",
+            "https://localhost:4000/x",
+            "https://metadata.corp:8080/computeMetadata",
         ] {
             assert!(!is(store), "{store}");
+        }
+    }
+
+    #[test]
+    fn listings_and_credentials_are_no_objects() {
+        let is = |method: &str, uri| {
+            is_object(&http::Method::from_bytes(method.as_bytes()).unwrap(), &http::Uri::from_static(uri))
+        };
+        assert!(is("GET", "https://host/bucket/packs/aa/x"));
+        assert!(is("GET", "https://host/container/packs/aa/x?sv=2021&sig=x"));
+        for (method, uri) in [
+            ("GET", "https://host/bucket?list-type=2&prefix=packs%2F"),
+            ("GET", "https://host/container?restype=container&comp=list"),
+            ("PROPFIND", "https://host/dav/packs"),
+            ("POST", "https://sts.example.org/"),
+        ] {
+            assert!(!is(method, uri), "{method} {uri}");
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::extent::Extent;
 use crate::limits::{PACK_MAX_BYTES, STORE_AHEAD_MAX_BYTES, STORE_AHEAD_STALE_S, STORE_RUNTIME_THREADS};
 use crate::store::blocking::wait;
 use crate::store::landmark::Landmark;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
+use crate::store::{LOST_AND_FOUND, ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
 mod azure;
 mod body;
@@ -183,7 +183,7 @@ impl CloudStore {
         let result = self.place.objects.get(&self.path(name.as_str())).await.map_err(failed)?;
         if result.meta.size > PACK_MAX_BYTES {
             let reason = format!("its {} bytes are more than any object has", result.meta.size);
-            return Err(StoreError::new(StoreErrorKind::Other, "read", name, reason));
+            return Err(StoreError::new(StoreErrorKind::Unreadable, "read", name, reason));
         }
         collect(result).await.map_err(failed)
     }
@@ -255,7 +255,10 @@ impl CloudStore {
         let names = listed.objects.iter().map(|meta| &meta.location).chain(&listed.common_prefixes);
         let mut names = names.filter_map(|path| path.filename().map(str::to_owned));
         let is_part = |name: &str| self.place.has_folders && name.ends_with(webdav::PART_SUFFIX);
-        Ok(names.find(|name| !known.contains(&name.as_str()) && !is_part(name)))
+        let is_ours = |name: &str| {
+            known.contains(&name) || is_part(name) || (self.place.has_folders && name == LOST_AND_FOUND)
+        };
+        Ok(names.find(|name| !is_ours(name)))
     }
 
     /// The name of what the store calls an object, without what all names begin with.

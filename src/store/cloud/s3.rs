@@ -1,15 +1,30 @@
 //! Amazon S3 and everything that speaks its protocol.
 
+use std::fs::File;
+use std::io::Read;
+
+use http::header::HeaderValue;
 use object_store::RetryConfig;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
+use crate::limits::STORE_PROFILE_MAX_BYTES;
 use crate::store::cloud::profiles::Profile;
 use crate::store::cloud::{Network, Place, failure};
 use crate::store::options::StoreOptions;
 
 /// Gives environment variables that are set to something.
 pub(in crate::store) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The value of `variable` for a header of a request, without the line break that `echo` leaves at its end. Fails as
+/// [`Usage`](Error::Usage) where another character is in it that a header cannot hold: `object_store` would panic.
+pub(super) fn for_header(variable: &str, value: &str) -> Result<String> {
+    let value = value.trim();
+    match HeaderValue::from_str(value) {
+        Ok(_) => Ok(value.to_owned()),
+        Err(_) => Err(Error::Usage(format!("{variable} holds a character that no header of a request can"))),
+    }
+}
 
 /// A bucket, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +59,8 @@ impl S3Server {
             .clone()
             .or_else(|| variables("AWS_ENDPOINT_URL_S3"))
             .or_else(|| variables("AWS_ENDPOINT_URL"))
-            .or_else(|| from_profile("endpoint_url"));
+            .or_else(|| from_profile("endpoint_url"))
+            .map(|endpoint| endpoint.trim().to_owned());
         if let Some(endpoint) = &endpoint
             && !endpoint.starts_with("http://")
             && !endpoint.starts_with("https://")
@@ -59,6 +75,7 @@ impl S3Server {
             .or_else(|| variables("AWS_REGION"))
             .or_else(|| variables("AWS_DEFAULT_REGION"))
             .or_else(|| from_profile("region"));
+        let region = region.map(|region| for_header("the region of the bucket", &region)).transpose()?;
         Ok(Self { profile, endpoint, region })
     }
 
@@ -122,9 +139,11 @@ impl S3Server {
             }
         };
         if let Some((id, secret, token)) = keys {
-            let builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+            let builder = builder
+                .with_access_key_id(for_header("AWS_ACCESS_KEY_ID", &id)?)
+                .with_secret_access_key(secret.trim());
             return Ok(match token {
-                Some(token) => builder.with_token(token),
+                Some(token) => builder.with_token(for_header("AWS_SESSION_TOKEN", &token)?),
                 None => builder,
             });
         }
@@ -136,6 +155,9 @@ impl S3Server {
             let error = failure::no_credentials();
             return Err(StoreError::new(StoreErrorKind::NoCredentials, "open", "", error.to_string()).into());
         }
+        if let Some(file) = variables(TOKEN_FILE) {
+            check_token_file(file.trim())?;
+        }
         let settings = [
             ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),
             ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
@@ -143,13 +165,74 @@ impl S3Server {
             ("AWS_ENDPOINT_URL_STS", AmazonS3ConfigKey::StsEndpoint),
             ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", AmazonS3ConfigKey::ContainerCredentialsRelativeUri),
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", AmazonS3ConfigKey::ContainerCredentialsFullUri),
-            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", AmazonS3ConfigKey::ContainerAuthorizationTokenFile),
+            (TOKEN_FILE, AmazonS3ConfigKey::ContainerAuthorizationTokenFile),
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", AmazonS3ConfigKey::MetadataEndpoint),
         ];
         let set = |builder: AmazonS3Builder, (variable, key)| match variables(variable) {
-            Some(value) => builder.with_config(key, value),
+            Some(value) => builder.with_config(key, value.trim()),
             None => builder,
         };
         Ok(settings.into_iter().fold(builder, set))
+    }
+}
+
+/// Names the file with what lets a container ask for its credentials.
+const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+
+/// `object_store` sends what is in the file as it stands, whenever it asks for credentials, and panics where no header can
+/// hold it. So it is looked at before. A file that cannot be read is told there.
+fn check_token_file(file: &str) -> Result<()> {
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(STORE_PROFILE_MAX_BYTES).read_to_end(&mut text));
+    match read.is_ok() && HeaderValue::from_bytes(&text).is_err() {
+        true => Err(Error::Usage(format!(
+            "the file of {TOKEN_FILE} holds a line break, or another character that no header of a request can"
+        ))),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::location::open_remote;
+
+    /// The outcome of an open with these variables; a key and its secret are among them unless they are given.
+    fn opened(given: &[(&str, &str)]) -> Result<()> {
+        let variables =
+            |name: &str| given.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        open_remote("s3:http://127.0.0.1:1/bucket", &StoreOptions::default(), &variables).map(drop)
+    }
+
+    #[test]
+    fn a_line_break_at_the_end_of_a_value_is_none_of_it() {
+        assert_eq!(for_header("X", "AKIA\n").unwrap(), "AKIA");
+        assert_eq!(for_header("X", " token\r\n").unwrap(), "token");
+        let pair = [("AWS_ACCESS_KEY_ID", "id\n"), ("AWS_SECRET_ACCESS_KEY", "secret\n")];
+        opened(&pair).unwrap();
+        for (variable, value) in [
+            ("AWS_ACCESS_KEY_ID", "hid\nden"),
+            ("AWS_SESSION_TOKEN", "hid\u{7}den"),
+            ("AWS_REGION", "hid\nden"),
+        ] {
+            let error = opened(&[&[(variable, value)][..], &pair].concat()).unwrap_err();
+            let name = if variable == "AWS_REGION" { "region" } else { variable };
+            let text = error.to_string();
+            assert!(matches!(error, Error::Usage(_)) && text.contains(name), "{text}");
+            assert!(!text.contains("hid"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_from_a_file_later_is_looked_at_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        let path = file.to_str().unwrap();
+        let given = [(TOKEN_FILE, path), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/x")];
+        std::fs::write(&file, "hidden").unwrap();
+        opened(&given).unwrap();
+        std::fs::write(&file, "hidden\n").unwrap();
+        let text = opened(&given).unwrap_err().to_string();
+        assert!(text.contains(TOKEN_FILE) && !text.contains("hidden"), "{text}");
     }
 }

@@ -78,7 +78,10 @@ pub(super) fn read(file: &File, offset: u64, len: u64) -> io::Result<Bytes> {
     while buf.len() < len {
         let spare = rustix::buffer::spare_capacity(&mut buf);
         match rustix::io::pread(file, spare, at) {
-            Ok(0) => return Err(io::Error::other("it became shorter while it was read")),
+            Ok(0) => {
+                let reason = "it became shorter while it was read";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
             Ok(read) => at += read as u64,
             Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),

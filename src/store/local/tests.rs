@@ -150,7 +150,7 @@ fn a_folder_that_is_a_link_is_refused_whether_its_disk_is_there_or_not() {
         for refused in [LocalStore::open(dir.path()), LocalStore::create(dir.path(), &["packs", "snapshots"])]
         {
             let error = refused.unwrap_err();
-            assert_eq!(error.kind, StoreErrorKind::Unusable, "{error}");
+            assert_eq!(error.kind, StoreErrorKind::Linked, "{error}");
             assert!(error.reason.contains("packs is a symbolic link"), "{error}");
         }
     }
@@ -222,6 +222,47 @@ fn a_new_store_takes_no_folder_with_other_things() {
 }
 
 #[test]
+fn a_link_that_is_none_of_ours_is_no_obstacle() {
+    let (dir, store) = fresh();
+    store.put(&name("snapshots/one"), bytes(b"here")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::create_dir(elsewhere.path().join("papers")).unwrap();
+    fs::write(elsewhere.path().join("papers/letter"), "").unwrap();
+    symlink(elsewhere.path(), dir.path().join("notes")).unwrap();
+    symlink("nowhere", dir.path().join("dangling")).unwrap();
+    let store = LocalStore::open(dir.path()).unwrap();
+    let mut found = Vec::new();
+    let mut each = |item| {
+        found.push(match item {
+            ListItem::Object(info) => info.name.to_string(),
+            ListItem::Strange(name) => format!("?{name}"),
+        });
+    };
+    store.list("", &mut each).unwrap();
+    found.sort();
+    assert_eq!(found, ["?dangling", "?notes", "snapshots/one"], "what a link leads to is none of the store");
+}
+
+#[test]
+fn a_store_that_vanishes_while_it_is_listed_is_not_taken_for_a_smaller_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    let store = LocalStore::create(&path, &[]).unwrap();
+    for object in ["packs/aa/x", "packs/bb/x", "packs/cc/x"] {
+        store.put(&name(object), bytes(b"x")).unwrap();
+    }
+    let mut listed = 0;
+    let result = store.list("packs", &mut |_| {
+        if listed == 0 {
+            fs::rename(&path, dir.path().join("away")).unwrap();
+        }
+        listed += 1;
+    });
+    assert_eq!(listed, 1);
+    assert_eq!(result.unwrap_err().kind, StoreErrorKind::Vanished);
+}
+
+#[test]
 fn a_folder_that_is_swapped_is_neither_written_nor_believed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("repo");
@@ -241,10 +282,10 @@ fn a_folder_that_is_swapped_is_neither_written_nor_believed() {
         outcomes.map(|outcome| outcome.unwrap_err().kind)
     };
     fs::rename(&path, dir.path().join("away")).unwrap();
-    assert_eq!(kinds(), [StoreErrorKind::Unusable; 7], "gone");
+    assert_eq!(kinds(), [StoreErrorKind::Vanished; 7], "gone");
     assert!(!path.exists(), "a vanished store is not made again");
     fs::create_dir(&path).unwrap();
-    assert_eq!(kinds(), [StoreErrorKind::Unusable; 7], "replaced");
+    assert_eq!(kinds(), [StoreErrorKind::Vanished; 7], "replaced");
     assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
 }
 
@@ -318,9 +359,9 @@ fn an_unmounted_disk_is_noticed() {
     let store = LocalStore::open(mount.0.path()).unwrap();
     store.put(&name("packs/ab/x"), bytes(b"x")).unwrap();
     mount.run("umount", &["-l"]);
-    assert_eq!(store.put(&name("packs/ab/y"), vec![]).unwrap_err().kind, StoreErrorKind::Unusable);
-    assert_eq!(store.get(&name("packs/ab/x")).unwrap_err().kind, StoreErrorKind::Unusable);
-    assert_eq!(store.list("", &mut |_| {}).unwrap_err().kind, StoreErrorKind::Unusable);
+    assert_eq!(store.put(&name("packs/ab/y"), vec![]).unwrap_err().kind, StoreErrorKind::Vanished);
+    assert_eq!(store.get(&name("packs/ab/x")).unwrap_err().kind, StoreErrorKind::Vanished);
+    assert_eq!(store.list("", &mut |_| {}).unwrap_err().kind, StoreErrorKind::Vanished);
     assert_eq!(fs::read_dir(mount.0.path()).unwrap().count(), 0);
 }
 

@@ -6,10 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::env::Timestamp;
-use crate::store::{ObjectInfo, ObjectName};
-
-/// Made by the file system itself at the top of some disks.
-const LOST_AND_FOUND: &str = "lost+found";
+use crate::store::{LOST_AND_FOUND, ObjectInfo, ObjectName, TOP_FOLDERS};
 
 /// Something in the folder.
 pub(super) enum Found {
@@ -63,6 +60,11 @@ fn visit(root: &Path, prefix: &str, entry: &DirEntry, each: &mut dyn FnMut(Found
     };
     // A name that is not UTF-8 holds a replacement character here, which no object name has.
     let name = ObjectName::parse(&shown).ok();
+    // A link at the top that is none of our folders leads to what is none of ours.
+    if prefix.is_empty() && metadata.is_dir() && !TOP_FOLDERS.contains(&&*shown) && is_link(entry) {
+        each(Found::Strange(shown));
+        return Ok(());
+    }
     match name {
         Some(name) if metadata.is_file() => each(Found::Object(info(name, &metadata))),
         // In a folder at the third level, no object can be.
@@ -76,6 +78,10 @@ fn visit(root: &Path, prefix: &str, entry: &DirEntry, each: &mut dyn FnMut(Found
         _ => each(Found::Strange(shown)),
     }
     Ok(())
+}
+
+fn is_link(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_symlink())
 }
 
 /// What `entry` is, or what its link leads to; nothing if it was removed since it was read. An error of
@@ -101,13 +107,14 @@ pub(super) fn foreign(root: &Path, known: &[&str]) -> io::Result<Option<String>>
     Ok(None)
 }
 
-/// A symbolic link at the top of `root` that leads to a folder, or nowhere.
+/// A symbolic link in the place of one of the store's folders at the top of `root`. What else lies there is not ours.
 pub(super) fn linked_folder(root: &Path) -> io::Result<Option<PathBuf>> {
-    for entry in fs::read_dir(root)? {
-        let entry = entry?;
-        let is_object = || fs::metadata(entry.path()).is_ok_and(|target| target.is_file());
-        if entry.file_type()?.is_symlink() && !is_object() {
-            return Ok(Some(entry.path()));
+    for name in TOP_FOLDERS {
+        let path = root.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_symlink() => return Ok(Some(path)),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
         }
     }
     Ok(None)

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::error::{StoreError, StoreErrorKind};
+use crate::store::LOST_AND_FOUND;
 use crate::store::cloud::PART_SUFFIX;
 use crate::store::sftp::SftpStore;
 use crate::store::sftp::packet::{Attributes, status};
@@ -37,7 +38,7 @@ impl SftpStore {
         });
         let names = entries.map_err(failed)?.into_iter().map(|entry| entry.name);
         let is_ours =
-            |name: &str| known.contains(&name) || name.ends_with(PART_SUFFIX) || name == "lost+found";
+            |name: &str| known.contains(&name) || name.ends_with(PART_SUFFIX) || name == LOST_AND_FOUND;
         Ok(names.filter(|name| !is_ours(name)).min())
     }
 
@@ -46,7 +47,8 @@ impl SftpStore {
         self.landmark.confirm(action, object, |name| self.look(name).map(drop))?;
         let top = match object.split_once('/') {
             Some((top, _)) => top,
-            None if action == "list" => object,
+            // The store's own folder may be behind a link: that it is the same was confirmed above.
+            None if action == "list" && !object.is_empty() => object,
             None => return Ok(()),
         };
         match self.found_itself(top).map_err(|e| e.of(action, object))? {
@@ -144,5 +146,5 @@ fn sync_parent(session: &mut Session, path: &[u8]) -> Result<(), Failure> {
 /// A folder that may lead to another disk, which may be missing without notice.
 fn is_link(action: &'static str, folder: &str) -> StoreError {
     let reason = "it is a symbolic link: move what it leads to into its place";
-    StoreError::new(StoreErrorKind::Unusable, action, folder, reason)
+    StoreError::new(StoreErrorKind::Linked, action, folder, reason)
 }

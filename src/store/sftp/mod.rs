@@ -21,7 +21,7 @@ use crate::extent::Extent;
 use crate::limits::{PACK_MAX_BYTES, STORE_FOLDERS_MAX_DEPTH};
 use crate::store::cloud::{NetworkOptions, PART_SUFFIX, Traffic, is_part};
 use crate::store::landmark::Landmark;
-use crate::store::{ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
+use crate::store::{LOST_AND_FOUND, ListItem, ObjectInfo, ObjectName, Store, StoreProfile, is_folder};
 
 use packet::{Attributes, status};
 use pool::Pool;
@@ -227,7 +227,7 @@ impl SftpStore {
                     is_sure &= self.walk(&shown, each)?;
                 }
                 None if found.is_file() && is_part(&shown) => each(Found::Part(shown, found)),
-                None if found.is_folder() && shown == "lost+found" => {}
+                None if found.is_folder() && shown == LOST_AND_FOUND => {}
                 _ => each(Found::Item(ListItem::Strange(shown))),
             }
         }
@@ -247,6 +247,25 @@ fn write_part(session: &mut Session, part: &[u8], parts: &[Bytes]) -> Result<(),
         session.write(handle, parts)?;
         session.sync(handle)
     })
+}
+
+/// Bytes of the object `name`, which is open: `len` from `offset` on. If it ends before, it is `short`.
+fn bytes_of(
+    session: &mut Session,
+    handle: &[u8],
+    name: &ObjectName,
+    (offset, len): (u64, usize),
+    short: impl FnOnce() -> StoreError,
+) -> Result<Result<Bytes, StoreError>, Failure> {
+    match session.read(handle, offset, len) {
+        Ok(read) => Ok(read.map(Bytes::from).ok_or_else(short)),
+        // The server has opened the object, and cannot read it: its disk cannot.
+        Err(Failure::Refused { code: status::FAILURE, reason }) => {
+            let reason = format!("the server says: {reason}");
+            Ok(Err(StoreError::new(StoreErrorKind::Unreadable, "read", name, reason)))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 fn no_file(name: &ObjectName) -> StoreError {
@@ -285,13 +304,12 @@ impl Store for SftpStore {
                 Ok(len) if size <= PACK_MAX_BYTES => len,
                 _ => {
                     let reason = format!("its {size} bytes are more than any object has");
-                    return Ok(Err(StoreError::new(StoreErrorKind::Other, "read", name, reason)));
+                    return Ok(Err(StoreError::new(StoreErrorKind::Unreadable, "read", name, reason)));
                 }
             };
-            let read = session.read(handle, 0, len)?;
-            Ok(read.map(Bytes::from).ok_or_else(|| {
-                StoreError::new(StoreErrorKind::Transient, "read", name, "it became shorter meanwhile")
-            }))
+            let short =
+                || StoreError::new(StoreErrorKind::Transient, "read", name, "it became shorter meanwhile");
+            bytes_of(session, handle, name, (0, len), short)
         })
     }
 
@@ -305,8 +323,7 @@ impl Store for SftpStore {
                 return Ok(Err(short(size)));
             }
             let Ok(len) = usize::try_from(extent.len()) else { return Ok(Err(short(size))) };
-            let read = session.read(handle, extent.offset(), len)?;
-            Ok(read.map(Bytes::from).ok_or_else(|| short(size)))
+            bytes_of(session, handle, name, (extent.offset(), len), || short(size))
         })
     }
 

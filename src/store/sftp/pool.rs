@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::StoreErrorKind;
 use crate::store::cloud::{NetworkOptions, Pace, Traffic};
 use crate::store::sftp::location::SftpLocation;
 use crate::store::sftp::session::{Failure, Session};
@@ -155,7 +156,11 @@ impl Pool {
             state.all = state.all.saturating_sub(1);
             drop(state);
             self.returned.notify_one();
-            Failure::Broken { kind: e.kind, reason: e.reason }
+            let reason = match e.kind {
+                StoreErrorKind::Unreachable => format!("no connection can be made: {}", e.reason),
+                _ => e.reason,
+            };
+            Failure::Broken { kind: e.kind, reason }
         })
     }
 

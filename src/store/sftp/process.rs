@@ -15,7 +15,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::env::SECRET_VARIABLES;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::limits::{SFTP_COMPLAINT_MAX_BYTES, SFTP_LAST_WORDS_MS};
-use crate::store::failure::from_io;
 use crate::store::sftp::session::{Failure, broken};
 
 /// A process that is ended when it is dropped.
@@ -60,21 +59,24 @@ impl Process {
         command.process_group(0);
         let mut child = command.spawn().map_err(|e| {
             let reason = format!("{} cannot be started: {e}", command.get_program().display());
-            StoreError::new(StoreErrorKind::Other, "open", "", reason)
+            StoreError::new(kind_of_start(&e), "open", "", reason)
         })?;
         let (Some(input), Some(output), Some(errors)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             end(&mut child);
-            return Err(StoreError::new(StoreErrorKind::Other, "open", "", "a process without pipes"));
+            return Err(StoreError::new(StoreErrorKind::Unreachable, "open", "", "a process without pipes"));
         };
         if let Err(e) = rustix::io::ioctl_fionbio(&input, true) {
             end(&mut child);
-            return Err(from_io("open", "", &e.into()));
+            return Err(StoreError::new(StoreErrorKind::Unreachable, "open", "", e.to_string()));
         }
         let complaint = Arc::default();
         let shared = Arc::clone(&complaint);
-        let listener = thread::spawn(move || listen(errors, &shared));
+        let listener = thread::Builder::new().spawn(move || listen(errors, &shared)).map_err(|e| {
+            end(&mut child);
+            StoreError::new(kind_of_start(&e), "open", "", format!("no thread can be started: {e}"))
+        })?;
         Ok(Self {
             child,
             input: Some(input),
@@ -144,15 +146,25 @@ impl Process {
     }
 }
 
+/// Why no process or thread can be started: it may be that there are too many just now.
+fn kind_of_start(error: &io::Error) -> StoreErrorKind {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::OutOfMemory => {
+            StoreErrorKind::Transient
+        }
+        _ => StoreErrorKind::Unreachable,
+    }
+}
+
 /// What `ssh` complains about, by what helps.
 fn kind_of(said: &str) -> StoreErrorKind {
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if says(&["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
-        StoreErrorKind::Untrusted
+        StoreErrorKind::UnknownHost
     } else if says(&["Permission denied", "Too many authentication failures"]) {
         StoreErrorKind::Denied
     } else if says(&["subsystem request failed", "not found", "Bad configuration", "usage:"]) {
-        StoreErrorKind::Other
+        StoreErrorKind::Unreachable
     } else {
         StoreErrorKind::Transient
     }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::limits::{
-    SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES, SFTP_PIECES_IN_FLIGHT, STORE_FOLDER_MAX_ENTRIES,
+    SFTP_NAME_MAX_BYTES, SFTP_PACKET_MAX_BYTES, SFTP_PIECE_BYTES, SFTP_PIECES_IN_FLIGHT,
+    STORE_FOLDER_MAX_ENTRIES,
 };
 use crate::store::sftp::packet::{Attributes, CutOffError, Fields, Packet, kind, open, status};
 use crate::store::sftp::pool::Meter;
@@ -94,7 +95,7 @@ impl Session {
         let (kind, _, rest) = self.receive()?;
         if kind != kind::VERSION {
             return Err(Failure::Broken {
-                kind: StoreErrorKind::Unusable,
+                kind: StoreErrorKind::Unreachable,
                 reason: "what answers is no SFTP server".to_owned(),
             });
         }
@@ -234,9 +235,14 @@ impl Session {
             for _ in 0..count {
                 if entries.len() >= STORE_FOLDER_MAX_ENTRIES {
                     let reason = format!("a folder with more than {STORE_FOLDER_MAX_ENTRIES} files");
-                    return Err(Failure::Broken { kind: StoreErrorKind::Unusable, reason });
+                    return Err(Failure::Broken { kind: StoreErrorKind::Other, reason });
                 }
-                let name = String::from_utf8_lossy(fields.text()?).into_owned();
+                let name = fields.text()?;
+                if name.len() > SFTP_NAME_MAX_BYTES {
+                    let reason = format!("the server lists a name of {} bytes", name.len());
+                    return Err(Failure::Broken { kind: StoreErrorKind::Other, reason });
+                }
+                let name = String::from_utf8_lossy(name).into_owned();
                 fields.text()?;
                 let attributes = fields.attributes()?;
                 if name != "." && name != ".." {
@@ -369,7 +375,9 @@ impl Session {
             return match self.process.has_begun() {
                 true => Err(broken(reason)),
                 // It will do so each time.
-                false => Err(Failure::Broken { kind: StoreErrorKind::Unusable, reason: reason.to_owned() }),
+                false => {
+                    Err(Failure::Broken { kind: StoreErrorKind::Unreachable, reason: reason.to_owned() })
+                }
             };
         }
         let mut rest = vec![0; len - 5];

@@ -2,6 +2,7 @@
 
 use super::packet::{Packet, kind, open};
 use super::*;
+use std::io::Write;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +32,9 @@ fn config() -> ObjectName {
 fn what_is_no_server_is_told_from_one_that_is_away() {
     use StoreErrorKind as K;
     for (command, kind, word) in [
-        ("cat", K::Unusable, "no SFTP server"),
-        ("echo Welcome to this machine; cat >/dev/null", K::Unusable, "prints something"),
-        (r"printf '\377\377\377\377xxxxx'; cat >/dev/null", K::Unusable, "no SFTP server"),
+        ("cat", K::Unreachable, "no SFTP server"),
+        ("echo Welcome to this machine; cat >/dev/null", K::Unreachable, "prints something"),
+        (r"printf '\377\377\377\377xxxxx'; cat >/dev/null", K::Unreachable, "no SFTP server"),
         ("exit 1", K::Transient, "closed"),
         (
             "echo 'ssh: connect to host x: Connection refused' >&2; exit 255",
@@ -41,8 +42,9 @@ fn what_is_no_server_is_told_from_one_that_is_away() {
             "Connection refused",
         ),
         ("echo 'me@x: Permission denied (publickey).' >&2; exit 255", K::Denied, "publickey"),
-        ("echo 'Host key verification failed.' >&2; exit 255", K::Untrusted, "Host key"),
-        ("no-such-program-here", K::Other, "not found"),
+        ("echo 'Host key verification failed.' >&2; exit 255", K::UnknownHost, "Host key"),
+        ("no-such-program-here", K::Unreachable, "no connection can be made"),
+        ("echo 'subsystem request failed on channel 0' >&2; exit 1", K::Unreachable, "subsystem"),
         ("cat >/dev/null", K::Transient, "for 1 seconds"),
     ] {
         let error = store(command, &["stall-timeout=1"]).get(&config()).unwrap_err();
@@ -93,9 +95,9 @@ fn answers_that_do_not_fit_end_a_connection_and_nothing_else() {
         (vec![handle(), file(4), data(3, b"")], K::Transient, "another number"),
         (vec![handle(), file(4), data(7, b"1234")], K::Transient, "no request"),
         (vec![handle(), file(4), status(3, status::OK)], K::Transient, "says that is all right"),
-        (vec![handle(), file(4), status(3, 4), status(4, 0)], K::Other, "because"),
+        (vec![handle(), file(4), status(3, 4), status(4, 0)], K::Unreadable, "because"),
         (vec![handle(), file(4), status(3, status::EOF), status(4, 0)], K::Transient, "shorter"),
-        (vec![handle(), file(PACK_MAX_BYTES + 1), status(3, 0)], K::Other, "more than any object"),
+        (vec![handle(), file(PACK_MAX_BYTES + 1), status(3, 0)], K::Unreadable, "more than any object"),
         (
             vec![handle(), Packet::new(kind::ATTRS, 2).number(0x04).number(0o040_755), status(3, 0)],
             K::NotFound,
@@ -138,8 +140,6 @@ fn found(id: u32, is_folder: bool) -> Packet {
     Packet::new(kind::ATTRS, id).number(0x05).offset(4).number(mode)
 }
 
-const FAILURE: u32 = 4;
-
 fn content() -> Vec<Bytes> {
     vec![Bytes::from_static(b"text")]
 }
@@ -163,7 +163,7 @@ fn and_a_look(parts: Vec<Vec<Packet>>, id: u32) -> Vec<Packet> {
 #[test]
 fn an_object_that_has_its_name_is_not_said_to_have_been_there() {
     // The server syncs no folders: that is found out once.
-    let answers = vec![written(1), vec![status(5, 0)], synced(6, FAILURE)];
+    let answers = vec![written(1), vec![status(5, 0)], synced(6, status::FAILURE)];
     // Once it was seen, it is looked for before something is written beside it.
     let again = vec![vec![found(9, false)], written(10), vec![status(14, 0)]];
     let (_dir, store) = scripted(and_a_look(answers.into_iter().chain(again).collect(), 15));
@@ -172,7 +172,7 @@ fn an_object_that_has_its_name_is_not_said_to_have_been_there() {
     store.info(&config()).unwrap();
     // It has synced one before: then it failed.
     let first = vec![written(1), vec![status(5, 0)], synced(6, 0)];
-    let second = vec![vec![found(9, false)], written(10), vec![status(14, 0)], synced(15, FAILURE)];
+    let second = vec![vec![found(9, false)], written(10), vec![status(14, 0)], synced(15, status::FAILURE)];
     let (_dir, store) = scripted(and_a_look(first.into_iter().chain(second).collect(), 18));
     store.create(&config(), content()).unwrap();
     assert_eq!(store.create(&config(), content()).unwrap_err().kind, StoreErrorKind::Other);
@@ -182,7 +182,8 @@ fn an_object_that_has_its_name_is_not_said_to_have_been_there() {
 #[test]
 fn what_an_attempt_before_may_have_done_is_synced() {
     // The name is taken: the part is removed, the object looked for, its folder synced.
-    let answers = vec![written(1), vec![status(5, FAILURE), status(6, 0), found(7, false)], synced(8, 0)];
+    let answers =
+        vec![written(1), vec![status(5, status::FAILURE), status(6, 0), found(7, false)], synced(8, 0)];
     let (_dir, store) = scripted(and_a_look(answers, 11));
     assert_eq!(store.create(&config(), content()).unwrap_err().kind, StoreErrorKind::AlreadyExists);
     store.info(&config()).unwrap();
@@ -201,8 +202,10 @@ fn a_look_that_fails_is_not_taken_for_nothing_there() {
     store.info(&config()).unwrap();
     assert!(!store.profile().creates_once);
     // With a condition, after the rename was refused.
-    let answers =
-        vec![written(1), vec![status(5, FAILURE), status(6, 0), status(7, status::PERMISSION_DENIED)]];
+    let answers = vec![
+        written(1),
+        vec![status(5, status::FAILURE), status(6, 0), status(7, status::PERMISSION_DENIED)],
+    ];
     let (_dir, store) = scripted(and_a_look(answers, 8));
     assert_eq!(store.create(&config(), content()).unwrap_err().kind, StoreErrorKind::Denied);
     store.info(&config()).unwrap();
@@ -213,9 +216,9 @@ fn a_look_that_fails_is_not_taken_for_nothing_there() {
 fn what_was_opened_is_closed_after_a_refusal_too() {
     // A file whose length is not told, one that cannot be written, a folder that cannot be listed.
     let answers = vec![
-        vec![handle_to(1), status(2, FAILURE), status(3, 0)],
-        vec![handle_to(4), status(5, FAILURE), status(6, 0), status(7, 0)],
-        vec![handle_to(8), status(9, FAILURE), status(10, 0), found(11, true)],
+        vec![handle_to(1), status(2, status::FAILURE), status(3, 0)],
+        vec![handle_to(4), status(5, status::FAILURE), status(6, 0), status(7, 0)],
+        vec![handle_to(8), status(9, status::FAILURE), status(10, 0), found(11, true)],
     ];
     let (_dir, store) = scripted(and_a_look(answers, 12));
     assert_eq!(store.get(&config()).unwrap_err().kind, StoreErrorKind::Other);
@@ -227,10 +230,38 @@ fn what_was_opened_is_closed_after_a_refusal_too() {
 #[test]
 fn without_an_extension_only_what_is_there_is_removed_to_be_replaced() {
     // Refused for another reason, such as a full disk; the part is removed.
-    let answers = vec![written(1), vec![status(5, FAILURE), status(6, status::NO_SUCH_FILE), status(7, 0)]];
+    let answers =
+        vec![written(1), vec![status(5, status::FAILURE), status(6, status::NO_SUCH_FILE), status(7, 0)]];
     let (_dir, store) = scripted(and_a_look(answers, 8));
     assert_eq!(store.put(&config(), content()).unwrap_err().kind, StoreErrorKind::Other);
     store.info(&config()).unwrap();
+}
+
+#[test]
+fn an_empty_store_behind_a_link_is_empty() {
+    // Opened, read to its end, closed. What its path leads to is looked at no more.
+    let link = Packet::new(kind::ATTRS, 4).number(0x04).number(0o120_777);
+    let empty = || vec![handle_to(1), status(2, status::EOF), status(3, status::OK)];
+    let (_dir, store) = scripted(empty().into_iter().chain([link]).collect());
+    store.list("", &mut |item| panic!("{item:?}")).unwrap();
+    // A folder in it may not be one.
+    let link = Packet::new(kind::ATTRS, 4).number(0x04).number(0o120_777);
+    let (_dir, store) = scripted(empty().into_iter().chain([link]).collect());
+    assert_eq!(store.list("keys", &mut |_| {}).unwrap_err().kind, StoreErrorKind::Linked);
+}
+
+#[test]
+fn names_that_no_disk_has_are_refused() {
+    for (len, is_taken) in [(255, true), (256, false), (100_000, false)] {
+        let name = Packet::new(kind::NAME, 2).number(1).text(&vec![b'a'; len]).text(b"").number(0);
+        let (_dir, store) = scripted(vec![handle_to(1), name, status(3, status::EOF), status(4, 0)]);
+        let mut found = 0;
+        let listed = store.list("keys", &mut |_| found += 1);
+        assert_eq!((listed.is_ok(), found), (is_taken, usize::from(is_taken)), "{len}");
+        assert!(
+            listed.err().is_none_or(|e| e.kind == StoreErrorKind::Other && e.reason.contains("a name of"))
+        );
+    }
 }
 
 #[test]
@@ -287,6 +318,10 @@ fn the_server_of_openssh_without_ssh_keeps_the_contract() {
     let places =
         ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"];
     let Some(server) = places.iter().find(|path| std::path::Path::new(path).exists()) else {
+        let missing = "there is no sftp-server: scripts/setup --tests installs it";
+        // Who says where servers for tests are wants them used.
+        assert!(std::env::var_os("BACKSTAY_TEST_SERVERS").is_none(), "{missing}");
+        let _ = writeln!(std::io::stderr(), "skipped: the server of OpenSSH: {missing}");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use backstay::env::Timestamp;
 use backstay::observe::StopFlag;
 use backstay::store::cloud::CloudStore;
 use backstay::store::retry::{RetryPolicy, RetryStore, ThreadSleeper};
-use backstay::store::{ObjectName, Store, StoreOptions, conformance, location, probe};
+use backstay::store::{ListItem, ObjectName, Store, StoreOptions, conformance, location, probe};
 
 use super::external::External;
 use super::server::{BUCKET, KEY_ID, SECRET, Server};
@@ -75,6 +75,23 @@ fn webdav_keeps_the_contract() {
     assert_eq!((store.clean_leftovers(before).unwrap(), store.clean_leftovers(before).unwrap()), (1, 0));
     let left = std::fs::read_dir(folder.join("keys")).unwrap().count();
     assert_eq!((left, folder.join("letter.part").exists()), (2, true));
+}
+
+#[test]
+fn what_a_file_system_has_at_its_top_is_no_foreign_folder() {
+    let server = Server::webdav();
+    let folder = server.root().join("lost+found");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("17"), "").unwrap();
+    let store = location::create_store(&server.url(), &[], &StoreOptions::default()).unwrap();
+    store.put(&ObjectName::parse("keys/one").unwrap(), vec![]).unwrap();
+    let mut found = Vec::new();
+    store.list("", &mut |item| found.push(item)).unwrap();
+    assert!(matches!(&found[..], [ListItem::Object(one)] if one.name.as_str() == "keys/one"), "{found:?}");
+    std::fs::create_dir(server.root().join("other")).unwrap();
+    std::fs::write(server.root().join("other/17"), "").unwrap();
+    let error = location::create_store(&server.url(), &["keys", "index"], &StoreOptions::default());
+    assert!(error.unwrap_err().to_string().contains("other"));
 }
 
 /// A server that is not part of these tests may be missing; then this says so, and gives nothing.

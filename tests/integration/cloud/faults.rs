@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backstay::error::StoreErrorKind;
@@ -147,4 +149,40 @@ fn nobody_listens() {
     let error = store.get(&ObjectName::parse("config").unwrap()).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Transient, "{error}");
     assert!(error.reason.contains("no connection"), "{error}");
+}
+
+/// A web server whose list of a folder has no end, and the bytes that it could send.
+fn endless() -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        while let Ok((mut connection, _)) = listener.accept() {
+            let mut request = [0; 4096];
+            let _ = connection.read(&mut request);
+            let head = "HTTP/1.1 207 Multi-Status\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n\
+                <?xml version=\"1.0\"?><D:multistatus xmlns:D=\"DAV:\">";
+            let _ = connection.write_all(head.as_bytes());
+            let entry = "<D:response><D:href>/dav/keys/0123456789abcdef</D:href></D:response>".repeat(1000);
+            while counter.load(Ordering::SeqCst) < ENDLESS && connection.write_all(entry.as_bytes()).is_ok() {
+                counter.fetch_add(entry.len() as u64, Ordering::SeqCst);
+            }
+        }
+    });
+    (format!("http://{address}/dav"), sent)
+}
+
+/// More than any answer may have, and little enough for a test that fails.
+const ENDLESS: u64 = 256 << 20;
+
+#[test]
+fn a_list_without_end_does_not_fill_the_memory() {
+    let (url, sent) = endless();
+    let store = open(&url, &[], &[]);
+    let error = store.list("keys", &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Other, "{error}");
+    assert!(error.reason.contains("more than 64 MiB"), "{error}");
+    // What is on its way when the answer is refused fits into the buffers of the sockets.
+    assert!(sent.load(Ordering::SeqCst) < 128 << 20, "{sent:?}");
 }

@@ -285,6 +285,39 @@ fn connections_that_break_are_made_again_and_none_outlives_the_program() {
     user.ok(&["check", "--read-data"]);
 }
 
+/// One connection is let through at a time, all others are refused, as by `MaxSessions`.
+#[test]
+fn a_connection_that_is_refused_is_no_damage() {
+    let Some(server) = Server::start() else { return };
+    let user = User::of(&server);
+    user.sandbox.build(&source());
+    user.ok(&["init"]);
+    user.backup();
+    let lock = user.sandbox.root().join("lock");
+    let option = format!(
+        "{command} || exit; rmdir {lock}; else echo 'subsystem request failed on channel 0' >&2; exit 1; fi",
+        command = server.command().replacen(
+            "sftp.command=",
+            &format!("sftp.command=if mkdir {} 2>/dev/null; then ", lock.display()),
+            1
+        ),
+        lock = lock.display()
+    );
+    for command in [&["check", "--read-data"][..], &["restore", "latest", "--target", "TARGET"]] {
+        let target = user.sandbox.fresh_target().display().to_string();
+        let mut words: Vec<&str> = command.to_vec();
+        words.iter_mut().filter(|word| **word == "TARGET").for_each(|word| *word = &target);
+        words.extend(["--no-cache", "-o", &option]);
+        let _ = fs::remove_dir(&lock);
+        user.run(&words)
+            .exits(1)
+            .says("no connection can be made: ")
+            .says("subsystem")
+            .never_says(&["damage", "leave-out"]);
+    }
+    user.ok(&["check", "--read-data"]);
+}
+
 #[test]
 fn why_a_server_cannot_be_used_is_said() {
     let Some(mut server) = Server::start() else { return };
@@ -293,9 +326,13 @@ fn why_a_server_cannot_be_used_is_said() {
     user.run(&["init"]).exits(1).says("Permission denied").says("who may read and write");
     fs::write(server.folder.path().join("nobody"), "").unwrap();
     user.ssh = server.ssh("careful", "user", "nobody");
-    user.run(&["init"]).exits(1).says("Host key verification failed");
+    user.run(&["init"])
+        .exits(1)
+        .says("Host key verification failed")
+        .says("Connect by `ssh` once")
+        .never_says(&["ca-file"]);
     let text = |words: &str| user.sandbox.root().join(words).display().to_string();
-    user.run(&["init", "-o", "sftp.command=cat"]).exits(1).says("no SFTP server");
+    user.run(&["init", "-o", "sftp.command=cat"]).exits(1).says("no SFTP server").never_says(&["new folder"]);
     user.run(&["init", "-r", "sftp://me:hidden@127.0.0.1/x"])
         .exits(2)
         .says("password")
