@@ -23,7 +23,7 @@ mod owners;
 mod remove;
 mod sys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::DirBuilder;
 use std::io;
