@@ -80,6 +80,11 @@ impl OpenFiles {
     }
 }
 
+/// What is said of a file that was verified and is wrong.
+pub(super) fn read_back(at: u64) -> String {
+    format!("what was written cannot be read back: it differs at byte {at}")
+}
+
 impl Session<'_> {
     /// Finds out what has to be done for a window.
     pub(super) fn plan(&self, mut window: Window) -> Result<Planned> {
@@ -442,7 +447,7 @@ impl Session<'_> {
             opened = file.check(self, file.reopen(dir));
         }
         if let Some(at) = opened.as_ref().and_then(first_wrong) {
-            file.fail(self, &format_args!("what was written cannot be read back: it differs at byte {at}"));
+            file.fail(self, &read_back(at));
         }
         file.release(self, opened);
     }
