@@ -158,7 +158,8 @@ impl Session<'_> {
         let mut filler = Filler::default();
         let mut flush = |filler: &mut Filler| {
             let planned = self.plan(filler.take())?;
-            self.execute(planned, &Windows::none());
+            let written = self.execute(planned, &Windows::none());
+            self.put_in_place(written);
             Ok(())
         };
         for LinkJob { place, entry, .. } in copies {
