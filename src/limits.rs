@@ -286,7 +286,7 @@ pub const EARLY_STREAMS_KEPT: usize = 64;
 pub const RESTORE_WINDOW_PARTS: usize = 32_768;
 /// Files a restore plans at a time.
 pub const RESTORE_WINDOW_FILES: usize = 8_192;
-/// Directories a restore opens for one window; those of four windows may be open at a time, and those
+/// Directories a restore opens for one window; those of five windows may be open at a time, and those
 /// above the current one.
 pub const RESTORE_WINDOW_DIRS: usize = 512;
 /// Parts of a restore's first window, so that writing begins at once; the next ones double.

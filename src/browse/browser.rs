@@ -127,6 +127,12 @@ impl Browser {
         }
     }
 
+    /// As if nobody had looked at anything for as long as it is kept.
+    #[cfg(test)]
+    pub(crate) fn nobody_looked_lately(&self) {
+        self.in_use.age();
+    }
+
     fn is_there(&self, id: &SnapshotId) -> bool {
         layout::snapshot(id).is_ok_and(|name| self.repo.store().info(&name).is_ok())
     }

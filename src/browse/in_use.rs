@@ -84,6 +84,13 @@ impl InUse {
         tops.iter().filter(|(_, used)| used.is_kept).map(|(_, used)| used.listing.clone()).collect()
     }
 
+    #[cfg(test)]
+    pub fn age(&self) {
+        for (_, used) in self.tops.lock().iter_mut() {
+            used.last = Instant::now().checked_sub(Duration::from_secs(BROWSE_IN_USE_SECS)).unwrap();
+        }
+    }
+
     /// Drops what nobody looked at lately; gives what is left and perhaps not there.
     fn expire(&self, was_lost: bool) -> Vec<SnapshotId> {
         let patience = Duration::from_secs(BROWSE_IN_USE_SECS);
@@ -154,9 +161,7 @@ mod tests {
             in_use.touch(&top(number), |_| true);
         }
         assert_eq!(sizes(&in_use.pins(false, |_| false)), [1, 3]);
-        for (_, used) in in_use.tops.lock().iter_mut() {
-            used.last = Instant::now().checked_sub(Duration::from_secs(BROWSE_IN_USE_SECS)).unwrap();
-        }
+        in_use.age();
         in_use.touch(&top(3), |_| true);
         assert_eq!(sizes(&in_use.pins(false, |_| false)), [3]);
     }

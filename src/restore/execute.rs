@@ -21,7 +21,7 @@ use super::fetch::{Fetches, Windows};
 use super::file::FileState;
 use super::plan::{self, FrameUse, Group, Piece, Plan, Read};
 use super::session::{Session, add};
-use super::window::{FilePart, Gap, Window};
+use super::window::{FilePart, Gap, LinkJob, Window};
 
 /// Files that a task keeps open between the frames of its group.
 const OPEN_FILES_PER_TASK: usize = 8;
@@ -62,6 +62,12 @@ impl Source for FromIndex<'_> {
     }
 }
 
+/// What a window leaves to do.
+pub(super) struct Written {
+    files: Vec<Arc<FileState>>,
+    links: Vec<LinkJob>,
+}
+
 /// Files that are open in one task.
 #[derive(Default)]
 struct OpenFiles(Vec<(u32, TargetFile)>);
@@ -78,6 +84,11 @@ impl OpenFiles {
         }
         self.0.push((number, file));
     }
+}
+
+/// What is said of a file that was verified and is wrong.
+pub(super) fn read_back(at: u64) -> String {
+    format!("what was written cannot be read back: it differs at byte {at}")
 }
 
 impl Session<'_> {
@@ -147,8 +158,8 @@ impl Session<'_> {
         }
     }
 
-    /// Writes a window, one of `windows`.
-    pub(super) fn execute(&self, planned: Planned, windows: &Windows) {
+    /// Writes a window, one of `windows`. What it wrote then waits for [`put_in_place`](Self::put_in_place).
+    pub(super) fn execute(&self, planned: Planned, windows: &Windows) -> Written {
         let Planned { window, plan, loose, .. } = &planned;
         let loose: Vec<_> = loose.chunks(RESTORE_LOOSE_BATCH).collect();
         let nodes: Vec<_> = window.nodes.chunks(RESTORE_LOOSE_BATCH).collect();
@@ -187,7 +198,24 @@ impl Session<'_> {
             let visits: Vec<_> = window.checks.chunk_by(|a, b| a.file == b.file).collect();
             visits.par_iter().for_each(|gaps| self.verify_gaps(&planned, gaps));
         }
-        self.links(planned.window.links);
+        Written { files: std::mem::take(&mut *self.whole.lock()), links: planned.window.links }
+    }
+
+    /// Gives files their names, once what they hold is on the disk: none that has its name is half a file, also
+    /// after a power loss. Then makes their other names.
+    pub(super) fn put_in_place(&self, written: Written) {
+        let synced = self.sync_files(&written.files);
+        let is_synced = synced.is_ok();
+        if let Err(error) = synced {
+            self.end_with(error.into());
+        }
+        for file in written.files {
+            match is_synced {
+                true => file.put_in_place(self),
+                false => file.settle(self),
+            }
+        }
+        self.links(written.links);
     }
 
     fn group(&self, planned: &Planned, group: &Group) {
@@ -337,7 +365,7 @@ impl Session<'_> {
     /// Writes what one frame holds of one file. Gives the file back if others still work on it.
     fn visit(
         &self,
-        file: &FileState,
+        file: &Arc<FileState>,
         visit: &[Piece],
         frame: &[u8],
         mut opened: Option<TargetFile>,
@@ -442,7 +470,7 @@ impl Session<'_> {
             opened = file.check(self, file.reopen(dir));
         }
         if let Some(at) = opened.as_ref().and_then(first_wrong) {
-            file.fail(self, &format_args!("what was written cannot be read back: it differs at byte {at}"));
+            file.fail(self, &read_back(at));
         }
         file.release(self, opened);
     }

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::entry_name::EntryName;
+use crate::env::Timestamp;
 use crate::format::entry::Metadata;
-use crate::fs::target::{TargetDir, TargetFile, TargetResult};
+use crate::fs::target::{TargetDir, TargetFile, TargetResult, Unnamed};
 
 use super::node::{LinkSource, Place};
 use super::session::{Session, add};
@@ -35,10 +36,23 @@ pub(super) enum Fate {
 #[derive(Debug, Clone)]
 enum Made {
     No,
-    /// Its own: one that was there, or was written at once.
+    /// Its own.
     InPlace,
     /// The unfinished one.
     Unfinished(EntryName),
+    /// The unfinished one, with all its bytes and attributes: it waits until they are on the disk.
+    Whole(Unnamed),
+}
+
+impl Made {
+    /// The unfinished name, if it has that.
+    fn unfinished(&self) -> Option<&EntryName> {
+        match self {
+            Self::No | Self::InPlace => None,
+            Self::Unfinished(name) => Some(name),
+            Self::Whole(unnamed) => Some(unnamed.name()),
+        }
+    }
 }
 
 const FATES: [Fate; 6] = [Fate::Unknown, Fate::New, Fate::Repair, Fate::Resume, Fate::Trust, Fate::Keep];
@@ -168,8 +182,10 @@ impl FileState {
     /// A file that was there before has its name again, though it could not be repaired to the end.
     fn put_back(&self, dir: &TargetDir, unfinished: &EntryName) -> TargetResult<()> {
         let file = dir.reopen_file(unfinished)?;
-        file.age(&self.meta).map_err(dir.io_error("set the time of", &self.name))?;
-        dir.put_in_place(&file, unfinished, &self.name)?;
+        let unnamed = file.unnamed(unfinished.clone()).map_err(dir.io_error("look at", &self.name))?;
+        // Older than it is to be, so that nobody takes it for that.
+        let mtime = Timestamp { secs: self.meta.mtime.secs.saturating_sub(1), ..self.meta.mtime };
+        dir.put_in_place(&unnamed, &self.name, mtime)?;
         *self.made.lock() = Made::InPlace;
         Ok(())
     }
@@ -189,33 +205,61 @@ impl FileState {
             }
             Made::InPlace => self.name.clone(),
             Made::Unfinished(name) => name.clone(),
+            Made::Whole(unnamed) => unnamed.name().clone(),
         };
         drop(made);
         dir.reopen_file(&name)
     }
 
     /// A task is done with it; gives it its attributes if it was the last. `file` is it, if it is open.
-    pub fn release(&self, session: &Session<'_>, file: Option<TargetFile>) -> Option<TargetFile> {
+    pub fn release(self: &Arc<Self>, session: &Session<'_>, file: Option<TargetFile>) -> Option<TargetFile> {
         if self.holds.fetch_sub(1, Ordering::AcqRel) > 1 {
             return file;
         }
         if !session.is_stopped() {
             self.finish(session, file);
         }
-        self.settle(session);
+        self.settle_or_wait(session);
         None
     }
 
+    fn settle_or_wait(self: &Arc<Self>, session: &Session<'_>) {
+        let waits = matches!(*self.made.lock(), Made::Whole(_));
+        match waits {
+            true => session.whole.lock().push(Arc::clone(self)),
+            false => self.settle(session),
+        }
+    }
+
+    /// Gives it its name, now that what it holds is on the disk.
+    pub fn put_in_place(&self, session: &Session<'_>) {
+        let made = self.made.lock().clone();
+        if let (Made::Whole(unnamed), Some(dir)) = (made, &self.place.dir) {
+            let placed = dir.put_in_place(&unnamed, &self.name, self.meta.mtime);
+            if let Some(warning) = self.check(session, placed) {
+                *self.made.lock() = Made::InPlace;
+                session.attribute_warnings(|| self.path(), warning.as_slice());
+            } else if self.has_failed() {
+                self.remove_partial(session);
+            }
+        }
+        self.settle(session);
+    }
+
     /// Writes all of a small file at once. Only if it [`is_untouched`](Self::is_untouched).
-    pub fn write_whole(&self, session: &Session<'_>, dir: &TargetDir, data: &[u8]) {
-        *self.made.lock() = Made::InPlace;
-        let written = dir.write_file(&self.name, data, &self.meta);
-        if let Some(warnings) = self.check(session, written) {
+    pub fn write_whole(self: &Arc<Self>, session: &Session<'_>, dir: &TargetDir, data: &[u8]) {
+        self.make_whole(session, dir, data);
+        self.holds.fetch_sub(1, Ordering::AcqRel);
+        self.settle_or_wait(session);
+    }
+
+    fn make_whole(&self, session: &Session<'_>, dir: &TargetDir, data: &[u8]) {
+        let written = dir.write_whole(&self.name, data, &self.meta);
+        if let Some((unnamed, warnings)) = self.check(session, written) {
+            *self.made.lock() = Made::Whole(unnamed);
             session.attribute_warnings(|| self.path(), &warnings);
             self.wrote.store(true, Ordering::Relaxed);
         }
-        self.holds.fetch_sub(1, Ordering::AcqRel);
-        self.settle(session);
     }
 
     fn finish(&self, session: &Session<'_>, file: Option<TargetFile>) {
@@ -231,12 +275,7 @@ impl FileState {
                         session.attribute_warnings(|| self.path(), &file.finish(&self.meta));
                     }
                 }
-                Fate::New if self.size == 0 && !self.is_made() => {
-                    *self.made.lock() = Made::InPlace;
-                    if let Some(warnings) = self.check(session, dir.write_file(&self.name, &[], &self.meta)) {
-                        session.attribute_warnings(|| self.path(), &warnings);
-                    }
-                }
+                Fate::New if self.size == 0 && !self.is_made() => self.make_whole(session, dir, &[]),
                 _ => {
                     let file = file.or_else(|| self.check(session, self.reopen(dir)));
                     if let Some(file) = file {
@@ -250,7 +289,7 @@ impl FileState {
         }
     }
 
-    /// Gives it its length, its attributes and its name. Its bytes are all there: what was longer
+    /// Gives it its length and its attributes. Its bytes are all there: what was longer
     /// loses its end only now, not for the sake of a restore that fails.
     fn complete(&self, session: &Session<'_>, dir: &TargetDir, file: &TargetFile) -> TargetResult<()> {
         let length = || dir.io_error("set the length of", &self.name);
@@ -258,12 +297,17 @@ impl FileState {
             file.set_len(self.size).map_err(length())?;
             self.wrote.store(true, Ordering::Relaxed);
         }
-        session.attribute_warnings(|| self.path(), &file.finish(&self.meta));
         let made = self.made.lock().clone();
-        if let Made::Unfinished(unfinished) = made {
-            dir.put_in_place(file, &unfinished, &self.name)?;
-            *self.made.lock() = Made::InPlace;
-        }
+        let warnings = match made {
+            Made::Unfinished(unfinished) => {
+                let ready = file.ready(unfinished, &self.meta);
+                let (unnamed, warnings) = ready.map_err(dir.io_error("look at", &self.name))?;
+                *self.made.lock() = Made::Whole(unnamed);
+                warnings
+            }
+            _ => file.finish(&self.meta),
+        };
+        session.attribute_warnings(|| self.path(), &warnings);
         Ok(())
     }
 
@@ -272,15 +316,15 @@ impl FileState {
     fn remove_partial(&self, session: &Session<'_>) {
         let made = self.made.lock().clone();
         // What has its own name was there before, or is whole.
-        let Made::Unfinished(name) = made else { return };
+        let Some(name) = made.unfinished() else { return };
         let Some(dir) = &self.place.dir else { return };
         if self.fate() == Fate::Repair {
-            if let Err(error) = self.put_back(dir, &name) {
+            if let Err(error) = self.put_back(dir, name) {
                 session.target_error(&self.path(), error);
             }
             return;
         }
-        dir.remove(&name, &mut |path, removed| {
+        dir.remove(name, &mut |path, removed| {
             if let Err(error) = removed {
                 session.file_error(path, &format_args!("it is incomplete, and cannot be removed: {error}"));
             }
@@ -288,7 +332,7 @@ impl FileState {
     }
 
     /// Counts it, and lets go of its directory.
-    fn settle(&self, session: &Session<'_>) {
+    pub fn settle(&self, session: &Session<'_>) {
         if !self.has_failed() && !session.is_stopped() {
             if let (Some(link), true) = (&self.link, self.fate() != Fate::Keep) {
                 link.set_usable();
@@ -326,9 +370,9 @@ impl Drop for FileState {
     /// The run has ended before the file was done.
     fn drop(&mut self) {
         let made = std::mem::replace(self.made.get_mut(), Made::No);
-        if let (Fate::Repair, Made::Unfinished(name), Some(dir)) = (self.fate(), made, &self.place.dir) {
+        if let (Fate::Repair, Some(name), Some(dir)) = (self.fate(), made.unfinished(), &self.place.dir) {
             // Where this fails too, the next run finds it under its unfinished name.
-            let _ = self.put_back(dir, &name);
+            let _ = self.put_back(dir, name);
         }
     }
 }

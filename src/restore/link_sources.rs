@@ -4,12 +4,26 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
-use crate::format::entry::Node;
+use crate::entry_name::EntryName;
+use crate::env::Timestamp;
+use crate::format::entry::{Entry, Metadata};
+use crate::format::listing::encode_entry;
 
 use super::node::LinkSource;
 
-/// Device, inode and kind.
-pub(super) type Inode = (u64, u64, mem::Discriminant<Node>);
+/// One file: a digest of its device, its inode, and all that the snapshot says of it but its name. A number
+/// alone does not tell: a file that is deleted while a backup runs gives its own to the next one that is made.
+pub(super) type Inode = [u8; 32];
+
+/// Which file `entry` is a name of; nothing where that cannot be told.
+pub(super) fn inode(entry: &Entry) -> Option<Inode> {
+    // Another name that comes or goes while the backup runs changes these two, and nothing else.
+    let meta = Metadata { nlink: 0, ctime: Timestamp { secs: 0, nanos: 0 }, ..entry.meta.clone() };
+    let any = Entry { name: EntryName::new(b"any").ok()?, meta, node: entry.node.clone() };
+    let mut encoded = Vec::new();
+    encode_entry(&mut encoded, &mut Vec::new(), &any).ok()?;
+    Some(*blake3::hash(&encoded).as_bytes())
+}
 
 /// The first name of an inode, and how many names are still to come.
 type Sources = HashMap<Inode, (Arc<LinkSource>, u64)>;
@@ -57,18 +71,18 @@ mod tests {
 
     #[test]
     fn the_oldest_are_forgotten_and_that_is_told_once() {
-        let kind = mem::discriminant(&Node::Fifo);
+        let key = |n: u8| [n; 32];
         let mut links = Links::default();
         let node = DirNode::root(std::path::Path::new("x"), None, None);
-        let first = |links: &mut Links, n: u64| {
+        let first = |links: &mut Links, n: u8| {
             let source = LinkSource::new(Arc::clone(&node), EntryName::new(b"x").unwrap());
-            links.first_name((1, n, kind), source, 2, 4)
+            links.first_name(key(n), source, 2, 4)
         };
         let told: Vec<_> = (0..10).map(|n| first(&mut links, n)).collect();
         assert_eq!(told.iter().filter(|told| !**told).count(), 1);
-        assert!(links.next_name(&(1, 0, kind)).is_none());
+        assert!(links.next_name(&key(0)).is_none());
         assert!(links.young.len() + links.old.len() <= 4);
-        assert!(links.next_name(&(1, 9, kind)).is_some() && links.next_name(&(1, 9, kind)).is_some());
-        assert!(links.next_name(&(1, 9, kind)).is_none());
+        assert!(links.next_name(&key(9)).is_some() && links.next_name(&key(9)).is_some());
+        assert!(links.next_name(&key(9)).is_none());
     }
 }

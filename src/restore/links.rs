@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
-use crate::format::entry::Node;
+use crate::error::{Error, Result};
+use crate::format::entry::{Node, Part};
 use crate::fs::target::Existing;
+use crate::repo::content::for_each_part;
 
+use super::execute::read_back;
 use super::fetch::Windows;
 use super::session::{Session, add};
 use super::walk::add_entry;
-use super::window::{Filler, LinkJob, NodeJob};
+use super::window::{FilePart, Filler, Gap, LinkJob, NodeJob};
 
 impl Session<'_> {
     /// Makes a symlink, device, fifo or socket.
@@ -63,7 +65,9 @@ impl Session<'_> {
             {
                 self.target_error(&place.node.path_of(&entry.name), error);
             } else if let Some(made) = self.link(&job) {
-                self.count_made(made);
+                if self.verify_link(&job) {
+                    self.count_made(made);
+                }
             } else {
                 copies.push(job);
                 continue;
@@ -93,11 +97,69 @@ impl Session<'_> {
         dir.create_hard_link(&entry.name, &source_dir, &source.name).ok()
     }
 
+    /// Where it is asked for, reads what stands at the name of a link again. False if it is wrong, which
+    /// is reported.
+    fn verify_link(&self, job: &LinkJob) -> bool {
+        let LinkJob { place, entry, .. } = job;
+        let (Some(dir), Node::File(content)) = (&place.dir, &entry.node) else { return true };
+        if !self.options.verify || self.options.dry_run {
+            return true;
+        }
+        let path = || place.node.path_of(&entry.name);
+        let file = match dir.open_to_read(&entry.name) {
+            Ok(file) => file,
+            Err(error) => {
+                self.target_error(&path(), error);
+                return false;
+            }
+        };
+        let mut offset = 0u64;
+        let mut wrong = (file.size_when_opened() != content.size).then_some(content.size);
+        let read = for_each_part(&self.reader, content, &mut |part| {
+            let (at, len) = (offset, part.len());
+            offset = offset.saturating_add(len);
+            if self.is_stopped() {
+                return Err(Error::Interrupted);
+            }
+            if wrong.is_none() {
+                wrong = match *part {
+                    Part::Chunk { id, len } => {
+                        let part = FilePart { file: 0, len, offset: at, id };
+                        (!self.is_right(&file, &part)).then_some(at)
+                    }
+                    Part::Hole { .. } | Part::Zeros { .. } => {
+                        self.first_nonzero(&file, &Gap { file: 0, offset: at, len, allocated: false })
+                    }
+                };
+            }
+            Ok(())
+        });
+        match (read, wrong) {
+            (Ok(()), None) => {
+                add(&self.counts.files_verified, 1);
+                true
+            }
+            (Ok(()), Some(at)) => {
+                self.file_error(&path(), &read_back(at));
+                false
+            }
+            (Err(error), _) if error.is_damage() => {
+                self.file_error(&path(), &error);
+                false
+            }
+            (Err(error), _) => {
+                self.end_with(error);
+                false
+            }
+        }
+    }
+
     fn copy(&self, copies: Vec<LinkJob>) -> Result<()> {
         let mut filler = Filler::default();
         let mut flush = |filler: &mut Filler| {
             let planned = self.plan(filler.take())?;
-            self.execute(planned, &Windows::none());
+            let written = self.execute(planned, &Windows::none());
+            self.put_in_place(written);
             Ok(())
         };
         for LinkJob { place, entry, .. } in copies {

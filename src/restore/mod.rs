@@ -5,19 +5,19 @@
 //! prepare  (parallel)    what stands in the target already: kept, repaired, replaced or left alone
 //! plan     (pure)        chunks still missing -> frames -> ranged reads, by pack and offset
 //! execute  (parallel)    read, decode each frame once, write every run of bytes with one call
-//! links                  hard links, once the window's files are there
+//! place    (own thread)  sync, then give the window's files their names; then hard links to them
 //! sync                   once, at the end: what is reported as restored is on the disk
 //! ```
 //!
-//! While one window is written, the next is gathered and planned. Windows are bounded by files, parts
+//! While one window is written, the next is gathered and planned, and the last one gets its names. Windows are bounded by files, parts
 //! and directories ([`limits`](crate::limits)), so memory does not grow with the snapshot. Directories
 //! get their attributes when the last thing in them is done; nothing walks the tree a second time.
 //!
 //! A file that cannot be restored is reported and the rest goes on. A store that fails, and a target
-//! that is full, end the run. Files that are written in several pieces, and those that are repaired, have
-//! another name until they are whole: what a killed run leaves is no file that anybody takes to be right, and
-//! the next run compares it chunk by chunk, writes what is missing and renames it. What no run completes is
-//! removed by a later one that comes by.
+//! that is full, end the run. Files, new ones and those that are repaired, have another name until they are
+//! whole and on the disk: what a killed run or a power loss leaves is no file that anybody takes to be right,
+//! and the next run compares it chunk by chunk, writes what is missing and renames it. What no run completes
+//! is removed by a later one that comes by.
 
 mod bases;
 mod execute;
@@ -141,14 +141,23 @@ fn read_all(
             })
             .map_err(Error::io("start", "a thread"))?;
         let windows = Windows::new(windows);
+        // No window waits: as much is written as the disk takes.
+        let (written, to_place) = crossbeam_channel::bounded(0);
+        let placer = thread::Builder::new()
+            .name("restore-place".to_owned())
+            .spawn_scoped(scope, move || {
+                to_place.iter().for_each(|written| session.put_in_place(written));
+            })
+            .map_err(Error::io("start", "a thread"))?;
         while let Some(window) = windows.take() {
-            session.execute(window, &windows);
-            if session.is_stopped() {
+            if written.send(session.execute(window, &windows)).is_err() || session.is_stopped() {
                 break;
             }
         }
         // Lets the walk end that still has windows to give.
         drop(windows);
-        walker.join().map_err(|_| Error::Internal("a restoring thread panicked".to_owned()))
+        drop(written);
+        let placed = placer.join();
+        walker.join().and(placed).map_err(|_| Error::Internal("a restoring thread panicked".to_owned()))
     })
 }

@@ -15,6 +15,7 @@ use crate::observe::{Observer, Phase, StopFlag};
 use crate::repo::IndexedRepository;
 use crate::repo::chunk_reader::ChunkReader;
 
+use super::file::FileState;
 use super::options::{RestoreOptions, RestoreReport};
 
 /// The fields of [`RestoreReport`], counted by many threads.
@@ -47,7 +48,11 @@ pub(super) struct Session<'a> {
     pub observer: &'a dyn Observer,
     pub counts: Counts,
     stop: &'a StopFlag,
+    /// Files that wait for their names.
+    pub whole: Mutex<Vec<Arc<FileState>>>,
     target: OnceLock<Arc<TargetDir>>,
+    /// One directory of every other file system that something was written to.
+    others: Mutex<Vec<(u64, Arc<TargetDir>)>>,
     ended: AtomicBool,
     end: Mutex<Option<Error>>,
 }
@@ -65,7 +70,9 @@ impl<'a> Session<'a> {
             observer,
             counts: Counts::default(),
             stop,
+            whole: Mutex::default(),
             target: OnceLock::new(),
+            others: Mutex::default(),
             ended: AtomicBool::new(false),
             end: Mutex::new(None),
         }
@@ -93,10 +100,33 @@ impl<'a> Session<'a> {
     pub fn sync(&self) {
         if let (Some(target), false) = (self.target.get(), self.options.dry_run || self.is_stopped()) {
             self.observer.phase(Phase::Syncing, 0, 0);
-            if let Err(error) = target.sync() {
+            let others = std::mem::take(&mut *self.others.lock());
+            let mut dirs = std::iter::once(target).chain(others.iter().map(|(_, dir)| dir));
+            if let Err(error) = dirs.try_for_each(|dir| dir.sync()) {
                 self.end_with(error.into());
             }
         }
+    }
+
+    /// Waits until what `files` hold is on the disk.
+    pub fn sync_files(&self, files: &[Arc<FileState>]) -> TargetResult<()> {
+        let Some(target) = self.target.get().filter(|_| !files.is_empty()) else { return Ok(()) };
+        let home = target.device()?;
+        let mut synced = Vec::new();
+        for neighbours in files.chunk_by(|a, b| Arc::ptr_eq(&a.place.node, &b.place.node)) {
+            let Some(dir) = neighbours.first().and_then(|file| file.place.dir.as_ref()) else { continue };
+            let device = dir.device()?;
+            if synced.contains(&device) {
+                continue;
+            }
+            dir.sync()?;
+            synced.push(device);
+            let mut others = self.others.lock();
+            if device != home && others.iter().all(|(other, _)| *other != device) {
+                others.push((device, Arc::clone(dir)));
+            }
+        }
+        Ok(())
     }
 
     /// A file or directory of the target was deleted, or would be.

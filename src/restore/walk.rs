@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use crate::entry_name::EntryName;
 use crate::error::{Error, Result};
-use crate::format::entry::{Content, Entry, Metadata, Node};
+use crate::format::entry::{Content, Entry, Node};
 use crate::fs::exclude::{FilterState, Selection};
 use crate::fs::target::{Origin, Replace, Rules, TargetDir, TargetOptions, TargetRoot};
 use crate::limits::{RESTORE_LINKS_MAX, TREE_DEPTH_MAX};
@@ -16,7 +16,7 @@ use crate::repo::content::{Found, ListingReader, for_each_part};
 
 use super::execute::Planned;
 use super::file::FileState;
-use super::link_sources::Links;
+use super::link_sources::{self, Links};
 use super::node::{DirNode, LinkSource, Place};
 use super::options::Overwrite;
 use super::session::{Session, add};
@@ -195,16 +195,23 @@ impl<'s, 'a> Walk<'s, 'a> {
     /// The current directory, opened with all above it; nothing if that failed.
     fn place(&mut self) -> Option<Place> {
         if self.levels.last().is_some_and(|level| level.place.is_none() && !level.is_lost) {
-            for level in self.levels.iter_mut().filter(|level| level.place.is_none() && !level.is_lost) {
+            let mut above = None;
+            for level in &mut self.levels {
+                if level.place.is_some() || level.is_lost {
+                    above = level.place.clone();
+                    continue;
+                }
                 let (place, opened) = level.node.open(self.session);
                 self.filler.window.dirs += opened;
                 level.is_lost = place.is_none();
                 if let (Some(place), Some(listing)) = (&place, &level.listing)
+                    && !is_left_out(place, above.as_ref(), listing)
                     && let Err(error) =
                         remove_extraneous(self.session, &self.listings, place, listing, &level.filter)
                 {
                     self.session.file_error(&level.node.path(), &error);
                 }
+                above.clone_from(&place);
                 level.place = place;
             }
         }
@@ -237,13 +244,13 @@ impl<'s, 'a> Walk<'s, 'a> {
         place: &Place,
         entry: &Entry,
     ) -> std::result::Result<Arc<LinkSource>, Arc<LinkSource>> {
-        let Metadata { device, inode, nlink, .. } = entry.meta;
-        let key = (device, inode, std::mem::discriminant(&entry.node));
+        let source = LinkSource::new(Arc::clone(&place.node), entry.name.clone());
+        let Some(key) = link_sources::inode(entry) else { return Ok(source) };
         if let Some(source) = self.links.next_name(&key) {
             return Err(source);
         }
-        let source = LinkSource::new(Arc::clone(&place.node), entry.name.clone());
-        if !self.links.first_name(key, Arc::clone(&source), nlink - 1, RESTORE_LINKS_MAX) {
+        let left = entry.meta.nlink - 1;
+        if !self.links.first_name(key, Arc::clone(&source), left, RESTORE_LINKS_MAX) {
             add(&self.session.counts.warnings, 1);
             self.session.observer.warning(
                 "too many hard links to remember: some names of the same file become files of their own",
@@ -304,6 +311,14 @@ pub(super) fn add_entry(
     }
     filler.end();
     Ok(())
+}
+
+/// True where something is mounted, and the snapshot has nothing at all of it: the backup did not go there.
+fn is_left_out(place: &Place, above: Option<&Place>, listing: &Content) -> bool {
+    match (&place.dir, above.and_then(|above| above.dir.as_ref())) {
+        (Some(dir), Some(above)) => listing.size == 0 && !dir.shares_mount(above),
+        _ => false,
+    }
 }
 
 /// Removes what the listing does not have. Compares both in the order of names, so that neither a large

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::browse::{Browser, Complaints, VirtualNode};
+use crate::browse::{Browser, Complaints, TopDir, VirtualNode};
 use crate::entry_name::EntryName;
 use crate::env::Timestamp;
 use crate::error::Result;
@@ -77,7 +77,10 @@ impl Site {
         };
         match (request.method.as_str(), &place) {
             ("PROPFIND", _) => self.properties(request, &path, &place, out),
-            (_, Place::File { content, time }) => self.file(request, content, *time, is_head, out),
+            (_, Place::File { content, time }) => {
+                let top = places::top(&self.browser, &path);
+                self.file(request, (content, top.as_deref()), *time, is_head, out)
+            }
             _ => self.page(request, &path, &place, is_head, out),
         }
     }
@@ -85,7 +88,7 @@ impl Site {
     fn file(
         &self,
         request: &Request,
-        content: &Content,
+        (content, top): (&Content, Option<&TopDir>),
         time: Timestamp,
         is_head: bool,
         out: &mut impl Write,
@@ -119,12 +122,20 @@ impl Site {
             return reply.begin(None).map(|_| ());
         }
         let out = reply.begin(Some(end - start))?;
-        if is_head { Ok(()) } else { self.send(content, start, end, out) }
+        if is_head { Ok(()) } else { self.send((content, top), start, end, out) }
     }
 
-    fn send(&self, content: &Content, start: u64, end: u64, out: &mut impl Write) -> io::Result<()> {
+    fn send(
+        &self,
+        (content, top): (&Content, Option<&TopDir>),
+        start: u64,
+        end: u64,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
         let mut at = start;
         while at < end {
+            // A client may take its time: what it reads is in use as long as it does.
+            top.into_iter().for_each(|top| self.browser.touch(top));
             let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(WEBDAV_PIECE_BYTES);
             let read = self.browser.with(|view| view.read(&*view.stream(content)?, at, len));
             let bytes = read.map_err(|error| {
@@ -304,4 +315,60 @@ fn response(href: &str, line: &Line) -> String {
          {kind}<D:getlastmodified>{modified}</D:getlastmodified><D:creationdate>{created}</D:creationdate>\
          </D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::http::read_request;
+    use super::*;
+    use crate::browse::{BrowserOptions, DEFAULT_TEMPLATES, Templates};
+    use crate::observe::Silent;
+    use crate::repo::coord::Witness;
+    use crate::repo::snapshots::SnapshotFilter;
+    use crate::repo::test_fixture::{Fixture, noise};
+
+    /// A client that takes longer for each piece than anything is kept that nobody looks at.
+    struct Slow<'a> {
+        browser: &'a Browser,
+        got: Vec<u8>,
+        lost: usize,
+    }
+
+    impl Write for Slow<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.len() > 10_000 {
+                self.lost += usize::from(self.browser.pins(false).unwrap_or_default().is_empty());
+                self.browser.nobody_looked_lately();
+            }
+            self.got.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_sent_stays_in_use_until_its_end() {
+        let f = Fixture::empty();
+        let bytes = noise(5, 3 * WEBDAV_PIECE_BYTES);
+        f.snapshot("2026-01-01T00:00:00Z", &[("long", bytes.clone())]);
+        let templates = Templates::new(&DEFAULT_TEMPLATES, None, jiff::tz::TimeZone::UTC).unwrap();
+        let options = BrowserOptions { filter: SnapshotFilter::default(), templates, only: None };
+        let browser = Browser::new(f.indexed(), options, Arc::new(Silent)).unwrap();
+        let lease = browser.hold("test").unwrap();
+        let site = Site { browser: Arc::clone(&browser), complaints: Complaints::new(Arc::new(Silent)) };
+        for top in ["2026-01-01T00:00:00Z", "latest"] {
+            let text = format!("GET /snapshots/{top}/long HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let request = read_request(&mut text.as_bytes(), &mut Vec::new()).unwrap();
+            let mut out = Slow { browser: &browser, got: Vec::new(), lost: 0 };
+            site.answer(&request, &mut out).unwrap();
+            assert!(out.got.ends_with(&bytes), "{top}");
+            assert_eq!(out.lost, 0, "{top}");
+        }
+        lease.end();
+    }
 }

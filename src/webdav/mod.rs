@@ -65,7 +65,7 @@ pub struct Server {
 struct Shared {
     site: Site,
     login: Option<Login>,
-    connections: AtomicUsize,
+    connections: Arc<AtomicUsize>,
 }
 
 /// Listens for clients that want to see what `browser` shows.
@@ -84,7 +84,7 @@ pub fn listen(browser: Arc<Browser>, options: WebdavOptions, observer: Arc<dyn O
     let listener = TcpListener::bind(options.listen).map_err(listening)?;
     listener.set_nonblocking(true).map_err(listening)?;
     let site = Site { browser, complaints: Complaints::new(observer) };
-    let shared = Shared { site, login: options.login, connections: AtomicUsize::new(0) };
+    let shared = Shared { site, login: options.login, connections: Arc::default() };
     Ok(Server { listener, shared: Arc::new(shared) })
 }
 
@@ -122,21 +122,35 @@ impl Server {
         if prepared.is_err() {
             return;
         }
-        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= WEBDAV_CONNECTIONS_MAX {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(connection) = Connection::begin(&self.shared.connections) else {
             let _ = refuse(&mut stream, http::BUSY, false);
             return;
-        }
+        };
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name("webdav".to_owned());
-        let spawned = thread.spawn(move || {
+        // Where no thread can be had, the connection ends with what was to serve it.
+        let _ = thread.spawn(move || {
+            let _connection = connection;
             // The client went away, or gets no more: the connection is closed either way.
             let _ = shared.serve(stream);
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
         });
-        if spawned.is_err() {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        }
+    }
+}
+
+/// One of the connections that may be open, counted until it is dropped: also by a thread that panics.
+struct Connection(Arc<AtomicUsize>);
+
+impl Connection {
+    /// Nothing if there are too many.
+    fn begin(open: &Arc<AtomicUsize>) -> Option<Self> {
+        let connection = Self(Arc::clone(open));
+        (open.fetch_add(1, Ordering::Relaxed) < WEBDAV_CONNECTIONS_MAX).then_some(connection)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -206,6 +220,25 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_whose_thread_panics_is_counted_down() {
+        let open = Arc::default();
+        for _ in 0..2 {
+            let mut all: Vec<_> =
+                (0..WEBDAV_CONNECTIONS_MAX).map(|_| Connection::begin(&open).unwrap()).collect();
+            assert!(Connection::begin(&open).is_none());
+            assert_eq!(open.load(Ordering::Relaxed), WEBDAV_CONNECTIONS_MAX);
+            let last = all.pop().unwrap();
+            let panicked = std::panic::catch_unwind(move || {
+                let _last = last;
+                std::panic::resume_unwind(Box::new("as in a thread that serves"));
+            });
+            assert!(panicked.is_err());
+            assert!(Connection::begin(&open).is_some());
+        }
+        assert_eq!(open.load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn logins_are_pairs() {

@@ -42,23 +42,42 @@ impl Place {
     }
 }
 
+/// The snapshot that `path` leads into, to tell that somebody looks at it still.
+pub(super) fn top(browser: &Browser, path: &[EntryName]) -> Option<Arc<TopDir>> {
+    match browser.top() {
+        VirtualNode::Snapshot(top) => Some(top),
+        VirtualNode::Dir(dir) => match dir.follow(&straight(&dir, path))?.0 {
+            VirtualNode::Snapshot(top) => Some(top),
+            _ => None,
+        },
+        VirtualNode::Link(..) => None,
+    }
+}
+
 /// Finds what `path` names.
 pub(super) fn find(browser: &Browser, path: &[EntryName]) -> Result<Option<Place>> {
-    let mut path = path.to_vec();
-    if let VirtualNode::Dir(dir) = browser.top()
-        && let Some((VirtualNode::Link(target, _), rest)) = dir.follow(&path)
-    {
-        let link = path.len() - rest.len();
-        if let Some(name) = link.checked_sub(1).and_then(|at| path.get_mut(at)) {
-            *name = target;
-        }
-    }
+    let path = match browser.top() {
+        VirtualNode::Dir(dir) => straight(&dir, path),
+        _ => path.to_vec(),
+    };
     Ok(match browser.find(&path)? {
         Some(Found::Virtual(VirtualNode::Dir(dir))) => Some(Place::Virtual(dir)),
         Some(Found::Virtual(VirtualNode::Snapshot(top))) => Some(Place::of_top(&top)),
         Some(Found::Virtual(VirtualNode::Link(..))) | None => None,
         Some(Found::Entry(entry)) => Place::of_entry(*entry),
     })
+}
+
+/// The path without a link above the snapshots.
+fn straight(dir: &Arc<VirtualDir>, path: &[EntryName]) -> Vec<EntryName> {
+    let mut straight = path.to_vec();
+    if let Some((VirtualNode::Link(target, _), rest)) = dir.follow(path) {
+        let link = path.len() - rest.len();
+        if let Some(name) = link.checked_sub(1).and_then(|at| straight.get_mut(at)) {
+            *name = target;
+        }
+    }
+    straight
 }
 
 /// The names of a percent-encoded path; nothing if it is none.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::support::compare::{Tree, assert_same, capture};
+use crate::support::compare::{Tree, assert_same, capture, paths};
 use crate::support::rng::{Rng, noise as random};
 use crate::support::tree::{self, Node, file, noise, text};
 use crate::support::{Sandbox, replace_dir};
@@ -157,6 +158,46 @@ fn what_was_stored_before_ctrl_c_is_found_again() {
     let bytes = sandbox.repo_bytes();
     assert!(bytes < 130_000_000, "{bytes} bytes for a stream of 120 MB: what was stored was stored again");
     sandbox.check_clean();
+}
+
+/// What must be there after the second run: folders that were there may keep what they had where nothing
+/// may be overwritten.
+fn contents(root: &Path) -> Vec<(String, Vec<u8>, (i64, i64))> {
+    let of = |path: &String| {
+        let at = root.join(path);
+        let meta = at.symlink_metadata().unwrap();
+        meta.is_file().then(|| (path.clone(), fs::read(&at).unwrap(), (meta.mtime(), meta.mtime_nsec())))
+    };
+    paths(root).iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_killed_restore_of_small_files_can_be_repeated_without_overwriting() {
+    let mut rng = Rng::seeded("kill small files");
+    let nodes: Vec<Node> =
+        (0..6000).map(|i| noise(format!("small/{}/{i}", i % 60), 77_000 + i, 3_000)).collect();
+    let (sandbox, id, _) = Sandbox::backed_up(&nodes);
+    let expected = contents(&sandbox.source);
+    let whole = {
+        let target = sandbox.fresh_target();
+        let took = sandbox.ok(["restore", &id, "--target", target.to_str().unwrap()]).took;
+        fs::remove_dir_all(target).unwrap();
+        took
+    };
+    let mut hits = 0;
+    for round in 0..KILLS {
+        let target = sandbox.fresh_target();
+        let overwrite = ["if-newer", "never"][round % 2];
+        let args = ["restore", &id, "--target", target.to_str().unwrap(), "--overwrite", overwrite];
+        let delay = moment(&mut rng, whole);
+        hits += usize::from(kill_after(sandbox.start(args), delay));
+        println!("round {round}: killed after {delay:?}");
+        sandbox.ok(args);
+        assert!(contents(&Sandbox::below(&target, &sandbox.source)) == expected, "{overwrite}");
+        fs::remove_dir_all(target).unwrap();
+    }
+    println!("{hits} of {KILLS} kills hit, a restore takes {whole:?}");
+    assert!(hits >= 3, "only {hits} kills hit: the source is too small for this machine");
 }
 
 #[test]

@@ -243,6 +243,16 @@ impl TargetDir {
         })
     }
 
+    /// The file system it is on.
+    pub fn device(&self) -> TargetResult<u64> {
+        let stat = rustix::fs::fstat(self).map_err(|errno| TargetError::Io {
+            action: "look at",
+            path: self.path(),
+            source: errno.into(),
+        })?;
+        Ok(stat.st_dev)
+    }
+
     /// Whose a node is that was just made here and that `look` looks at.
     pub(super) fn newborn_owner(
         &self,

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::dir::{Origin, TargetDir};
-use super::error::{TargetError, TargetResult, Warning};
+use super::error::{Attribute, TargetError, TargetResult, Warning};
 use super::meta::{self, Found, Node};
 use super::owners::Owner;
 use super::{Context, Replace, sys};
@@ -40,16 +40,54 @@ pub struct TargetFile {
     size: u64,
 }
 
+/// A file under its unfinished name, which only it may give up for another.
+#[derive(Debug, Clone)]
+pub struct Unnamed {
+    name: EntryName,
+    identity: sys::Identity,
+}
+
+impl Unnamed {
+    /// The unfinished name.
+    pub fn name(&self) -> &EntryName {
+        &self.name
+    }
+}
+
 impl TargetDir {
-    /// Makes a new file with its data and attributes in one go: what small files should use.
+    /// Makes a new file with its data and attributes in one go, under its
+    /// [unfinished name](Self::unfinished_name): what small files should use. It gets its name by
+    /// [`put_in_place`](Self::put_in_place).
+    pub fn write_whole(
+        &self,
+        name: &EntryName,
+        data: &[u8],
+        meta: &Metadata,
+    ) -> TargetResult<(Unnamed, Vec<Warning>)> {
+        let unfinished = Self::unfinished_name(name)?;
+        self.clear_leftover(&unfinished)?;
+        let (fd, found) = self.create_fd(&unfinished, meta, !meta.xattrs.is_empty())?;
+        let file = TargetFile { ctx: Arc::clone(&self.ctx), fd, found, size: 0 };
+        let written = file.write_at(data, 0).and_then(|()| file.ready(unfinished.clone(), meta));
+        written.map_err(|error| {
+            // No run completes it. The error of the write is the one that counts.
+            let _ = rustix::fs::unlinkat(self, unfinished.as_bytes(), AtFlags::empty());
+            self.io_error("write", name)(error)
+        })
+    }
+
+    /// Makes a new file under its name at once.
+    #[cfg(test)]
     pub fn write_file(&self, name: &EntryName, data: &[u8], meta: &Metadata) -> TargetResult<Vec<Warning>> {
-        let (fd, found) = self.create_fd(name, meta, !meta.xattrs.is_empty())?;
-        if let Err(error) = write_all_at(fd.as_fd(), data, 0) {
-            // Half of it must not be taken for the file. The error of the write is the one that counts.
-            let _ = rustix::fs::unlinkat(self, name.as_bytes(), AtFlags::empty());
-            return Err(self.io_error("write", name)(error));
+        let (unnamed, mut warnings) = self.write_whole(name, data, meta)?;
+        match self.put_in_place(&unnamed, name, meta.mtime) {
+            Ok(warning) => warnings.extend(warning),
+            Err(error) => {
+                rustix::fs::unlinkat(self, unnamed.name.as_bytes(), AtFlags::empty()).unwrap();
+                return Err(error);
+            }
         }
-        Ok(meta::apply(&self.ctx, &Node::Open(fd.as_fd()), found, meta))
+        Ok(warnings)
     }
 
     /// Makes a new, empty file, and removes what has the name where that is allowed. `meta` are the
@@ -61,11 +99,18 @@ impl TargetDir {
     /// As [`create_file`](Self::create_file), under an [unfinished name](Self::unfinished_name): what
     /// has that is a leftover and goes.
     pub fn create_unfinished(&self, name: &EntryName, meta: &Metadata) -> TargetResult<TargetFile> {
-        match rustix::fs::unlinkat(self, name.as_bytes(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
-            Err(errno) => return Err(self.io_error("remove", name)(errno)),
-        }
+        self.clear_leftover(name)?;
         self.created(name, meta)
+    }
+
+    fn clear_leftover(&self, unfinished: &EntryName) -> TargetResult<()> {
+        if self.origin() == Origin::Created {
+            return Ok(());
+        }
+        match rustix::fs::unlinkat(self, unfinished.as_bytes(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
+            Err(errno) => Err(self.io_error("remove", unfinished)(errno)),
+        }
     }
 
     fn created(&self, name: &EntryName, meta: &Metadata) -> TargetResult<TargetFile> {
@@ -155,7 +200,8 @@ impl TargetDir {
     }
 
     /// Removes what earlier runs left of new files and that nobody has written to for `age`: regular files
-    /// of the restoring user's own, with no other name, under unfinished names. Those in `kept` stay.
+    /// of the restoring user's own, with no other name, under unfinished names. Root may have given them away
+    /// already. Those in `kept` stay.
     pub fn remove_leftovers(&self, kept: &[EntryName], age: Duration) -> TargetResult<()> {
         let is_old = |stat: &rustix::fs::Stat| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -167,7 +213,7 @@ impl TargetDir {
             let is_leftover = stat.is_ok_and(|stat| {
                 sys::file_type(&stat) == FileType::RegularFile
                     && stat.st_nlink == 1
-                    && self.ctx.owners.is_self(stat.st_uid)
+                    && (self.ctx.owners.is_root() || self.ctx.owners.is_self(stat.st_uid))
                     && is_old(&stat)
             });
             if is_leftover {
@@ -187,20 +233,22 @@ impl TargetDir {
             .map_err(self.io_error("rename", name))
     }
 
-    /// Gives `file`, which was made or found under the name `unfinished`, the name `name`, and removes
-    /// what has that where it is allowed. On failure it is still under its first name.
+    /// Gives a file its time and the name `name`, and removes what has that where it is allowed. On failure it
+    /// is still under its unfinished name. A time that cannot be given is a warning.
     pub fn put_in_place(
         &self,
-        file: &TargetFile,
-        unfinished: &EntryName,
+        file: &Unnamed,
         name: &EntryName,
-    ) -> TargetResult<()> {
+        mtime: Timestamp,
+    ) -> TargetResult<Option<Warning>> {
+        let Unnamed { name: unfinished, identity } = file;
         let there = rustix::fs::statat(self, unfinished.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
         let there = there.map_err(self.io_error("rename", unfinished))?;
-        let ours = rustix::fs::fstat(file).map_err(self.io_error("look at", unfinished))?;
-        if sys::identity(&there) != sys::identity(&ours) {
+        if sys::identity(&there) != *identity {
             return Err(TargetError::InTheWay { path: self.path_of(unfinished) });
         }
+        // Not earlier: by its time, other runs tell whether somebody is at it.
+        let timed = meta::set_times(&Node::Link { dir: self.as_fd(), name: unfinished }, mtime);
         let rename = || {
             let (from, to) = (unfinished.as_bytes(), name.as_bytes());
             if self.ctx.options.replace != Replace::Nothing {
@@ -218,7 +266,8 @@ impl TargetDir {
                 renamed => renamed,
             }
         };
-        self.create_at("rename", name, rename)
+        self.create_at("rename", name, rename)?;
+        Ok(timed.err().map(|errno| Warning::new(Attribute::Times, errno)))
     }
 
     /// Opens a file for writing again that this run has made or opened, and not yet finished. Fails
@@ -364,10 +413,17 @@ impl TargetFile {
         Ok(())
     }
 
-    /// Makes it older than `meta` says it is to be, so that nobody takes it for that.
-    pub fn age(&self, meta: &Metadata) -> io::Result<()> {
-        let mtime = Timestamp { secs: meta.mtime.secs.saturating_sub(1), ..meta.mtime };
-        Ok(meta::set_times(&Node::Open(self.as_fd()), mtime)?)
+    /// That it is under this unfinished name.
+    pub fn unnamed(&self, name: EntryName) -> io::Result<Unnamed> {
+        Ok(Unnamed { name, identity: sys::identity(&rustix::fs::fstat(&self.fd)?) })
+    }
+
+    /// Gives it all attributes but its time, when its data is complete, and it can be
+    /// [put in place](TargetDir::put_in_place). Also returns what could not be given.
+    pub fn ready(&self, unfinished: EntryName, meta: &Metadata) -> io::Result<(Unnamed, Vec<Warning>)> {
+        let unnamed = self.unnamed(unfinished)?;
+        let node = Node::Open(self.as_fd());
+        Ok((unnamed, meta::apply_all_but_times(&self.ctx, &node, self.found, meta)))
     }
 
     /// Gives it its attributes, when its data is complete. Returns what could not be given.

@@ -59,6 +59,20 @@ pub(super) enum Node<'a> {
 
 /// Gives `node`, which is as `found` says, the attributes `meta`. Returns what could not be given.
 pub(super) fn apply(ctx: &Context, node: &Node<'_>, found: Found, meta: &Metadata) -> Vec<Warning> {
+    let mut warnings = apply_all_but_times(ctx, node, found, meta);
+    if let Err(errno) = set_times(node, meta.mtime) {
+        warnings.push(Warning::new(Attribute::Times, errno));
+    }
+    warnings
+}
+
+/// As [`apply`], for what gets its time with its name.
+pub(super) fn apply_all_but_times(
+    ctx: &Context,
+    node: &Node<'_>,
+    found: Found,
+    meta: &Metadata,
+) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let wanted = ctx.owners.resolve(meta);
     let owner = set_owner(ctx, node, found, wanted, &mut warnings);
@@ -79,9 +93,6 @@ pub(super) fn apply(ctx: &Context, node: &Node<'_>, found: Found, meta: &Metadat
         {
             warnings.push(Warning::new(Attribute::Mode(bits), errno));
         }
-    }
-    if let Err(errno) = set_times(node, meta.mtime) {
-        warnings.push(Warning::new(Attribute::Times, errno));
     }
     warnings
 }

@@ -23,7 +23,7 @@ mod owners;
 mod remove;
 mod sys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -37,7 +37,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub use dir::{Existing, ExistingKind, Origin, TargetDir};
 pub use error::{Attribute, TargetError, TargetResult, Warning};
-pub use file::TargetFile;
+pub use file::{TargetFile, Unnamed};
 pub use remove::{OnRemoved, Rules};
 
 use display_path::DisplayPath;

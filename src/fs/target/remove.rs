@@ -1,4 +1,4 @@
-//! Removes trees, by handles, without following anything and without leaving the file system.
+//! Removes trees, by handles, without following anything and without leaving the mount.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,7 +28,7 @@ impl TargetDir {
     }
 
     /// Removes every name in this directory that `keep` does not want, with all that is below it.
-    /// `on_removed` hears of every single path; other file systems mounted below are left alone.
+    /// `on_removed` hears of every single path; what is mounted below is left alone.
     pub fn remove_extraneous(
         &self,
         keep: impl Fn(&EntryName) -> bool,
@@ -38,6 +38,11 @@ impl TargetDir {
             self.remove(&name, on_removed);
         }
         Ok(())
+    }
+
+    /// True if both are known to be in the same mount, with nothing mounted between them.
+    pub fn shares_mount(&self, other: &Self) -> bool {
+        matches!((sys::mount(self.as_fd()), sys::mount(other.as_fd())), (Ok(a), Ok(b)) if a == b)
     }
 
     /// Removes `name` with all that is below it, and goes on after what cannot be removed.
@@ -176,15 +181,12 @@ impl Removal<'_, '_> {
 
     fn enter(&mut self, name: &EntryName, selection: Selection, filter: FilterState) -> io::Result<()> {
         let above = rustix::fs::fstat(self.here())?;
-        let (fd, stat) = if self.rules.dry_run {
-            let fd = sys::open_directory(self.here(), name)?;
-            let stat = rustix::fs::fstat(&fd)?;
-            (fd, stat)
-        } else {
-            sys::open_directory_to_change(self.ctx, self.here(), name)?
+        let fd = match self.rules.dry_run {
+            true => sys::open_directory(self.here(), name)?,
+            false => sys::open_directory_to_change(self.ctx, self.here(), name)?.0,
         };
-        if stat.st_dev != above.st_dev {
-            return Err(io::Error::new(io::ErrorKind::CrossesDevices, "another file system is mounted here"));
+        if sys::mount(fd.as_fd())? != sys::mount(self.here())? {
+            return Err(io::Error::new(io::ErrorKind::CrossesDevices, "something is mounted here"));
         }
         let pending = sys::list(fd.as_fd())?;
         let parent = sys::identity(&above);

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, StatxFlags};
 use rustix::io::{Errno, Result};
 
 use super::Context;
@@ -18,6 +18,23 @@ pub(super) type Identity = (u64, u64);
 
 pub(super) fn identity(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
+}
+
+/// Where a directory is mounted: of two mounts of one file system too, where the system tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mount {
+    Number(u64),
+    /// From before Linux 5.8.
+    Device(u64),
+}
+
+pub(super) fn mount(dir: BorrowedFd<'_>) -> Result<Mount> {
+    match rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(stat) if StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID) => {
+            Ok(Mount::Number(stat.stx_mnt_id))
+        }
+        _ => Ok(Mount::Device(rustix::fs::fstat(dir)?.st_dev)),
+    }
 }
 
 /// The low 12 bits of a mode.

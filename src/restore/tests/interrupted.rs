@@ -43,6 +43,57 @@ fn an_unfinished_file_has_another_name_and_is_completed() {
     }
 }
 
+/// Copies the target when the first bytes were written, as a run that is killed then leaves it.
+struct Killed<'a> {
+    target: &'a Path,
+    left: &'a Path,
+    done: std::sync::Once,
+}
+
+impl Observer for Killed<'_> {
+    fn advance(&self, _: u64, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        self.done.call_once(|| {
+            std::fs::create_dir(self.left).unwrap();
+            for name in names(self.target) {
+                std::fs::copy(self.target.join(&name), self.left.join(&name)).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_small_file_has_its_name_only_when_it_is_on_the_disk() {
+    let all: Vec<String> = (0..300).map(|n| format!("small {n}")).collect();
+    let tree = all.iter().map(|name| file(name.clone().leak(), &[name.as_bytes()]));
+    let f = Fixture::new(tree.chain([file("empty", &[])]).collect());
+    for mode in [Overwrite::Never, Overwrite::IfNewer, Overwrite::IfChanged, Overwrite::Always] {
+        let left = f.folder.path().join("left");
+        let target = f.target();
+        let killed = Killed { target: &target, left: &left, done: std::sync::Once::new() };
+        let options = overwrite(mode);
+        run(Arc::clone(&f.repo), &f.root, &[], &target, &options, &killed, &StopFlag::new()).unwrap();
+        let hidden = |name: &String| TargetDir::is_unfinished_name(&EntryName::new(name.as_bytes()).unwrap());
+        let found = names(&left);
+        assert!(!found.is_empty() && found.iter().all(hidden), "{mode:?}: {found:?}");
+        // Cut off, as after a power loss.
+        std::fs::File::options().write(true).open(left.join(&found[0])).unwrap().set_len(0).unwrap();
+        std::fs::remove_dir_all(&target).unwrap();
+        std::fs::rename(&left, &target).unwrap();
+        let report = f.restore(&options);
+        assert_eq!((report.files_restored, report.files_skipped), (301, 0), "{mode:?}");
+        for name in &all {
+            assert_eq!(f.read(name), name.as_bytes(), "{mode:?}");
+            f.assert_attributes(name, 0o640);
+        }
+        f.assert_attributes("empty", 0o640);
+        assert_eq!(names(&target).len(), 301);
+        std::fs::remove_dir_all(&target).unwrap();
+    }
+}
+
 /// Looks at the target after the first bytes were written into it, and stops.
 struct Look<'a> {
     target: &'a Path,

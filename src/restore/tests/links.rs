@@ -41,6 +41,57 @@ fn names_of_one_file_are_links_of_one_file() {
 }
 
 #[test]
+fn a_number_that_went_to_another_file_meanwhile_makes_no_link() {
+    let at = |secs: i64| Timestamp { secs, ..TIME };
+    let of = |name: &'static str, chunk: &[u8], mtime: Timestamp, mode: u16| {
+        let meta = Metadata { inode: 7, nlink: 2, mtime, ..meta(mode) };
+        Tree::File(name, meta, vec![Bytes::Chunk(chunk.to_vec())])
+    };
+    for verify in [false, true] {
+        let f = Fixture::new(vec![
+            of("a", b"old", TIME, 0o640),
+            of("b", b"new", TIME, 0o640),
+            of("c", b"old", TIME, 0o640),
+            of("d", b"new", at(5), 0o640),
+            of("e", b"new", TIME, 0o600),
+            of("f", b"new", TIME, 0o640),
+        ]);
+        let report = f.restore(&RestoreOptions { verify, ..RestoreOptions::default() });
+        let contents = ["a", "b", "c", "d", "e", "f"].map(|name| f.read(name));
+        assert_eq!(contents, [b"old", b"new", b"old", b"new", b"new", b"new"]);
+        let inode = |name: &str| f.stat(name).ino();
+        assert_eq!((inode("a"), inode("b")), (inode("c"), inode("f")));
+        assert_eq!(["d", "e"].map(|name| f.stat(name).nlink()), [1, 1]);
+        assert_eq!((f.stat("d").mtime(), f.stat("e").mode() & 0o777), (5, 0o600));
+        assert_eq!((report.files_restored, report.files_verified), (6, if verify { 6 } else { 0 }));
+    }
+}
+
+#[test]
+fn links_are_verified_too() {
+    let f = fixture();
+    let verify = RestoreOptions { verify: true, ..RestoreOptions::default() };
+    assert_eq!(f.restore(&verify).files_verified, 4);
+    // Spoils what the links will be made to, after it was verified itself.
+    struct Spoil(PathBuf);
+    impl crate::observe::Observer for Spoil {
+        fn advance(&self, files: u64, _: u64) {
+            if files > 0 && self.0.exists() {
+                fs::write(&self.0, "SHARED BYTES").unwrap();
+            }
+        }
+        fn file_error(&self, path: &Path, why: &str) {
+            assert!(why.contains("differs at byte 0"), "{}: {why}", path.display());
+        }
+    }
+    fs::remove_dir_all(f.target()).unwrap();
+    let spoil = Spoil(f.path("a/one"));
+    let repo = Arc::clone(&f.repo);
+    let report = run(repo, &f.root, &[], &f.target(), &verify, &spoil, &StopFlag::new()).unwrap();
+    assert_eq!((report.errors, report.files_verified), (2, 2));
+}
+
+#[test]
 fn a_link_that_was_left_alone_does_not_stand_for_the_others() {
     let f = fixture();
     fs::create_dir_all(f.path("a")).unwrap();

@@ -167,3 +167,29 @@ fn an_attribute_that_cannot_be_given_is_an_error_of_its_file() {
         assert!(errors.len() == 1 && errors[0].1.contains("nonsense") && errors[0].1.contains("worse"));
     }
 }
+
+#[test]
+fn what_is_mounted_in_the_target_is_not_deleted() {
+    use crate::fs::target::tests::BindMounts;
+    // The snapshot has an empty folder where the backup left out what was mounted.
+    let f = Fixture::new(vec![dir("mnt", vec![dir("point", vec![]), dir("empty", vec![])])]);
+    let repository = f.folder.path().join("repository");
+    std::fs::create_dir(&repository).unwrap();
+    for path in ["mnt/point", "mnt/empty", "other/deep"] {
+        std::fs::create_dir_all(f.path(path)).unwrap();
+    }
+    std::fs::write(f.path("mnt/empty/gone"), "x").unwrap();
+    std::fs::write(f.path("other/gone"), "x").unwrap();
+    std::fs::write(repository.join("pack"), "precious").unwrap();
+    let points = ["mnt/point", "other/deep"].map(|path| f.path(path));
+    let Some(_mounts) = BindMounts::new(&repository, &points) else { return };
+    for dry_run in [true, false] {
+        let options = RestoreOptions { delete: true, dry_run, ..RestoreOptions::default() };
+        let recorder = Recorder::default();
+        let report = f.try_run("", &options, &recorder).unwrap();
+        assert_eq!((report.deleted, report.errors), (2, 1));
+        assert_eq!(recorder.file_errors().first().unwrap().0, f.path("other/deep"));
+    }
+    assert!(!f.path("mnt/empty/gone").exists() && !f.path("other/gone").exists());
+    assert_eq!(std::fs::read(repository.join("pack")).unwrap(), b"precious");
+}

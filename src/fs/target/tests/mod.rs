@@ -52,6 +52,33 @@ impl Fixture {
     }
 }
 
+/// Folders that show another one of the same file system, until it is dropped.
+pub(crate) struct BindMounts(Vec<PathBuf>);
+
+impl BindMounts {
+    /// Nothing, with a reason printed, where nobody may do that.
+    pub(crate) fn new(shown: &Path, at: &[PathBuf]) -> Option<Self> {
+        let mut mounts = Self(Vec::new());
+        for path in at {
+            if let Err(errno) = rustix::mount::mount_bind(shown, path) {
+                eprintln!("skipped: a bind mount needs root: {errno}");
+                return None;
+            }
+            mounts.0.push(path.clone());
+        }
+        Some(mounts)
+    }
+}
+
+impl Drop for BindMounts {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // What is still mounted would be removed with the temporary folder.
+            rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    }
+}
+
 fn name(text: &str) -> EntryName {
     EntryName::new(text.as_bytes()).unwrap()
 }

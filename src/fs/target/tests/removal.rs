@@ -76,3 +76,28 @@ fn what_cannot_be_removed_is_reported_once_and_the_rest_goes() {
     assert!(!at.path("gone").exists());
     assert!(again.exists());
 }
+
+#[test]
+fn what_is_mounted_below_stays_a_part_of_the_same_file_system_too() {
+    let at = Fixture::new(Replace::Trees);
+    for folder in ["gone/mounted", "way/mounted", "shared"] {
+        std::fs::create_dir_all(at.path(folder)).unwrap();
+    }
+    let mounts = ["gone/mounted", "way/mounted", "shared"];
+    let Some(_mounts) = BindMounts::new(&at.outside(), &mounts.map(|folder| at.path(folder))) else { return };
+    let mut refused = Vec::new();
+    for dry_run in [true, false] {
+        let rules = Rules { filter: None, dry_run };
+        at.dir().remove_selected(&name("gone"), &rules, &mut |path, result| {
+            let kind = result.expect_err("nothing can go").kind();
+            refused.push((path.to_owned(), kind));
+        });
+        at.assert_outside_untouched();
+    }
+    let mounted = (at.path("gone/mounted"), io::ErrorKind::CrossesDevices);
+    assert_eq!(refused, [mounted.clone(), mounted]);
+    at.dir().write_file(&name("way"), b"data", &meta(0o600)).unwrap_err();
+    at.assert_outside_untouched();
+    let open = |name_of: &str| at.dir().open_child(&name(name_of)).unwrap().unwrap();
+    assert!(open("gone").shares_mount(at.dir()) && !open("shared").shares_mount(at.dir()));
+}
