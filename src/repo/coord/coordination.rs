@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::lease::Lease;
 use super::sabotage::Sabotage;
 use super::surroundings::{Envelope, Surroundings, System};
 use crate::env::Timestamp;
@@ -176,12 +177,18 @@ impl Coordination {
     pub(super) fn in_force(
         &self,
         mut leases: Vec<LeaseView>,
-        own: LeaseId,
-        now: Timestamp,
+        own: &Lease,
+        mut now: Timestamp,
     ) -> Result<Vec<LeaseView>> {
         for _ in 0..LEASE_LISTINGS_MAX {
+            // Whoever slept after it had renewed its own lease finds those ahead that were renewed meanwhile.
+            if leases.iter().any(|lease| self.is_ahead(lease, now))
+                && !self.lacks(Sabotage::JudgedByAnOldTime)
+            {
+                (_, now) = own.fence().look()?;
+            }
             let (live, over): (Vec<_>, Vec<_>) =
-                leases.into_iter().partition(|lease| lease.id == own || self.is_live(lease, now));
+                leases.into_iter().partition(|lease| lease.id == own.id() || self.is_live(lease, now));
             if over.is_empty() || self.lacks(Sabotage::PassedOverInSilence) {
                 return Ok(live);
             }
@@ -304,9 +311,7 @@ impl Coordination {
         {
             return false;
         }
-        // One from the future would be in force until then. Its holder's clock was wrong, or the store's was set.
-        let is_ahead = elapsed(now, lease.newest) > time;
-        if elapsed(lease.newest, now) <= time && !is_ahead {
+        if elapsed(lease.newest, now) <= time && !self.is_ahead(lease, now) {
             return true;
         }
         // Of a process on the same system there is a better clock.
@@ -316,6 +321,12 @@ impl Coordination {
             }
             _ => false,
         }
+    }
+
+    /// True for a lease from the future, which would be in force until then. Its holder's clock was wrong, or the
+    /// store's was set.
+    fn is_ahead(&self, lease: &LeaseView, now: Timestamp) -> bool {
+        elapsed(now, lease.newest) > self.timing.lease
     }
 
     /// Ids of all generations.

@@ -61,7 +61,7 @@ impl Coordination {
         if self.lacks(Sabotage::MaintenanceNotExclusive) {
             return Ok(None);
         }
-        let leases = self.in_force(leases, lease.id(), now)?;
+        let leases = self.in_force(leases, lease, now)?;
         let other =
             leases.iter().find(|other| other.id != lease.id() && other.may_be(LeaseRole::Maintenance));
         Ok(other.map(|other| other.holder(now)))
@@ -172,7 +172,7 @@ impl Driver<'_> {
     /// Renews the own lease and reads the others.
     fn live(&self) -> Result<Live> {
         let (leases, now) = self.fence.look()?;
-        let mut leases = self.coordination.in_force(leases, self.own.id(), now)?;
+        let mut leases = self.coordination.in_force(leases, self.own, now)?;
         leases.retain(|lease| lease.id != self.own.id());
         let rival = leases
             .iter()

@@ -232,9 +232,8 @@ impl Run<'_> {
             let before = old.get(usize::try_from(file).unwrap()).copied();
             match before {
                 Some(before) if world.chance(self.host.unchanged) => {
-                    if trusted {
-                        self.desk.read(before, u32::MAX)?;
-                    } else {
+                    // Where nothing was lost, it is taken over unread.
+                    if !trusted {
                         self.store(before, None)?;
                     }
                     chunks.push(before);

@@ -32,6 +32,27 @@ fn a_lease_that_is_a_little_ahead_is_in_force() {
 }
 
 #[test]
+fn who_slept_takes_nobody_for_one_from_the_future() {
+    let world = World::new();
+    let (b, missed) = world.machine("b");
+    let own = b.acquire(LeaseRole::Maintenance, "prune", vec![], None).unwrap();
+    let now = b.leases().unwrap()[0].newest;
+    world.pause(&missed, 2 * LEASE);
+    let of_a = world.host("a").acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
+    let live = b.in_force(b.leases().unwrap(), &own, now).unwrap();
+    assert!(live.iter().any(|lease| lease.id == of_a.id()));
+    of_a.fence().confirm().unwrap();
+    // One whose own clock says so finds out that its lease ran out.
+    let own = b.acquire(LeaseRole::Maintenance, "prune", vec![], None).unwrap();
+    let now = b.leases().unwrap().iter().find(|lease| lease.id == own.id()).unwrap().newest;
+    world.clock.advance(2 * LEASE);
+    let of_c = world.host("c").acquire(LeaseRole::Writer, "backup", vec![], None).unwrap();
+    let refused = b.in_force(b.leases().unwrap(), &own, now);
+    assert!(matches!(refused, Err(Error::LeaseLost(_))));
+    of_c.fence().confirm().unwrap();
+}
+
+#[test]
 fn a_lease_whose_first_object_is_not_known_to_be_there_is_taken_back() {
     let world = World::new();
     world.store.set_plan(FaultPlan::none().nth(Request::Put, 1, Fault::LoseAnswer));
