@@ -200,6 +200,19 @@ impl Error {
         }
     }
 
+    /// True if the store may still carry out a write that failed so.
+    pub fn may_be_under_way(&self) -> bool {
+        match self {
+            Self::Store(error) => {
+                use StoreErrorKind as K;
+                // `Unreadable` is no write's own failure: what it left could not be read when its answer was lost.
+                matches!(error.kind, K::Transient | K::Other | K::Unreadable)
+            }
+            Self::LeaseLost(_) | Self::NotWithdrawn { .. } | Self::Internal(_) => true,
+            _ => false,
+        }
+    }
+
     /// True if the store does not have the object.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Store(error) if error.kind == StoreErrorKind::NotFound)

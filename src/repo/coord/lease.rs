@@ -190,7 +190,8 @@ impl Lease {
     /// As [`close`](Self::close), by the error alone.
     pub fn close_after(self, error: Option<&Error>) {
         // The run may have ended for another reason, and later than what was written in vain.
-        let uncertain = error.is_some_and(may_be_under_way) || self.shared.uncertain.load(Ordering::SeqCst);
+        let uncertain =
+            error.is_some_and(Error::may_be_under_way) || self.shared.uncertain.load(Ordering::SeqCst);
         if !uncertain || self.shared.coordination.lacks(Sabotage::LeaseEndedAfterUncertainWrite) {
             self.end();
         }
@@ -221,19 +222,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.stop_keeper();
-    }
-}
-
-/// True if the store may still carry out a request that failed so.
-pub(super) fn may_be_under_way(error: &Error) -> bool {
-    match error {
-        Error::Store(error) => {
-            use StoreErrorKind as K;
-            // `Unreadable` is no write's own failure: what it has left could not be read when its answer was lost.
-            matches!(error.kind, K::Transient | K::Other | K::Unreadable)
-        }
-        Error::LeaseLost(_) | Error::NotWithdrawn { .. } | Error::Internal(_) => true,
-        _ => false,
     }
 }
 
@@ -287,7 +275,7 @@ impl Fence {
 
     /// Remembers where a write may still be under way that has failed.
     pub(super) fn note<T>(&self, result: Result<T>) -> Result<T> {
-        if result.as_ref().is_err_and(may_be_under_way) {
+        if result.as_ref().is_err_and(Error::may_be_under_way) {
             self.0.uncertain.store(true, Ordering::SeqCst);
         }
         result

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Witness;
 use super::coordination::Coordination;
-use super::lease::{Fence, Lease, may_be_under_way, overtaken};
+use super::lease::{Fence, Lease, overtaken};
 use super::sabotage::Sabotage;
 use crate::error::Result;
 use crate::format::entry::Content;
@@ -130,7 +130,7 @@ impl Fence {
             // Who passes the lease over from here on lists snapshots afterwards, and meets this one.
             Ok(()) => self.held_all_along(),
             // It may be there all the same; the store, which does not answer, is not asked for more.
-            Err(error) if may_be_under_way(&error) && !self.held() => Err(error),
+            Err(error) if error.may_be_under_way() && !self.held() => Err(error),
             Err(error) => return Err(error),
         };
         if held.is_err() {

@@ -253,7 +253,8 @@ fn an_empty_store_behind_a_link_is_empty() {
 #[test]
 fn names_that_no_disk_has_are_refused() {
     for (len, is_taken) in [(255, true), (256, false), (100_000, false)] {
-        let name = Packet::new(kind::NAME, 2).number(1).text(&vec![b'a'; len]).text(b"").number(0);
+        let name = Packet::new(kind::NAME, 2).number(1).text(&vec![b'a'; len]).text(b"");
+        let name = name.number(0x04).number(0o100_644);
         let (_dir, store) = scripted(vec![handle_to(1), name, status(3, status::EOF), status(4, 0)]);
         let mut found = 0;
         let listed = store.list("keys", &mut |_| found += 1);
