@@ -70,8 +70,6 @@ pub enum Sabotage {
     PassedOverInSilence,
     /// Whether a lease was renewed while it was being removed is not looked at.
     PassedOverUnseen,
-    /// Which leases are from the future is judged by an own object that may be older than the listing.
-    JudgedByAnOldTime,
     /// Segments are listed once, also where something came or went.
     SegmentsListedOnce,
     /// Segments are deleted before the one that takes their place is published.
@@ -89,7 +87,7 @@ pub enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 39] = [
         Self::LeasesReadBeforePublishing,
         Self::GenerationsReadBeforeLease,
         Self::IndexReadBeforeGenerations,
@@ -123,7 +121,6 @@ impl Sabotage {
         Self::NotRenewedBeforePublishing,
         Self::PassedOverInSilence,
         Self::PassedOverUnseen,
-        Self::JudgedByAnOldTime,
         Self::SegmentsListedOnce,
         Self::MergedAfterDeleting,
         Self::MergeForgetsDrops,

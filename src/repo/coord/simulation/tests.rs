@@ -109,13 +109,18 @@ const PRECAUTIONS: [Sabotage; 4] = [
 ];
 
 /// Steps whose absence takes many seeds to show, each with one that shows it.
-const SELDOM: [(Sabotage, u64); 6] = [
-    (Sabotage::UnchangedTrusted, 101_141),
-    (Sabotage::PassedOverUnseen, 43_251),
-    (Sabotage::PredecessorDeletedAtOnce, 42_453),
-    (Sabotage::PinsIgnored, 16_287),
-    (Sabotage::NoFenceAtSegment, 10_697),
-    (Sabotage::NotRenewedBeforePublishing, 253_344),
+const SELDOM: [(Sabotage, u64); 11] = [
+    (Sabotage::IndexReadBeforeGenerations, 5_574),
+    (Sabotage::SnapshotsListedOnce, 105_131),
+    (Sabotage::PinsIgnored, 8_528),
+    (Sabotage::DepthIgnored, 6_028),
+    (Sabotage::LeaseEndedAfterUncertainWrite, 6_954),
+    (Sabotage::PredecessorDeletedAtOnce, 27_178),
+    (Sabotage::LeaseNotLookedAt, 20_130),
+    (Sabotage::PassedOverUnseen, 14_214),
+    (Sabotage::MergeForgetsGone, 2_386),
+    (Sabotage::SegmentsListedOnce, 44_983),
+    (Sabotage::FullTakenAtItsWord, 10_926),
 ];
 
 /// Seeds in which the absence of any other step has to show.
