@@ -2,6 +2,7 @@
 //! environment variables.
 
 use std::fmt::Debug;
+use std::process::Command;
 use std::time::Duration;
 
 /// A point in time: seconds and nanoseconds since the Unix epoch (before it: negative seconds).
@@ -107,7 +108,7 @@ pub fn user() -> String {
 }
 
 /// Environment variables that hold passwords or lead to them: no other program inherits them from us.
-pub const SECRET_VARIABLES: [&str; 8] = [
+const SECRET_VARIABLES: [&str; 8] = [
     "BACKSTAY_PASSWORD",
     "BACKSTAY_PASSWORD_FILE",
     "BACKSTAY_PASSWORD_COMMAND",
@@ -117,6 +118,13 @@ pub const SECRET_VARIABLES: [&str; 8] = [
     "BACKSTAY_WEBDAV_PASSWORD",
     "BACKSTAY_WEBDAV_TOKEN",
 ];
+
+/// Keeps these variables from the program that `command` starts.
+pub fn withhold_secrets(command: &mut Command) {
+    for variable in SECRET_VARIABLES {
+        command.env_remove(variable);
+    }
+}
 
 /// Fills `buf` with random bytes from the operating system.
 pub fn fill_random(buf: &mut [u8]) -> std::io::Result<()> {

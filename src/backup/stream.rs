@@ -18,7 +18,7 @@ use crate::backup::context::{Context, count};
 
 use crate::backup::previous::Previous;
 use crate::entry_name::EntryName;
-use crate::env::{Clock, SECRET_VARIABLES, SystemClock};
+use crate::env::{Clock, SystemClock, withhold_secrets};
 use crate::error::{Error, Result, without_numbers};
 use crate::format::entry::{Content, Entry, Metadata, Node};
 use crate::format::listing::encode_entry;
@@ -196,9 +196,7 @@ fn store_command(
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
     // A group of its own, so that all that a shell started for it can be ended together.
     command.process_group(0);
-    for variable in SECRET_VARIABLES {
-        command.env_remove(variable);
-    }
+    withhold_secrets(&mut command);
     let mut child = command.spawn().map_err(|error| Error::Command {
         command: name.clone(),
         outcome: without_numbers(&format!("cannot be started: {error}")),

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::cli::args::GlobalArgs;
 use crate::cli::names::quoted;
 use crate::crypto::kdf::Password;
-use crate::env::SECRET_VARIABLES;
+use crate::env::withhold_secrets;
 use crate::error::{Error, Result};
 
 /// Longest password file, so that a wrong path cannot take all memory.
@@ -145,9 +145,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 fn read_command(command: &OsString) -> Result<Zeroizing<Vec<u8>>> {
     let error = || Error::io("run the password command in", "/bin/sh");
     let mut shell = Command::new("/bin/sh");
-    for variable in SECRET_VARIABLES {
-        shell.env_remove(variable);
-    }
+    withhold_secrets(&mut shell);
     let mut child =
         shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(error())?;
     let mut bytes = Zeroizing::new(Vec::new());

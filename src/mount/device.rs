@@ -16,7 +16,7 @@ use rustix::net::{
     socketpair,
 };
 
-use crate::env::SECRET_VARIABLES;
+use crate::env::withhold_secrets;
 
 const DEVICE: &str = "/dev/fuse";
 const SUBTYPE: &str = "backstay";
@@ -92,9 +92,7 @@ fn mount_by_helper(target: &Path, source: &str, flags: &Flags) -> io::Result<Own
 /// The helper, which gets none of our secrets.
 fn helper() -> Command {
     let mut command = Command::new(HELPER);
-    for name in SECRET_VARIABLES {
-        command.env_remove(name);
-    }
+    withhold_secrets(&mut command);
     command
 }
 

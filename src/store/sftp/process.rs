@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::env::SECRET_VARIABLES;
+use crate::env::withhold_secrets;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::limits::{SFTP_COMPLAINT_MAX_BYTES, SFTP_LAST_WORDS_MS};
 use crate::store::sftp::session::{Failure, broken};
@@ -51,9 +51,7 @@ fn end(child: &mut Child) {
 impl Process {
     /// Starts `command`; what gets on for no longer than `stall` has failed.
     pub(super) fn start(mut command: Command, stall: Duration) -> Result<Self, StoreError> {
-        for variable in SECRET_VARIABLES {
-            command.env_remove(variable);
-        }
+        withhold_secrets(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own: what ends this program on a terminal must not cut its last requests off.
         command.process_group(0);
