@@ -218,6 +218,11 @@ impl Error {
         matches!(self, Self::Store(error) if error.kind == StoreErrorKind::NotFound)
     }
 
+    /// True if another copy of what was to be read may serve: this one is damaged, or not where the index says.
+    pub fn leaves_other_copies(&self) -> bool {
+        self.is_damage() || matches!(self, Self::NotFound { .. })
+    }
+
     /// For `map_err`: an I/O error with what was tried on which path.
     pub fn io<P: AsRef<Path> + ?Sized>(action: &'static str, path: &P) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

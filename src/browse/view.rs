@@ -139,7 +139,7 @@ impl View {
                     return Ok(Piece::Frame(frame, start..start + take));
                 }
                 // Another copy may be there.
-                Err(error) if error.is_damage() || matches!(error, Error::NotFound { .. }) => {}
+                Err(error) if error.leaves_other_copies() => {}
                 Err(error) => return Err(error),
             }
         }

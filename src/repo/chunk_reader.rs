@@ -300,9 +300,7 @@ impl ChunkReader {
         let location = found.ok_or_else(|| missing(id))?;
         let depth = effort.depth;
         let first_error = match self.read_at(id, &location, below, effort) {
-            Err(Refusal::Failed(error)) if error.is_damage() || matches!(error, Error::NotFound { .. }) => {
-                error
-            }
+            Err(Refusal::Failed(error)) if error.leaves_other_copies() => error,
             result => return result,
         };
         // A prune may have moved its chunks elsewhere. If that cannot be learnt, what is known has to do.
