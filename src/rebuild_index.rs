@@ -140,10 +140,8 @@ fn rebuild(
     rebuild.revive(revived)?;
     let mut report = rebuild.finish()?;
     if !options.dry_run {
-        if let Some(fence) = fence {
-            // The clock alone does not tell whether others have gone on without it.
-            fence.confirm()?;
-        }
+        // The clock alone does not tell whether others have gone on without it.
+        fence.map_or(Ok(()), Fence::confirm)?;
         for id in &old {
             fence.map_or(Ok(()), Fence::check)?;
             repo.store().delete(&layout::segment(id)?)?;

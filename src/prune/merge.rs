@@ -49,7 +49,8 @@ pub fn run(repo: &IndexedRepository, fence: &Fence, stop: &StopFlag) -> Result<M
     let (stored, _) = segments::ids(repo)?;
     let known = repo.index().segments()?;
     let is = |id: &&SegmentId, mark| known.get(*id) == Some(&mark);
-    let superseded: Vec<&SegmentId> = stored.iter().filter(|id| is(id, SegmentMark::Superseded)).collect();
+    let superseded: Vec<SegmentId> =
+        stored.iter().filter(|id| is(id, SegmentMark::Superseded)).copied().collect();
     // A crash may have left them.
     delete(repo, &superseded, fence, stop)?;
     let mut merged = Merged { old: superseded.len() as u64, new: 0 };
@@ -80,11 +81,11 @@ pub fn run(repo: &IndexedRepository, fence: &Fence, stop: &StopFlag) -> Result<M
     Ok(merged)
 }
 
-fn delete(repo: &IndexedRepository, ids: &[&SegmentId], fence: &Fence, stop: &StopFlag) -> Result<()> {
+fn delete(repo: &IndexedRepository, ids: &[SegmentId], fence: &Fence, stop: &StopFlag) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = ids.iter().copied().map(layout::segment).collect::<Result<_>>()?;
+    let names: Vec<_> = ids.iter().map(layout::segment).collect::<Result<_>>()?;
     fence.confirm()?;
     delete::all(repo.store(), &names, stop, &|| {})
 }
@@ -159,7 +160,7 @@ impl<'a> Merge<'a> {
         self.next.supersedes = old.to_vec();
         self.next.dropped = self.dropped.iter().copied().collect();
         self.publish()?;
-        delete(self.repo, &old.iter().collect::<Vec<_>>(), self.fence, stop)?;
+        delete(self.repo, old, self.fence, stop)?;
         Ok(self.published)
     }
 

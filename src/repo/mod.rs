@@ -88,7 +88,7 @@ pub struct IndexedRepository {
     unreadable: RwLock<Option<Unreadable>>,
     /// There are any.
     is_any_unreadable: AtomicBool,
-    /// Whether unlisted packs were looked for.
+    /// The removal epoch of the index in which unlisted packs were looked for.
     adopted: Mutex<Option<u64>>,
     /// Held while the index takes in more in the middle of a run.
     taking_in: Mutex<()>,
